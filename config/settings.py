@@ -1,0 +1,124 @@
+"""Every setting: its name, type, default and reason; read from the environment here and nowhere else.
+
+A variable in the environment wins over the same one in `.env`. `.env.example` lists them all.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names the variable and says what it takes."""
+
+
+def _rate(value: str) -> str:
+    if value != "off" and not re.fullmatch(r"[1-9]\d{0,5}/(second|minute|hour)", value):
+        raise ValueError("must look like 60/minute (or /second, /hour), or be off")
+    return value
+
+
+class Settings(BaseSettings):
+    """The whole configuration of one server; names in capitals are the variables."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes")
+    data_dir: Path = Field(Path(".data"), description="Where the private Redis keeps its data")
+    redis_url: str | None = Field(
+        None, description="Your own Redis or Valkey (6.2 or later); unset: a private one in DATA_DIR"
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, description="Key for the upstream; with neither key nor base URL the demo model answers"
+    )
+    openai_base_url: str | None = Field(None, description="Base URL of any OpenAI-compatible API")
+    chat_model: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Model to ask; a comma-separated list lets clients choose, the first is the default"
+    )
+    system_prompt: str = Field("", description="System message that every conversation begins with")
+    context_tokens: int = Field(
+        16_000, ge=256, le=10_000_000, description="Budget of history sent upstream, in tokens"
+    )
+    upstream_timeout_s: float = Field(
+        120, gt=0, description="Longest silence of the upstream before a turn fails, in seconds"
+    )
+    message_max: int = Field(32_000, ge=1, description="Longest question, in characters")
+    rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
+        "60/minute", description="New turns a session may begin, such as 60/minute, or off"
+    )
+    session_idle_s: int = Field(
+        90 * 86_400, ge=1, description="A session unused for this long ends, in seconds"
+    )
+    session_max_s: int = Field(
+        400 * 86_400, ge=1, description="A session ends at this age, in seconds (browsers cap cookies at 400 days)"
+    )
+    lease_s: float = Field(
+        3, ge=0.5, le=60, description="A worker silent for this long has lost its turns, in seconds"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("chat_model", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _http_scheme(cls, value: str | None) -> str | None:
+        if value and not re.match(r"https?://[^/]", value):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return value
+
+    @property
+    def rate(self) -> tuple[int, int]:
+        """RATE_LIMIT as a number of turns and a window in seconds; 0 turns where it is off."""
+        if self.rate_limit == "off":
+            return 0, 1
+        count, _, unit = self.rate_limit.partition("/")
+        return int(count), {"second": 1, "minute": 60, "hour": 3600}[unit]
+
+    @property
+    def demo(self) -> bool:
+        """Whether the built-in demo model answers."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings from the environment and `.env`; raises SettingsError with one line."""
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_first_fault(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env is not UTF-8 text") from None
+    if not settings.demo and not settings.chat_model:
+        raise SettingsError("CHAT_MODEL must name the upstream's model, such as gpt-5-mini or llama3.2")
+    return settings
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    name = str(fault["loc"][0]).upper()
+    words = fault["msg"].removeprefix("Value error, ")
+    return f"{name} is wrong: {words[0].lower()}{words[1:]}"

@@ -1,0 +1,1 @@
+"""Who is asking, and what was said: durable, in Redis."""

@@ -1,0 +1,50 @@
+-- Begin a turn, once: the question joins the history, the turn and its log come to be, all together or not at all.
+-- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
+-- ARGV  1 turn id  2 conversation id  3 "1" if the conversation may be made here  4 digest of the question
+--       5 message id  6 message JSON  7 title  8 model  9, 10 first frame before and after the message id
+--       11 attempt (random)  12 lease in ms  13 lifetime in s  14 most turns a window (0: any)  15 window in s
+--       16 answer's message id
+-- Result  {"begun", message id} | {"known"} | {"conflict"} | {"unknown"} | {"attach", turn} | {"busy", turn}
+--         | {"limited", s}
+-- Idempotent: the turn remembers the attempt that began it, and that attempt sent again is told "begun" again.
+
+local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
+if turn[1] then
+  if turn[1] ~= ARGV[4] then return {'conflict'} end
+  if turn[2] == ARGV[11] then return {'begun', turn[3]} end
+  return {'known'}
+end
+
+local talk = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 'open')
+if not talk[1] and ARGV[3] ~= '1' then return {'unknown'} end
+if talk[2] then
+  local prefix = string.match(KEYS[1], '^(.*:)')
+  local digest = redis.call('HGET', prefix .. talk[2], 'digest')
+  if digest then return {digest == ARGV[4] and 'attach' or 'busy', talk[2]} end
+end
+
+if tonumber(ARGV[14]) > 0 then
+  local count = redis.call('INCR', KEYS[8])
+  if count == 1 then redis.call('EXPIRE', KEYS[8], ARGV[15]) end
+  if count > tonumber(ARGV[14]) then return {'limited', redis.call('TTL', KEYS[8])} end
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local message = ARGV[5]
+if talk[4] == ARGV[4] and talk[3] then
+  message = talk[3] -- the same question, still unanswered: asked again, not written again
+else
+  redis.call('HSETNX', KEYS[4], message, (talk[3] or '') .. '\n' .. ARGV[6])
+end
+if not talk[1] then redis.call('HSET', KEYS[3], 'created', now) end
+redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
+redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'open', ARGV[4], 'running', ARGV[1])
+redis.call('ZADD', KEYS[5], now, ARGV[2])
+redis.call('SADD', KEYS[6], ARGV[1])
+redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
+  'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16])
+redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
+redis.call('SET', KEYS[7], ARGV[2])
+for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
+return {'begun', message}

@@ -1,0 +1,14 @@
+-- Make a conversation, and let the session ask in it.
+-- KEYS  1 conversation  2 conversations  3 current
+-- ARGV  1 conversation id  2 lifetime in s  3 … field, value, field, value …
+-- Result  1
+-- Idempotent: the birth of one that exists already stays.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('HSETNX', KEYS[1], 'created', now) == 1 then redis.call('HSET', KEYS[1], 'updated', now) end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('SET', KEYS[3], ARGV[1])
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+return 1

@@ -1,0 +1,39 @@
+-- End a turn: last frames, answer, history and state, all together or not at all.
+-- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
+-- ARGV  1 fence  2 offset in bytes  3 last frames  4 state  5 turn id  6 conversation id
+--       7 answer's JSON ("": none to keep)  8 lifetime of the log in s  9 lifetime in s
+-- Result  1 done | -1 another worker's turn, or ended otherwise | -2 not the log's end
+-- Idempotent: a turn that has ended with these very frames is done.
+
+local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer')
+if turn[1] ~= ARGV[1] then return -1 end
+local offset = tonumber(ARGV[2])
+if turn[2] ~= 'running' then
+  local there = redis.call('GETRANGE', KEYS[2], offset, offset + #ARGV[3] - 1) == ARGV[3]
+  return (there and turn[2] == ARGV[4]) and 1 or -1
+end
+if redis.call('STRLEN', KEYS[2]) ~= offset then return -2 end
+
+redis.call('APPEND', KEYS[2], ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[8])
+redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])
+redis.call('HDEL', KEYS[1], 'lease', 'stop')
+redis.call('EXPIRE', KEYS[1], ARGV[9])
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local talk = redis.call('HMGET', KEYS[3], 'running', 'head')
+  redis.call('HSET', KEYS[3], 'updated', now)
+  redis.call('ZADD', KEYS[5], now, ARGV[6])
+  if talk[1] == ARGV[5] then redis.call('HDEL', KEYS[3], 'running') end
+  if ARGV[7] ~= '' then
+    redis.call('HSETNX', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7])
+    if talk[2] == turn[3] then
+      redis.call('HSET', KEYS[3], 'head', turn[4])
+      redis.call('HDEL', KEYS[3], 'open')
+    end
+  end
+  for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+end
+redis.call('PUBLISH', KEYS[2], offset .. '.' .. (#ARGV[3] <= 16384 and ARGV[3] or ''))
+return 1

@@ -1,0 +1,206 @@
+"""Sessions, conversations and messages in Redis.
+
+A conversation's messages are a tree in one hash, each entry behind the id of its parent; they are added
+and never changed. The branch that is shown ends in the conversation's `head`.
+"""
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from sessions import cookie, keys
+from sessions.connection import call
+from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+
+TITLE_MAX = 120
+"""Longest title, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who is asking: one browser, and the owner whose data it may see."""
+
+    digest: SessionDigest
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is known of a conversation but for its messages; times are in ms since the epoch."""
+
+    id: ConversationId
+    title: str
+    created: int
+    updated: int
+    running: TurnId | None
+    pinned: bool
+    model: str
+    system: str | None
+
+
+class Message(NamedTuple):
+    """One entry of a history; `body` holds role, content, created and what else was recorded."""
+
+    id: MessageId
+    body: dict[str, Any]
+
+
+class Store:
+    """Reads and writes what one owner's browser may see."""
+
+    def __init__(self, redis: Redis, idle_s: int, kept_s: int) -> None:
+        self._redis = redis
+        self._idle_s = idle_s
+        self.kept_s = kept_s
+
+    async def find_session(self, cookie_value: str | None) -> Session | None:
+        """The session that a cookie names, kept alive by this look; None if there is none or it is too old."""
+        digest = cookie.digest(cookie_value)
+        if digest is None:
+            return None
+        record = await self._redis.getex(keys.session(digest), ex=self._idle_s)
+        if record is None:
+            return None
+        fields = json.loads(record)
+        if fields["created"] + self.kept_s < time.time():
+            await self._redis.delete(keys.session(digest))
+            return None
+        return Session(digest, Owner(fields["owner"]))
+
+    async def new_session(self) -> tuple[str, Session]:
+        """Make a session that owns itself; returns the cookie's id, which is stored nowhere, and the session."""
+        session_id = cookie.new_id()
+        digest = cookie.digest(session_id)
+        assert digest is not None
+        session = Session(digest, Owner(secrets.token_urlsafe(16)))
+        record = json.dumps({"owner": session.owner, "created": int(time.time())})
+        await self._redis.set(keys.session(digest), record, ex=self._idle_s)
+        return session_id, session
+
+    async def current(self, session: Session) -> ConversationId:
+        """The conversation that a question without one belongs to; its id is chosen now if there is none."""
+        key = keys.current(session.owner, session.digest)
+        pipeline = self._redis.pipeline()
+        pipeline.set(key, new_id(), nx=True, ex=self.kept_s)
+        pipeline.get(key)
+        _, found = await pipeline.execute()
+        return ConversationId(found.decode())
+
+    async def create(self, session: Session, **fields: str) -> ConversationId:
+        """Make an empty conversation and make it the session's current one; returns its id."""
+        conversation_id = ConversationId(new_id())
+        owner = session.owner
+        names = [
+            keys.conversation(owner, conversation_id),
+            keys.conversations(owner),
+            keys.current(owner, session.digest),
+        ]
+        flat = [text for pair in fields.items() for text in pair]
+        await call(self._redis, "create", names, [conversation_id, self.kept_s, *flat])
+        return conversation_id
+
+    async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
+        """One conversation, or None."""
+        fields = await self._redis.hgetall(keys.conversation(owner, conversation_id))
+        return _conversation(conversation_id, fields) if fields else None
+
+    async def page(self, owner: Owner, limit: int, cursor: str | None) -> tuple[list[Conversation], str | None]:
+        """A page of conversations, newest first, and the next page's cursor; raises ValueError for a bad cursor."""
+        top, last = _parse_cursor(cursor) if cursor else ("+inf", "")
+        # Conversations changed in the same millisecond share a score: look a few past the page for those.
+        rows = await self._redis.zrevrangebyscore(
+            keys.conversations(owner), top, "-inf", start=0, num=limit + 17, withscores=True
+        )
+        ids = [(member.decode(), int(score)) for member, score in rows]
+        if cursor:
+            ids = [(member, score) for member, score in ids if score < int(top) or member < last]
+        page = ids[:limit]
+        pipeline = self._redis.pipeline(transaction=False)
+        for member, _ in page:
+            pipeline.hgetall(keys.conversation(owner, ConversationId(member)))
+        found = zip(page, await pipeline.execute(), strict=True)
+        more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
+        return [_conversation(ConversationId(row[0]), fields) for row, fields in found if fields], more
+
+    async def branch(
+        self,
+        owner: Owner,
+        conversation_id: ConversationId,
+        *,
+        start: MessageId | None = None,
+        max_bytes: int = 1 << 40,
+        max_count: int = 1000,
+    ) -> list[Message]:
+        """Messages from `start` (or the branch's end) backwards, newest first, within bytes and count."""
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        flat = await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
+        return [
+            Message(MessageId(message_id.decode()), json.loads(entry.partition(b"\n")[2]))
+            for message_id, entry in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def parent(self, owner: Owner, conversation_id: ConversationId, child: MessageId) -> MessageId | None:
+        """The message before `child`, or None at the beginning; raises KeyError for an unknown one."""
+        entry = await self._redis.hget(keys.messages(owner, conversation_id), child)
+        if entry is None:
+            raise KeyError(child)
+        return MessageId(entry.partition(b"\n")[0].decode()) or None
+
+    async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
+        """Set fields of a conversation; False if there is none."""
+        flat = [text for pair in fields.items() for text in pair]
+        return bool(await call(self._redis, "change", [keys.conversation(owner, conversation_id)], flat))
+
+    async def delete(self, owner: Owner, conversation_id: ConversationId) -> bool:
+        """Delete a conversation, its messages, its turns and their logs; False if there is none."""
+        members = await self._redis.smembers(keys.turns(owner, conversation_id))
+        turn_ids = [TurnId(member.decode()) for member in members]
+        pipeline = self._redis.pipeline()
+        pipeline.unlink(keys.conversation(owner, conversation_id))
+        pipeline.zrem(keys.conversations(owner), conversation_id)
+        pipeline.unlink(
+            keys.messages(owner, conversation_id),
+            keys.turns(owner, conversation_id),
+            *(name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)),
+        )
+        return bool((await pipeline.execute())[0])
+
+    async def ping(self) -> None:
+        """Return when Redis has answered; raises what is in AWAY when it does not."""
+        await self._redis.ping()
+
+
+def new_id() -> str:
+    """An id for a conversation or message: 96 random bits as 16 characters of base64url."""
+    return secrets.token_urlsafe(12)
+
+
+def title_of(question: str) -> str:
+    """A conversation's first title: the beginning of its first question, on one line."""
+    line = " ".join(question.split())
+    return line if len(line) <= 60 else line[:59].rstrip() + "…"
+
+
+def _conversation(conversation_id: ConversationId, fields: dict[bytes, bytes]) -> Conversation:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Conversation(
+        id=conversation_id,
+        title=text.get("title", ""),
+        created=int(text["created"]),
+        updated=int(text["updated"]),
+        running=TurnId(text["running"]) if "running" in text else None,
+        pinned=text.get("pinned") == "1",
+        model=text.get("model", ""),
+        system=text.get("system"),
+    )
+
+
+def _parse_cursor(cursor: str) -> tuple[str, str]:
+    score, dot, member = cursor.partition(".")
+    if not dot or not score.isascii() or not score.isdigit():
+        raise ValueError("not a cursor of this list")
+    return score, member

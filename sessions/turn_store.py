@@ -1,0 +1,176 @@
+"""The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from sessions import keys
+from sessions.connection import AWAY, Call, call, call_all
+from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+
+State = Literal["running", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn lives: its owner, its conversation, its id."""
+
+    owner: Owner
+    conversation: ConversationId
+    turn: TurnId
+
+    @property
+    def turn_key(self) -> str:
+        return keys.turn(self.owner, self.turn)
+
+    @property
+    def log_key(self) -> str:
+        return keys.log(self.owner, self.turn)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """What Redis knows of a turn."""
+
+    place: Place
+    state: State
+    digest: str
+    model: str
+    user: MessageId
+    answer: MessageId
+    length: int = 0
+    """Length of an ended turn's log in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `begin` writes: the user's message, and the first frame around that message's id."""
+
+    place: Place
+    session: SessionDigest
+    may_create: bool
+    digest: str
+    user: MessageId
+    answer: MessageId
+    message: str
+    title: str
+    model: str
+    first_frame: tuple[bytes, bytes]
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What `begin` found: `outcome` says which of the other fields holds."""
+
+    outcome: Literal["begun", "known", "conflict", "unknown", "attach", "busy", "limited"]
+    user: MessageId | None = None
+    turn: TurnId | None = None
+    retry_after_s: int = 0
+
+
+class TurnStore:
+    """Runs the scripts of a turn; what they do, and why they may run twice, stands in their heads."""
+
+    def __init__(self, redis: Redis, *, lease_s: float, kept_s: int, rate: tuple[int, int]) -> None:
+        self._redis = redis
+        self._lease_ms = int(lease_s * 1000)
+        self._kept_s = kept_s
+        self._rate = rate
+
+    async def begin(self, question: Question) -> Begun:
+        """Write the question and begin its turn, or say why not."""
+        place = question.place
+        names = [
+            place.turn_key,
+            place.log_key,
+            keys.conversation(place.owner, place.conversation),
+            keys.messages(place.owner, place.conversation),
+            keys.conversations(place.owner),
+            keys.turns(place.owner, place.conversation),
+            keys.current(place.owner, question.session),
+            keys.rate(place.owner),
+        ]
+        limit, window_s = self._rate
+        arguments = [
+            place.turn, place.conversation, int(question.may_create), question.digest, question.user,
+            question.message, question.title, question.model, *question.first_frame, question.attempt,
+            self._lease_ms, self._kept_s, limit, window_s, question.answer,
+        ]  # fmt: skip
+        reply = await call(self._redis, "begin", names, arguments)
+        outcome = reply[0].decode()
+        if outcome == "begun":
+            return Begun("begun", user=MessageId(reply[1].decode()))
+        if outcome in ("attach", "busy"):
+            return Begun(outcome, turn=TurnId(reply[1].decode()))
+        return Begun(outcome, retry_after_s=max(1, reply[1]) if outcome == "limited" else 0)
+
+    async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
+        """What is known of an owner's turn, or None."""
+        fields = await self._redis.hgetall(keys.turn(owner, turn_id))
+        if not fields:
+            return None
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        place = Place(owner, ConversationId(text["conversation"]), turn_id)
+        return TurnRecord(
+            place=place,
+            state=text["state"],  # type: ignore[arg-type]  # written by the scripts alone
+            digest=text["digest"],
+            model=text["model"],
+            user=MessageId(text["user"]),
+            answer=MessageId(text["answer"]),
+            length=int(text.get("length", 0)),
+        )
+
+    async def read_log(self, place: Place, offset: int = 0) -> tuple[bytes, bool]:
+        """The log's bytes from `offset` on, and whether the turn has ended."""
+        pipeline = self._redis.pipeline()
+        pipeline.hget(place.turn_key, "state")
+        pipeline.getrange(place.log_key, offset, -1)
+        state, log = await pipeline.execute()
+        return log, state != b"running"
+
+    @staticmethod
+    def commit(place: Place, fence: int, offset: int, frames: bytes) -> Call:
+        """The call that appends `frames` at `offset`, for `send`."""
+        return "commit", (place.turn_key, place.log_key), (fence, offset, frames)
+
+    def renew(self, place: Place, fence: int) -> Call:
+        """The call that holds a turn for another lease, for `send`."""
+        return "renew", (place.turn_key,), (fence, self._lease_ms)
+
+    async def send(self, calls: list[Call]) -> list[Any]:
+        """Run calls in one pipeline; raises what is in AWAY, gives any other error as its call's reply."""
+        replies = await call_all(self._redis, calls)
+        for reply in replies:
+            if isinstance(reply, AWAY):
+                raise reply
+        return replies
+
+    async def take_over(self, place: Place, attempt: str) -> int:
+        """The new fence of a turn whose lease ran out; 0 while it is held, -1 when it does not run."""
+        return int(await call(self._redis, "take_over", [place.turn_key], [attempt, self._lease_ms]))
+
+    async def finish(
+        self, place: Place, fence: int, offset: int, frames: bytes, state: State, answer: str
+    ) -> bool:
+        """Append the last frames, keep the answer (JSON, or "" for none), end the turn; False when refused."""
+        names = [
+            place.turn_key,
+            place.log_key,
+            keys.conversation(place.owner, place.conversation),
+            keys.messages(place.owner, place.conversation),
+            keys.conversations(place.owner),
+        ]
+        arguments = [
+            fence, offset, frames, state, place.turn, place.conversation, answer, keys.LOG_S, self._kept_s,
+        ]  # fmt: skip
+        return await call(self._redis, "finish", names, arguments) == 1
+
+    async def ask_to_stop(self, place: Place) -> None:
+        """Ask the worker that runs a turn, wherever it is, to stop it."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hset(place.turn_key, "stop", 1)
+        pipeline.publish(keys.stops(), place.turn_key)
+        await pipeline.execute()
