@@ -1,0 +1,78 @@
+"""History and budget in, the messages to send out. Pure.
+
+Tokens are estimated, for only the upstream can count them: about four ASCII characters or one other
+character a token. What the upstream then reports corrects the estimate, for each model by itself.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+_MESSAGE_TOKENS = 4
+"""What the frame around a message costs, as OpenAI's cookbook counts for its chat models."""
+
+MOST_BYTES_PER_TOKEN = 8
+"""More bytes than a token of real text has; bounds what is read from the history."""
+
+
+class ChatMessage(TypedDict):
+    """One message as the upstream takes it."""
+
+    role: str
+    content: str
+
+
+class Estimator:
+    """Estimates tokens, and learns from each count that an upstream reports."""
+
+    def __init__(self) -> None:
+        self._factor: dict[str, float] = {}
+
+    def tokens(self, model: str, content: str) -> float:
+        """The estimated size of a message with this content, in tokens."""
+        return _raw(content) * self._factor.get(model, 1.0)
+
+    def learn(self, model: str, messages: Iterable[ChatMessage], reported: int) -> None:
+        """Take in the number of tokens that the upstream counted for `messages`."""
+        raw = sum(_raw(message["content"]) for message in messages)
+        if raw <= 0 or reported <= 0:
+            return
+        # Bounded, so that one absurd report can neither starve nor flood a model.
+        seen = min(4.0, max(0.25, reported / raw))
+        self._factor[model] = seen if model not in self._factor else 0.5 * (self._factor[model] + seen)
+
+
+def choose(
+    estimator: Estimator, model: str, budget: int, system: str, newest_first: Iterable[dict[str, Any]]
+) -> list[ChatMessage]:
+    """The system prompt, and of the history as much as fits `budget` tokens, newest first; in order of time.
+
+    The newest message goes always. Neighbours of one role (a question that got no answer, asked anew)
+    become one message, since many chat templates insist that roles alternate; what is sent begins with a
+    question.
+    """
+    left = budget - (estimator.tokens(model, system) if system else 0)
+    chosen: list[ChatMessage] = []
+    for body in newest_first:
+        left -= estimator.tokens(model, body["content"])
+        if left < 0 and chosen:
+            break
+        _join(chosen, {"role": body["role"], "content": body["content"]})
+    if len(chosen) > 1 and chosen[-1]["role"] != "user":
+        chosen.pop()
+    if system:
+        chosen.append({"role": "system", "content": system})
+    return chosen[::-1]
+
+
+def _join(newest_first: list[ChatMessage], older: ChatMessage) -> None:
+    newer = newest_first[-1] if newest_first else None
+    if newer is None or newer["role"] != older["role"]:
+        newest_first.append(older)
+    elif newer["content"] != older["content"]:
+        newest_first[-1] = {"role": newer["role"], "content": f"{older['content']}\n\n{newer['content']}"}
+
+
+def _raw(content: str) -> float:
+    length = len(content)
+    wide = 0 if content.isascii() else sum(1 for character in content if character > "\x7f")
+    return _MESSAGE_TOKENS + (length - wide) / 4 + wide

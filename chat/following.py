@@ -1,0 +1,128 @@
+"""Logs that another worker writes, followed here through Redis's notifications.
+
+One subscriber connection a worker. A notification carries an offset and, unless they are many, the bytes
+that stand there; whatever does not join on is read from the log itself. A look every second finds ends
+that went unnoticed and workers that died.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from chat.log import Log
+from sessions import keys
+from sessions.connection import AWAY
+from sessions.turn_store import Place, TurnStore
+
+logger = logging.getLogger("holdline.following")
+
+_LOOK_S = 1.0
+
+
+class Following:
+    """The logs that viewers of this worker read and another worker writes."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        store: TurnStore,
+        *,
+        on_stop: Callable[[str], None],
+        on_look: Callable[[Place], Awaitable[None]],
+    ) -> None:
+        self._pubsub: Any = redis.pubsub(ignore_subscribe_messages=True)
+        self._store = store
+        self._on_stop = on_stop
+        self._on_look = on_look
+        self._logs: dict[str, Log] = {}
+        self._readers: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def follow(self, place: Place) -> AsyncIterator[Log]:
+        """A log that is kept up with the other worker's while the block runs."""
+        channel = place.log_key
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._logs[channel] = Log(place)
+        self._readers[channel] = self._readers.get(channel, 0) + 1
+        try:
+            if self._readers[channel] == 1:
+                await self._pubsub.subscribe(channel)
+            await self._catch_up(log)
+            yield log
+        finally:
+            self._readers[channel] -= 1
+            if not self._readers[channel]:
+                del self._readers[channel], self._logs[channel]
+                await self._unsubscribe(channel)
+
+    async def run(self) -> None:
+        """Listen and look until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._look())
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._pubsub.subscribe(keys.stops())
+                while True:
+                    message = await self._pubsub.get_message(timeout=None)
+                    if message is not None:
+                        await self._take(message["channel"].decode(), message["data"])
+            except AWAY as error:
+                logger.warning("notifications are cut (%s)", type(error).__name__)
+                await asyncio.sleep(0.5)
+
+    async def _take(self, channel: str, data: bytes) -> None:
+        if channel == keys.stops():
+            self._on_stop(data.decode())
+            return
+        log = self._logs.get(channel)
+        if log is None or log.ended:
+            return
+        cut = next(i for i, byte in enumerate(data) if byte in b":.")
+        offset, ended, appended = int(data[:cut]), data[cut : cut + 1] == b".", data[cut + 1 :]
+        if appended and offset == log.committed:
+            log.data += appended
+            log.confirm(len(log.data), ended=ended)
+        elif offset + len(appended) > log.committed or not appended or ended:
+            await self._catch_up(log)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for log in list(self._logs.values()):
+                try:
+                    await self._on_look(log.place)
+                    await self._catch_up(log)
+                except AWAY as error:
+                    logger.debug("cannot look after %s (%s)", log.place.turn, type(error).__name__)
+
+    async def _catch_up(self, log: Log) -> None:
+        """Read what is missing from the log itself."""
+        while not log.ended:
+            begin = log.committed
+            missed, ended = await self._store.read_log(log.place, begin)
+            if log.committed != begin:
+                continue  # a notification came in between
+            if missed or ended:
+                log.data += missed
+                log.confirm(len(log.data), ended=ended)
+            return
+
+    async def _unsubscribe(self, channel: str) -> None:
+        try:
+            await self._pubsub.unsubscribe(channel)
+        except AWAY as error:
+            logger.debug("cannot unsubscribe (%s)", type(error).__name__)
+
+    async def close(self) -> None:
+        """Let the viewers go and close the connection."""
+        for log in self._logs.values():
+            log.lose()
+        await self._pubsub.aclose()

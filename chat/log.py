@@ -1,0 +1,187 @@
+"""A turn's bytes: written ahead to Redis in groups, and read by any number of viewers.
+
+Whoever generates appends frames; the worker's one committer sends what all its turns have pending in one
+pipeline, while the next group gathers. Viewers see only what Redis has. On other workers the same log is
+fed by Redis's notifications (`following`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from chat import frames
+from sessions.connection import AWAY
+from sessions.turn_store import Place, TurnStore
+
+logger = logging.getLogger("holdline.log")
+
+HEARTBEAT_S = 15
+LOG_MAX = 8 << 20
+"""Largest log of one turn in bytes, far above what a model says in one go."""
+
+_SLICE = 64 << 10
+
+
+class Log:
+    """The log of one turn, as far as this worker knows it; `committed` bytes of it stand in Redis."""
+
+    def __init__(self, place: Place, data: bytes = b"", *, ended: bool = False) -> None:
+        self.place = place
+        self.data = bytearray(data)
+        self.committed = len(data)
+        self.ended = ended
+        self.lost = False
+        self._changed = asyncio.Event()
+
+    def confirm(self, committed: int, *, ended: bool = False) -> None:
+        """Show viewers the bytes up to `committed`, which Redis has."""
+        self.committed = committed
+        self.ended = self.ended or ended
+        self._wake()
+
+    def lose(self) -> None:
+        """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
+        self.lost = True
+        self._wake()
+
+    async def changed(self) -> None:
+        """Return when something was confirmed, or the log was lost."""
+        await self._changed.wait()
+
+    async def read(self, offset: int) -> AsyncIterator[bytes]:
+        """The committed bytes from `offset` on, as they come, until the turn ends; heartbeats in a silence.
+
+        A slow reader holds up nobody: it takes slices of what all share, at its own pace.
+        """
+        while True:
+            if offset < self.committed:
+                chunk = bytes(self.data[offset : min(self.committed, offset + _SLICE)])
+                offset += len(chunk)
+                yield chunk
+            elif self.ended or self.lost:
+                return
+            else:
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await self._changed.wait()
+                except TimeoutError:
+                    yield frames.HEARTBEAT
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Writer:
+    """A worker's right to append to one log: its fence, and what to do when it must stop."""
+
+    def __init__(self, log: Log, fence: int, committer: "Committer") -> None:
+        self.log = log
+        self.fence = fence
+        self.refused = False
+        self.stop_asked = asyncio.Event()
+        self._committer = committer
+
+    def append(self, data: str, event: str = "") -> None:
+        """Encode a frame at the log's end and have it committed."""
+        log = self.log
+        log.data += frames.encode(log.place.turn, len(log.data), data, event)
+        self._committer.submit(self)
+
+    @property
+    def pending(self) -> bool:
+        """Whether Redis has not yet all of the log."""
+        return self.log.committed < len(self.log.data)
+
+    async def flush(self) -> None:
+        """Return when Redis has the whole log, or has refused it."""
+        while self.pending and not self.refused:
+            await self.log.changed()
+
+    def refuse(self) -> None:
+        """Give up the log: the turn is another worker's now."""
+        self.refused = True
+        self.stop_asked.set()
+        self.log.lose()
+
+
+class Committer:
+    """Commits the pending bytes of all turns of this worker, a group at a time, and keeps their leases."""
+
+    def __init__(self, store: TurnStore, lease_s: float) -> None:
+        self._store = store
+        self._lease_s = lease_s
+        self._pending: dict[Writer, None] = {}
+        self._writers: dict[Writer, None] = {}
+        self._submitted = asyncio.Event()
+
+    def open(self, log: Log, fence: int) -> Writer:
+        """A writer whose lease is kept until it is closed."""
+        writer = Writer(log, fence, self)
+        self._writers[writer] = None
+        return writer
+
+    def close(self, writer: Writer) -> None:
+        """Keep the writer's lease no longer."""
+        self._writers.pop(writer, None)
+        self._pending.pop(writer, None)
+
+    def submit(self, writer: Writer) -> None:
+        """Have what the writer's log has pending go with the next group."""
+        self._pending[writer] = None
+        self._submitted.set()
+
+    async def run(self) -> None:
+        """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._commit_groups())
+            group.create_task(self._renew_leases())
+
+    async def _commit_groups(self) -> None:
+        while True:
+            await self._submitted.wait()
+            self._submitted.clear()
+            group = [(writer, len(writer.log.data)) for writer in self._pending]
+            self._pending.clear()
+            await self._commit(group)
+
+    async def _commit(self, group: list[tuple[Writer, int]]) -> None:
+        calls = [
+            self._store.commit(
+                writer.log.place, writer.fence, writer.log.committed, bytes(writer.log.data[writer.log.committed : end])
+            )
+            for writer, end in group
+        ]
+        delay_s = 0.05
+        while True:
+            try:
+                replies = await self._store.send(calls)
+                break
+            except AWAY as error:
+                logger.warning("Redis is away (%s), %d turns wait", type(error).__name__, len(group))
+                await asyncio.sleep(delay_s)
+                delay_s = min(1.0, delay_s * 2)
+        for (writer, end), reply in zip(group, replies, strict=True):
+            if isinstance(reply, int) and reply > 0:
+                writer.log.confirm(end)
+            self._heed(writer, reply)
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            writers = list(self._writers)
+            if not writers:
+                continue
+            with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
+                replies = await self._store.send([self._store.renew(w.log.place, w.fence) for w in writers])
+                for writer, reply in zip(writers, replies, strict=True):
+                    if writer in self._writers:
+                        self._heed(writer, reply)
+
+    def _heed(self, writer: Writer, reply: object) -> None:
+        if reply == 2:
+            writer.stop_asked.set()
+        elif reply != 1:
+            logger.warning("turn %s was refused by its log (%s)", writer.log.place.turn, reply)
+            writer.refuse()

@@ -1,0 +1,252 @@
+"""Asks an OpenAI-compatible API and gives its answer as deltas.
+
+The `openai` package makes the request, with its authorisation, retries, timeouts and errors; the body is
+read as raw bytes over its aiohttp transport and decoded here, since the package's own chunk objects cost
+some ninety times as much.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+import openai
+
+from chat.context import ChatMessage
+from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
+from chat.frames import EventDecoder, TextNormaliser
+
+logger = logging.getLogger("holdline.upstream")
+
+_LINE_MAX = 1 << 24
+"""Longest event of an upstream, in bytes: more is no chat completion."""
+
+
+class Delta(msgspec.Struct):
+    """What one chunk adds; the names by which servers call the reasoning differ."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(msgspec.Struct):
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the upstream reported them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Chunk(msgspec.Struct):
+    """A chat completion chunk, or a whole completion where an upstream does not stream."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+class Piece(msgspec.Struct):
+    """Text to show, ready for a frame: of the answer, or of the reasoning before it."""
+
+    text: str
+    reasoning: bool = False
+
+
+class Answer:
+    """One answer as it comes in: iterate it for lists of pieces; afterwards it knows how it ended."""
+
+    def __init__(self, body: AsyncIterator[bytes], streamed: bool, fail: Callable[[Any], NoReturn]) -> None:
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self._body = body
+        self._streamed = streamed
+        self._fail = fail
+        self._done = False
+        self._text = TextNormaliser()
+        self._reasoning = TextNormaliser()
+
+    async def __aiter__(self) -> AsyncIterator[list[Piece]]:
+        if self._streamed:
+            async for pieces in self._read_events():
+                yield pieces
+        else:
+            yield self._take(b"".join([part async for part in self._body]))
+        if self.finish_reason is None and not self._done:
+            raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
+
+    async def _read_events(self) -> AsyncIterator[list[Piece]]:
+        decoder = EventDecoder()
+        async for part in self._body:
+            pieces: list[Piece] = []
+            for event in decoder.feed(part):
+                if event.data == "[DONE]":
+                    self._done = True
+                    break
+                if event.name == "error":
+                    self._fail(event.data)
+                pieces += self._take(event.data)
+            if decoder.pending > _LINE_MAX:
+                raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.")
+            if pieces:
+                yield pieces
+            if self._done:
+                return
+
+    def _take(self, data: str | bytes) -> list[Piece]:
+        chunk = _decode(data)
+        if chunk.error:
+            self._fail(chunk.error)
+        if chunk.usage:
+            self.usage = chunk.usage
+        pieces: list[Piece] = []
+        for choice in (chunk.choices or ())[:1]:
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            delta = choice.delta or choice.message
+            if delta is None:
+                continue
+            if reasoning := self._reasoning.feed(delta.reasoning_content or delta.reasoning or ""):
+                pieces.append(Piece(reasoning, reasoning=True))
+            if text := self._text.feed(delta.content or ""):
+                pieces.append(Piece(text))
+        return pieces
+
+
+class Upstream:
+    """One OpenAI-compatible API."""
+
+    def __init__(self, *, base_url: str | None, api_key: str | None, timeout_s: float) -> None:
+        self._key = api_key or ""
+        self._client = openai.AsyncOpenAI(
+            # Local servers want no key, but the package insists on one.
+            api_key=api_key or "none",
+            base_url=base_url or "https://api.openai.com/v1",
+            timeout=httpx2.Timeout(timeout_s, connect=10.0),
+            max_retries=2,
+            http_client=openai.DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+            ),
+        )
+        self.name = urlsplit(str(self._client.base_url)).hostname or "upstream"
+        self._usage_asked = True
+
+    @asynccontextmanager
+    async def ask(self, messages: list[ChatMessage], model: str) -> AsyncIterator[Answer]:
+        """Ask for one answer; leaving the block closes the connection. Raises UpstreamError, also within."""
+        try:
+            async with self._open(messages, model) as response:
+                streamed = "json" not in response.headers.get("content-type", "")
+                yield Answer(response.iter_bytes(), streamed, lambda error: self._fail_inside(error, model))
+        except UpstreamError:
+            raise
+        except openai.OpenAIError as error:
+            raise self._explain(error, model) from error
+        except TimeoutError as error:
+            raise _timeout() from error
+        except (httpx2.TimeoutException, httpx2.TransportError) as error:
+            raise self._explain_transport(error) from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _open(self, messages: list[ChatMessage], model: str) -> AsyncIterator[Any]:
+        create = self._client.chat.completions.with_streaming_response.create
+        arguments: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+        if self._usage_asked:
+            try:
+                async with create(**arguments, stream_options={"include_usage": True}) as response:
+                    yield response
+                    return
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if "stream_options" not in str(error.body or error.message):
+                    raise
+                self._usage_asked = False
+        async with create(**arguments) as response:
+            yield response
+
+    def _fail_inside(self, error: Any, model: str) -> NoReturn:
+        """Raise for an error object that came inside the stream."""
+        if isinstance(error, str):
+            try:
+                error = json.loads(error)
+            except ValueError:
+                error = {"message": error}
+        if isinstance(error, dict) and isinstance(error.get("error"), dict):
+            error = error["error"]
+        words = error.get("message") if isinstance(error, dict) else error
+        raise UpstreamBroke("upstream", f"The model's server failed: {self._quote(words)}")
+
+    def _explain(self, error: openai.OpenAIError, model: str) -> UpstreamError:
+        if isinstance(error, openai.APITimeoutError):
+            return _timeout()
+        if isinstance(error, openai.APIConnectionError):
+            return self._explain_transport(error.__cause__ or error)
+        if not isinstance(error, openai.APIStatusError):
+            logger.warning("upstream failed: %s", type(error).__name__)
+            return UpstreamBroke("upstream", "The model's server failed.")
+        status = error.status_code
+        logger.warning("upstream answered %d", status)
+        if status in (401, 403):
+            return UpstreamRefused(
+                "authentication", "The model's server refused our key. Check OPENAI_API_KEY on the server."
+            )
+        if status == 404:
+            return UpstreamRefused(
+                "not_found",
+                f"The model's server does not know the model “{model}” or this address. "
+                "Check CHAT_MODEL and OPENAI_BASE_URL (which usually ends in /v1).",
+            )
+        words = self._quote(error.body.get("message") if isinstance(error.body, dict) else error.body)
+        if status == 429:
+            return UpstreamBroke(
+                "rate_limited", f"The model's server has too much to do or the quota is used up: {words}"
+            )
+        if status >= 500:
+            return UpstreamBroke("upstream", f"The model's server failed ({status}). Try again in a moment.")
+        return UpstreamRefused("refused", f"The model's server refused the question ({status}): {words}")
+
+    def _explain_transport(self, error: BaseException) -> UpstreamError:
+        if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
+            return _timeout()
+        logger.warning("upstream connection failed: %s", type(error).__name__)
+        if isinstance(error, httpx2.ConnectError):
+            return UpstreamBroke(
+                "unreachable", f"The model's server at {self.name} cannot be reached. Check OPENAI_BASE_URL."
+            )
+        return UpstreamBroke("broke_off", "The model's server broke off the connection.")
+
+    def _quote(self, words: object) -> str:
+        """The upstream's own words, cut short and without what may be a key."""
+        text = " ".join(str(words or "no reason given").split())
+        if self._key:
+            text = text.replace(self._key, "…")
+        text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.\-]{4,}", "…", text)
+        return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _decode(data: str | bytes) -> Chunk:
+    try:
+        return msgspec.json.decode(data, type=Chunk)
+    except msgspec.MsgspecError:
+        # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
+        return msgspec.convert(json.loads(data), Chunk)
+
+
+def _timeout() -> UpstreamError:
+    return UpstreamBroke("timeout", "The model's server stayed silent for too long.")
