@@ -1,0 +1,210 @@
+"""Holdline's server. `python server.py` starts it; `create_app(settings)` is its table of contents."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sanic import Request, Sanic
+from sanic.response import file
+from sanic_ext import Extend
+
+from chat import operations, problems, routes
+from chat.following import Following
+from chat.log import Committer
+from chat.turns import Turns
+from chat.upstream import Upstream
+from config import settings as configuration
+from config.settings import Settings, SettingsError
+from config.workers import StartError, Workers, bind
+from sessions import connection, middleware
+from sessions.embedded import EmbeddedRedisError, PrivateRedis
+from sessions.store import Store
+from sessions.turn_store import TurnStore
+
+FRONTEND = Path(__file__).parent / "frontend"
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def create_app(settings: Settings, redis_url: str) -> Sanic:
+    """One worker's application."""
+    app = Sanic("holdline", configure_logging=False)
+    app.config.update(
+        REQUEST_MAX_HEADER_SIZE=16_384,
+        REQUEST_MAX_SIZE=1 << 20,
+        GRACEFUL_SHUTDOWN_TIMEOUT=2.0,
+        RESPONSE_TIMEOUT=60,
+        ACCESS_LOG=False,
+    )
+    # For HEAD and OPTIONS; its pages of API documentation load scripts from other hosts.
+    Extend(app, config={"oas": False})
+    app.ctx.settings = settings
+    problems.install(app)
+    middleware.install(app, lambda request: request.app.ctx.store, settings.session_max_s)
+    app.blueprint(routes.api)
+    app.blueprint(operations.operations)
+    add_page(app)
+    add_services(app, settings, redis_url)
+    return app
+
+
+def add_page(app: Sanic) -> None:
+    """The page, its own files and its two libraries, all from here."""
+
+    @app.get("/")
+    async def index(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
+
+    libraries = FRONTEND / "node_modules"
+    for name, path in {
+        "style.css": FRONTEND / "style.css",
+        "favicon.svg": FRONTEND / "favicon.svg",
+        "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
+        "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
+    }.items():
+        types = {".css": "text/css", ".svg": "image/svg+xml"}
+        content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
+        app.static(f"/{name}", path, name=path.stem, content_type=content_type)
+    app.static("/js", FRONTEND / "js", name="js")
+
+    @app.on_response
+    async def secure(request: Request, response) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-cache")
+
+
+def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
+    """What lives as long as the worker: made before it serves, drained before it stops, closed after."""
+    background: list[asyncio.Task[None]] = []
+
+    @app.before_server_start
+    async def start(app: Sanic) -> None:
+        redis = connection.connect(redis_url)
+        base_url = await start_demo(app) if settings.demo else settings.openai_base_url
+        key = settings.openai_api_key
+        app.ctx.models = settings.chat_model or ("demo",)
+        app.ctx.redis = redis
+        app.ctx.upstream = Upstream(
+            base_url=base_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=settings.upstream_timeout_s,
+        )
+        app.ctx.store = Store(redis, settings.session_idle_s, settings.session_max_s)
+        turn_store = TurnStore(
+            redis, lease_s=settings.lease_s, kept_s=settings.session_max_s, rate=settings.rate
+        )
+        committer = Committer(turn_store, settings.lease_s)
+        turns = app.ctx.turns = Turns(
+            turn_store,
+            app.ctx.store,
+            committer,
+            app.ctx.upstream,
+            models=app.ctx.models,
+            system_prompt=settings.system_prompt,
+            context_tokens=settings.context_tokens,
+        )
+        turns.following = Following(
+            redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
+        )
+        background.append(asyncio.create_task(committer.run(), name="committer"))
+        background.append(asyncio.create_task(turns.following.run(), name="following"))
+
+    @app.before_server_stop
+    async def drain(app: Sanic) -> None:
+        await app.ctx.turns.drain()
+
+    @app.after_server_stop
+    async def close(app: Sanic) -> None:
+        await app.ctx.turns.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await app.ctx.upstream.close()
+        if settings.demo:
+            await app.ctx.demo.stop()
+        await app.ctx.redis.aclose()
+
+
+async def start_demo(app: Sanic) -> str:
+    """Start the built-in model; returns its base URL."""
+    from chat.demo import DemoModel  # its web server takes a while to import, and few servers need it
+
+    app.ctx.demo = DemoModel()
+    return await app.ctx.demo.start()
+
+
+def serve(settings: Settings, redis_url: str, listener: socket.socket, ready: Callable[[], None], life: int) -> None:
+    """Be one worker: serve on `listener` until SIGTERM; exit at once when the supervisor is gone."""
+    app = create_app(settings, redis_url)
+
+    @app.after_server_start
+    async def announce(app: Sanic) -> None:
+        asyncio.get_running_loop().add_reader(life, os._exit, 1)
+        ready()
+
+    app.run(sock=listener, single_process=True, motd=False, access_log=False)
+
+
+def main() -> int:
+    """Start the server and stay until it is told to stop; returns the exit status."""
+    try:
+        settings = configuration.load()
+        start_logging(settings.log_level)
+        listener = bind(settings.host, settings.port)
+        private = None if settings.redis_url else PrivateRedis(settings.data_dir)
+        if private:
+            private.start()
+    except (SettingsError, StartError, EmbeddedRedisError) as error:
+        print(f"holdline: {error}", file=sys.stderr)
+        return 1
+    try:
+        redis_url = private.url if private else settings.redis_url
+        assert redis_url is not None
+        gc.freeze()  # what is loaded by now is shared by all workers: leave its pages untouched
+        workers = Workers(
+            lambda *arguments: serve(settings, redis_url, *arguments), listener, settings.workers, private
+        )
+        return workers.run(lambda: announce(settings, listener, private))
+    finally:
+        if private:
+            private.stop()
+
+
+def start_logging(level: str) -> None:
+    """Log to the standard error; other packages only what went wrong, for their notes quote people's words."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("holdline").setLevel(level.upper())
+    if level == "debug":
+        logging.getLogger("sanic").setLevel(logging.INFO)
+
+
+def announce(settings: Settings, listener: socket.socket, private: PrivateRedis | None) -> None:
+    """Say where the page is, which model answers and where the data lies."""
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    if settings.demo:
+        model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
+    else:
+        model = f"{', '.join(settings.chat_model)} at {settings.openai_base_url or 'OpenAI'}"
+    data = f"{settings.data_dir.resolve()} (private Redis {private.version})" if private else "your own Redis"
+    print(f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
