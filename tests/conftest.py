@@ -1,0 +1,61 @@
+"""What all tests share: one Redis, one scripted upstream and one server, started once."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from tests.processes import Server, holdline, redis_server
+from tests.upstream import ScriptedUpstream
+
+
+@pytest_asyncio.fixture(scope="session")
+async def redis_url() -> AsyncIterator[str]:
+    """A real Redis that all tests share; owners are random, so that no test sees another's keys."""
+    async with redis_server() as url:
+        yield url
+
+
+@pytest_asyncio.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session")
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """The model's server: it answers only what and when the test says."""
+    scripted = ScriptedUpstream()
+    scripted.base_url = await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """A server before the shared Redis and the scripted upstream."""
+    async with holdline(
+        REDIS_URL=redis_url,
+        OPENAI_BASE_URL=upstream.base_url,
+        OPENAI_API_KEY="sk-test-secret-key-0123456789",
+        CHAT_MODEL="test-model,other-model",
+        RATE_LIMIT="off",
+    ) as started:
+        yield started
+
+
+@pytest_asyncio.fixture
+async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of its own session."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=httpx.Timeout(60)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def question() -> str:
+    """A question that no other test asks."""
+    return f"question {uuid.uuid4().hex}"

@@ -1,0 +1,99 @@
+"""The real things that tests talk to: Redis servers and Holdline servers, each a process of its own."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 60
+"""How long to wait for what must come; no test's result depends on how soon it does."""
+
+
+@dataclass
+class Server:
+    """A running Holdline."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    log: Path
+    home: Path
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the supervisor with a signal; returns its exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.process.wait()
+
+    def logged(self) -> str:
+        """All that it has logged."""
+        return self.log.read_text()
+
+
+@asynccontextmanager
+async def private_folder() -> AsyncIterator[Path]:
+    """A folder with a short path, as Unix sockets need; gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="holdline-", dir="/tmp"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@asynccontextmanager
+async def holdline(**settings: str) -> AsyncIterator[Server]:
+    """A server started as `make run` does, on a free port, with these variables and no others of ours."""
+    async with private_folder() as home:
+        server = await start(home, **settings)
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+async def start(home: Path, **settings: str) -> Server:
+    """Start a server whose data, settings and log lie in `home`; returns when it is ready."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment |= {"PORT": "0", "DATA_DIR": str(home / "data"), "PYTHONUNBUFFERED": "1", **settings}
+    log = home / "server.log"
+    with log.open("ab") as sink:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(ROOT / "server.py"),
+            cwd=home, env=environment, stdout=asyncio.subprocess.PIPE, stderr=sink,
+        )  # fmt: skip
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        async for line in process.stdout:
+            if found := re.match(r"Holdline\s+(http://\S+)/", line.decode()):
+                return Server(found[1], process, log, home)
+    raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+@asynccontextmanager
+async def redis_server(*options: str) -> AsyncIterator[str]:
+    """A Redis of the tests' own on a Unix socket; yields its URL."""
+    async with private_folder() as home:
+        path = home / "redis.sock"
+        process = await asyncio.create_subprocess_exec(
+            "redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(home), "--save", "", *options,
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(PATIENCE_S), Redis(unix_socket_path=str(path)) as redis:
+                while not path.exists() or not await redis.ping():
+                    await asyncio.sleep(0.01)
+            yield f"unix://{path}"
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
