@@ -103,6 +103,7 @@ def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
             base_url=base_url,
             api_key=key.get_secret_value() if key else None,
             timeout_s=settings.upstream_timeout_s,
+            name="demo" if settings.demo else "",
         )
         app.ctx.store = Store(redis, settings.session_idle_s, settings.session_max_s)
         turn_store = TurnStore(

@@ -6,6 +6,7 @@ after a failure of their own, they finish the answer.
 """
 
 import asyncio
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ BODY_MAX = 1 << 26  # bytes; the history is bounded by Holdline, not here
 STOP_S = 0.1  # what open streams get to end by themselves; aiohttp takes 0 for no limit
 
 Ending = Literal["stop", "length", "drop", "stall"]
+BREAKS: dict[str, Ending] = {"demo-drop": "drop", "demo-stall": "stall"}
 Limit = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -105,7 +107,7 @@ class DemoModel:
         app = web.Application(client_max_size=BODY_MAX)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", self._list_models)
-        # Without handler_cancellation a stalled answer would outlive its client. No access log: it is our own traffic.
+        # Without handler_cancellation a stalled answer would outlive its client.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -191,19 +193,22 @@ def write(asked: Asked) -> Script:
     """The answer that this model gives, and how it ends."""
     messages = [message.said() for message in asked.messages]
     reply = demo_answers.reply_to(messages)
-    reasoning = tokens(reply.reasoning) if asked.model == "demo-reasoning" else []
-    content, ending = _end(asked, tokens(reply.text), len(reasoning), reply.continued)
     # One for each message's role, and its text by the same measure as the answer's.
     prompt_tokens = sum(1 + len(tokens(said.text)) for said in messages)
-    return Script(reasoning, content, ending, prompt_tokens)
+    reasoning = tokens(reply.reasoning) if asked.model == "demo-reasoning" else []
+    content = tokens(reply.text)
+    if asked.model in BREAKS and not reply.continued:
+        half = content[: min(BREAK_AFTER, len(content) // 2)]
+        return Script([], half, BREAKS[asked.model], prompt_tokens)
+    left = _limit(asked) - len(reasoning)
+    if left < len(content):
+        return Script(reasoning[: _limit(asked)], content[: max(0, left)], "length", prompt_tokens)
+    return Script(reasoning, content, "stop", prompt_tokens)
 
 
-def _end(asked: Asked, content: list[str], reasoned: int, continued: bool) -> tuple[list[str], Ending]:
-    if asked.model in ("demo-drop", "demo-stall") and not continued:
-        return content[: min(BREAK_AFTER, len(content) // 2)], "drop" if asked.model == "demo-drop" else "stall"
-    limits = [asked.max_tokens, asked.max_completion_tokens, LENGTH_MAX if asked.model == "demo-length" else None]
-    most = max(0, min((limit for limit in limits if limit), default=reasoned + len(content)) - reasoned)
-    return content[:most], "length" if len(content) > most else "stop"
+def _limit(asked: Asked) -> int:
+    own = LENGTH_MAX if asked.model == "demo-length" else sys.maxsize
+    return min(own, asked.max_tokens or own, asked.max_completion_tokens or own)
 
 
 async def _break(request: web.Request, ending: Ending) -> None:

@@ -15,28 +15,25 @@ from chat import demo_chinese, demo_english
 QUOTE_MAX = 100
 """Longest quotation of a question, in characters."""
 
-TOPICS = tuple(
-    (topic, re.compile(pattern, re.IGNORECASE))
-    for topic, pattern in (
-        (
-            "recall",
-            r"what (did|have|had) i\b.*\bask|(list|which|what) .*\bquestions\b.*\bi\b|my (earlier|previous|first|last) question"
-            r"|我.{0,6}问(过|了)?(些|的)?(什么|哪些|啥|哪几个)|我.{0,4}(之前|刚才|刚刚)的?问题",
-        ),
-        ("setup", r"real (model|answer)|api.?key|openai|ollama|\bset ?up\b|configur|真实(的)?模型|接入|配置|密钥"),
-        (
-            "how",
-            r"how (does|do) (it|this|that|you|holdline)\b|durab|holdline|\bstream(s|ed|ing)?\b|\breload|\breconnect"
-            r"|怎么工作|如何工作|怎样工作|工作原理|刷新|断线|断网|持久|流式",
-        ),
-        ("tcp", r"\btcp\b|lost packet|packet loss|丢包|数据包"),
-        ("code", r"\bcode\b|python|\bfunction\b|\bprogram\b|\bscript\b|代码|函数|编程|程序"),
-        ("table", r"\btables?\b|\bcompar|\bversus\b|\bvs\b|表格|比较|对比|区别"),
-        ("long", r"(?<!how )\b(long|longer)\b|\bessay\b|(?<![校成增船市部队家班])长(?![城江安春沙期辈大])"),
-        ("hello", r"\b(hello|hi|hey|good (morning|afternoon|evening))\b|你好|您好|大家好|早上好|晚上好|哈喽"),
-    )
-)
-"""The first that matches is the topic."""
+TOPICS = {
+    "recall": (
+        r"\bwhat (did|have|had) i\b.{0,20}\bask|\bquestions?\b.{0,20}\bi\b.{0,6}\basked"
+        r"|\bmy (earlier|previous|first|last) questions?\b"
+        r"|我.{0,6}问(过|了)些?(什么|哪些|啥|几个)|我(之前|刚才|刚刚|前面).{0,2}问"
+    ),
+    "setup": r"\breal (model|answer)|\bapi.?key|\bopenai|\bollama|base.?url|真实的?模型|接入|密钥",
+    "tcp": r"\btcp\b|\b(lost packet|packet loss)\b|丢包|数据包",
+    "code": r"\bcode\b|python|\bfunction\b|\bprogram\b|\bscript\b|代码|函数|编程|程序",
+    "table": r"\btables?\b|\bcompar|\bversus\b|\bvs\b|表格|比较|对比|区别",
+    "how": (
+        r"\bhow (does|do) (it|this|that|you|holdline)\b.{0,20}\b(work|keep|store|save|survive)|\bholdline\b"
+        r"|\bdurab|\bstream(s|ed|ing)?\b|\breload|\breconnect"
+        r"|(怎么|如何|怎样)工作|工作原理|刷新|断线|断网|持久|流式"
+    ),
+    "long": r"(?<!how )\b(long|longer)\b|\bessay\b|(?<![校成增船市部队家班])长(?![城江安春沙期辈大])",
+    "hello": r"\b(hello|hi|hey|good (morning|afternoon|evening))\b|你好|您好|大家好|早上好|晚上好|哈喽",
+}
+"""What asks for each topic, in both languages; the first that matches is it."""
 
 GO_ON = re.compile(
     r"\b(go on|continue|carry on|keep going|resume|pick up|left off|broke off|cut off|stopped|the rest|finish)\b"
@@ -155,6 +152,8 @@ def _compose(questions: Sequence[str], has_system: bool) -> str:
     else:
         answer = language.ANSWERS[topic].replace("{question}", quote(question, language))
         parts = [_mention(earlier, language), answer]
+    if topic == "default":
+        parts.append(language.ANSWERS["setup"])
     parts.append(language.SYSTEM if has_system else "")
     parts.append("" if topic in ("setup", "default") else language.NOTE)
     return "\n\n".join(part for part in parts if part)
@@ -187,7 +186,8 @@ def _reason(question: str) -> str:
 
 
 def _topic(question: str) -> str:
-    return next((topic for topic, pattern in TOPICS if pattern.search(question)), "default")
+    found = (topic for topic, pattern in TOPICS.items() if re.search(pattern, question, re.IGNORECASE))
+    return next(found, "default")
 
 
 def _language(question: str) -> Language:

@@ -87,9 +87,7 @@ DEFAULT = """## 您的问题
 ```python
 def greet(name: str = "世界") -> str:
     return f"你好，{name}！"
-```
-
-""" + SETUP
+```"""
 
 CODE = """## 合并重叠的区间
 

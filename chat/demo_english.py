@@ -90,9 +90,7 @@ Words may be **strong**, *emphasised* or `code`, and [CommonMark](https://common
 ```python
 def greet(name: str = "world") -> str:
     return f"Hello, {name}!"
-```
-
-""" + SETUP
+```"""
 
 CODE = """## Merging overlapping intervals
 

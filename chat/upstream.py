@@ -5,7 +5,6 @@ read as raw bytes over its aiohttp transport and decoded here, since the package
 some ninety times as much.
 """
 
-import asyncio
 import json
 import logging
 import re
@@ -127,7 +126,7 @@ class Answer:
 class Upstream:
     """One OpenAI-compatible API."""
 
-    def __init__(self, *, base_url: str | None, api_key: str | None, timeout_s: float) -> None:
+    def __init__(self, *, base_url: str | None, api_key: str | None, timeout_s: float, name: str = "") -> None:
         self._key = api_key or ""
         self._client = openai.AsyncOpenAI(
             # Local servers want no key, but the package insists on one.
@@ -139,7 +138,7 @@ class Upstream:
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100)
             ),
         )
-        self.name = urlsplit(str(self._client.base_url)).hostname or "upstream"
+        self.name = name or urlsplit(str(self._client.base_url)).hostname or "upstream"
         self._usage_asked = True
 
     @asynccontextmanager
@@ -153,9 +152,7 @@ class Upstream:
             raise
         except openai.OpenAIError as error:
             raise self._explain(error, model) from error
-        except TimeoutError as error:
-            raise _timeout() from error
-        except (httpx2.TimeoutException, httpx2.TransportError) as error:
+        except (TimeoutError, httpx2.TransportError) as error:
             raise self._explain_transport(error) from error
         except (msgspec.MsgspecError, ValueError) as error:
             raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.") from error
@@ -193,10 +190,8 @@ class Upstream:
         raise UpstreamBroke("upstream", f"The model's server failed: {self._quote(words)}")
 
     def _explain(self, error: openai.OpenAIError, model: str) -> UpstreamError:
-        if isinstance(error, openai.APITimeoutError):
-            return _timeout()
         if isinstance(error, openai.APIConnectionError):
-            return self._explain_transport(error.__cause__ or error)
+            return self._explain_transport(error)
         if not isinstance(error, openai.APIStatusError):
             logger.warning("upstream failed: %s", type(error).__name__)
             return UpstreamBroke("upstream", "The model's server failed.")
@@ -222,10 +217,13 @@ class Upstream:
         return UpstreamRefused("refused", f"The model's server refused the question ({status}): {words}")
 
     def _explain_transport(self, error: BaseException) -> UpstreamError:
-        if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-            return _timeout()
+        # The transport calls a refused connection a timeout; what was first raised tells them apart.
+        while error.__cause__ is not None:
+            error = error.__cause__
         logger.warning("upstream connection failed: %s", type(error).__name__)
-        if isinstance(error, httpx2.ConnectError):
+        if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
+            return UpstreamBroke("timeout", "The model's server stayed silent for too long.")
+        if isinstance(error, OSError) and not isinstance(error, ConnectionResetError):
             return UpstreamBroke(
                 "unreachable", f"The model's server at {self.name} cannot be reached. Check OPENAI_BASE_URL."
             )
@@ -247,6 +245,3 @@ def _decode(data: str | bytes) -> Chunk:
         # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
         return msgspec.convert(json.loads(data), Chunk)
 
-
-def _timeout() -> UpstreamError:
-    return UpstreamBroke("timeout", "The model's server stayed silent for too long.")

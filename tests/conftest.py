@@ -1,6 +1,5 @@
 """What all tests share: one Redis, one scripted upstream and one server, started once."""
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -11,6 +10,9 @@ from redis.asyncio import Redis
 
 from tests.processes import Server, holdline, redis_server
 from tests.upstream import ScriptedUpstream
+
+KEY = "sk-test-secret-key-0123456789"
+"""The upstream's key; it may never be seen outside the request to the upstream."""
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -41,7 +43,7 @@ async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Se
     async with holdline(
         REDIS_URL=redis_url,
         OPENAI_BASE_URL=upstream.base_url,
-        OPENAI_API_KEY="sk-test-secret-key-0123456789",
+        OPENAI_API_KEY=KEY,
         CHAT_MODEL="test-model,other-model",
         RATE_LIMIT="off",
     ) as started:

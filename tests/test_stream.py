@@ -3,49 +3,20 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import uuid
 from typing import Any
 
 import httpx
 import pytest
-from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
+from httpx_sse import ServerSentEvent, aconnect_sse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from tests.processes import Server, holdline, redis_server
+from tests.streams import STREAM, ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
-
-STREAM = "/api/chat_stream/"
-
-
-@contextlib.asynccontextmanager
-async def asking(
-    client: httpx.AsyncClient, headers: dict[str, str] | None = None, **query: str
-) -> AsyncIterator[EventSource]:
-    async with aconnect_sse(client, "GET", STREAM, params=query, headers=headers or {}) as source:
-        source.response.raise_for_status()
-        yield source
-
-
-async def read(client: httpx.AsyncClient, headers: dict[str, str] | None = None, **query: str) -> list[ServerSentEvent]:
-    """Every event of a stream until it closes."""
-    async with asking(client, headers, **query) as source:
-        return [event async for event in source.aiter_sse()]
-
-
-def text_of(events: list[ServerSentEvent]) -> str:
-    return "".join(event.data for event in events if event.event == "message")
-
-
-async def ask(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, *texts: str, **query: str
-) -> list[ServerSentEvent]:
-    """Ask, have the upstream answer, and read the whole stream."""
-    number = len(upstream.asked(question)) + 1
-    reading = asyncio.create_task(read(client, message=question, **query))
-    await (await upstream.exchange(question, number)).answer(*texts)
-    return await reading
-
 
 async def test_an_answer_comes_as_turn_deltas_usage_and_end(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
@@ -132,8 +103,6 @@ async def test_a_post_does_the_same_for_questions_of_any_length(
 async def test_any_unicode_text_arrives_as_the_model_said_it(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, texts: list[str]
 ) -> None:
-    import uuid
-
     events = await ask(client, upstream, f"q {uuid.uuid4().hex}", *texts)
     said = "".join(texts).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     said = said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -399,10 +368,8 @@ async def test_with_the_store_away_an_eventsource_is_told_to_try_again(upstream:
         async with holdline(REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server:
             async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
                 assert (await client.get("/readyz")).status_code == 200
-                from redis.asyncio import Redis
-
                 async with Redis.from_url(url) as admin:
-                    with contextlib.suppress(Exception):
+                    with contextlib.suppress(RedisError):
                         await admin.shutdown(nosave=True)
                 response = await client.get(STREAM, params={"message": "hi"})
                 assert response.status_code == 200
