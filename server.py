@@ -16,6 +16,7 @@ from sanic_ext import Extend
 
 from chat import operations, problems, routes
 from chat.following import Following
+from chat.history import History
 from chat.log import Committer
 from chat.turns import Turns
 from chat.upstream import Upstream
@@ -110,14 +111,11 @@ def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
             redis, lease_s=settings.lease_s, kept_s=settings.session_max_s, rate=settings.rate
         )
         committer = Committer(turn_store, settings.lease_s)
+        history = History(
+            app.ctx.store, system_prompt=settings.system_prompt, context_tokens=settings.context_tokens
+        )
         turns = app.ctx.turns = Turns(
-            turn_store,
-            app.ctx.store,
-            committer,
-            app.ctx.upstream,
-            models=app.ctx.models,
-            system_prompt=settings.system_prompt,
-            context_tokens=settings.context_tokens,
+            turn_store, app.ctx.store, committer, history, app.ctx.upstream, app.ctx.models
         )
         turns.following = Following(
             redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
@@ -135,6 +133,7 @@ def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await app.ctx.turns.following.close()
         await app.ctx.upstream.close()
         if settings.demo:
             await app.ctx.demo.stop()

@@ -184,7 +184,9 @@ def read(body: bytes) -> Asked:
         words = f"The model `{asked.model}` does not exist; Holdline's demo has {', '.join(MODELS)}."
         raise Refused(404, invalid, words, code="model_not_found", param=None)
     if asked.model == "demo-429":
-        words = f"Rate limit reached for demo-429 on requests per min (RPM). Please try again in {RETRY_AFTER_S}s."
+        words = (
+            f"Rate limit reached for {asked.model} on requests per min. Please try again in {RETRY_AFTER_S}s."
+        )
         raise Refused(429, "requests", words, code="rate_limit_exceeded", param=None)
     return asked
 

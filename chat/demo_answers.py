@@ -30,7 +30,10 @@ TOPICS = {
         r"|\bdurab|\bstream(s|ed|ing)?\b|\breload|\breconnect"
         r"|(怎么|如何|怎样)工作|工作原理|刷新|断线|断网|持久|流式"
     ),
-    "long": r"(?<!how )\b(long|longer)\b|\bessay\b|(?<![校成增船市部队家班])长(?![城江安春沙期辈大])",
+    "long": (
+        r"(?<!how )\blong(er)?\b|\bessay\b"
+        r"|(?<![校成增船市部队家班])长(?![城江安春沙期辈大])"
+    ),
     "hello": r"\b(hello|hi|hey|good (morning|afternoon|evening))\b|你好|您好|大家好|早上好|晚上好|哈喽",
 }
 """What asks for each topic, in both languages; the first that matches is it."""

@@ -1,4 +1,4 @@
-"""What the demo model says in English. `demo_chinese` has the same names; `demo_answers` puts them together."""
+"""What the demo model says in English; `demo_chinese` has the same names, `demo_answers` uses both."""
 
 from chat.demo_essays import ENGLISH as LONG
 
@@ -10,9 +10,9 @@ REASONING = (
     "The question is in English and {length} characters long. Of the few topics that I know, it is nearest "
     "to “{topic}”. I look no deeper than its keywords, for I am a demo. Now for the answer."
 )
-NOTE = """*This comes from the demo model built into Holdline: it matches keywords and knows a few answers by \
-heart. For real answers set `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `CHAT_MODEL`; ask “how do I set a real \
-model?” for the details.*"""
+NOTE = """*This comes from the demo model built into Holdline: it matches keywords and knows a few answers \
+by heart. For real answers set `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `CHAT_MODEL`; ask “how do I set a \
+real model?” for the details.*"""
 
 RECALL = """## What you have asked
 
@@ -26,8 +26,8 @@ COUNTED = ("one question", "{} questions")
 
 SETUP = """### Real answers
 
-Holdline asks any API that speaks OpenAI's protocol. Three settings choose it, in the environment or in \
-a file named `.env`:
+Holdline asks any API that speaks OpenAI's protocol. Three settings choose it, in the environment or in a \
+file named `.env`:
 
 | Setting | Meaning |
 | --- | --- |
@@ -119,14 +119,15 @@ def test_merge() -> None:
 
 ### Why it is right
 
-- **Sorted by start**, an interval can only overlap the last one kept, for all earlier ones end before that begins.
+- **Sorted by start**, an interval can only overlap the last one kept, for all earlier ones end before that \
+begins.
 - **`max(last, end)`** matters when an interval lies wholly within the last one.
 - The cost is *O(n log n)* for sorting and *O(n)* for the pass."""
 
 TABLE = """## Green, oolong and black tea
 
-Whatever you asked to compare, this is the table that the demo knows by heart. All three come from one plant, \
-*Camellia sinensis*; what differs is how far the leaves oxidise before heat stops them.
+Whatever you asked to compare, this is the table that the demo knows by heart. All three come from one \
+plant, *Camellia sinensis*; what differs is how far the leaves oxidise before heat stops them.
 
 | | Green | Oolong | Black |
 | :--- | :--- | :--- | :--- |
@@ -145,10 +146,10 @@ In short:
 TCP = """## How TCP recovers a lost packet
 
 1. **Every byte has a number.** A segment says the number of its first byte, so the receiver can tell a gap.
-2. **The receiver says what it expects next.** An acknowledgement names the first byte still missing, however \
-much has arrived after it; selective acknowledgements (SACK) add which ranges those are.
-3. **The gap shows.** Each later segment brings the same acknowledgement once more. Three such duplicates, and the \
-sender takes the segment for lost: *fast retransmit*.
+2. **The receiver says what it expects next.** An acknowledgement names the first byte still missing, \
+however much has arrived after it; selective acknowledgements (SACK) add which ranges those are.
+3. **The gap shows.** Each later segment brings the same acknowledgement once more. Three such duplicates, \
+and the sender takes the segment for lost: *fast retransmit*.
 4. **If nothing comes back at all**, a timer runs out, set by the measured round trip, and the sender sends \
 again; each further timeout doubles the wait.
 5. **The gap closes.** One acknowledgement now covers everything that had arrived in the meantime.
@@ -179,8 +180,8 @@ HOW = """## How Holdline keeps an answer
 2. One atomic step in Redis begins the turn. The same id never begins a second one: it only attaches.
 3. A task of its own asks the model. It does not belong to your connection, so a closed tab does not end it.
 4. Each token becomes a *frame* and is appended to the turn's *log*: the very bytes of the event stream.
-5. Only when Redis has a frame does your browser get it. Frames go to Redis in groups, so the cost per token falls \
-as the load grows.
+5. Only when Redis has a frame does your browser get it. Frames go to Redis in groups, so the cost per \
+token falls as the load grows.
 
 The id of each frame says where in the log it ends:
 

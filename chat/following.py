@@ -121,8 +121,11 @@ class Following:
         except AWAY as error:
             logger.debug("cannot unsubscribe (%s)", type(error).__name__)
 
-    async def close(self) -> None:
-        """Let the viewers go and close the connection."""
+    def release(self) -> None:
+        """Let every viewer go, so that it reconnects elsewhere."""
         for log in self._logs.values():
             log.lose()
+
+    async def close(self) -> None:
+        """Close the connection."""
         await self._pubsub.aclose()

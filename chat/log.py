@@ -8,11 +8,11 @@ fed by Redis's notifications (`following`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from chat import frames
 from sessions.connection import AWAY
-from sessions.turn_store import Place, TurnStore
+from sessions.turn_store import Place, State, TurnStore
 
 logger = logging.getLogger("holdline.log")
 
@@ -74,36 +74,73 @@ class Log:
 
 
 class Writer:
-    """A worker's right to append to one log: its fence, and what to do when it must stop."""
+    """A worker's right to append to one log, for as long as its fence holds."""
 
-    def __init__(self, log: Log, fence: int, committer: "Committer") -> None:
+    def __init__(self, log: Log, fence: int, committer: "Committer", store: TurnStore) -> None:
         self.log = log
         self.fence = fence
         self.refused = False
-        self.stop_asked = asyncio.Event()
+        self.on_stop: Callable[[], None] = lambda: None
         self._committer = committer
+        self._store = store
 
     def append(self, data: str, event: str = "") -> None:
         """Encode a frame at the log's end and have it committed."""
-        log = self.log
-        log.data += frames.encode(log.place.turn, len(log.data), data, event)
+        self._encode(data, event)
         self._committer.submit(self)
 
-    @property
-    def pending(self) -> bool:
-        """Whether Redis has not yet all of the log."""
-        return self.log.committed < len(self.log.data)
+    async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
+        """Append the last frames, given as event and data, and end the turn in one step with its history.
 
-    async def flush(self) -> None:
-        """Return when Redis has the whole log, or has refused it."""
-        while self.pending and not self.refused:
-            await self.log.changed()
+        `answer` is the message to keep, as JSON, or "". Waits while Redis is away; a turn that is another
+        worker's by now is left to it.
+        """
+        log = self.log
+        while log.committed < len(log.data) and not self.refused:
+            await log.changed()
+        begin = len(log.data)
+        for event, data in last:
+            self._encode(data, event)
+        tail = bytes(log.data[begin:])
+        waits = Backoff()
+        while not self.refused:
+            try:
+                if await self._store.finish(log.place, self.fence, begin, tail, state, answer):
+                    log.confirm(len(log.data), ended=True)
+                else:
+                    self.refuse()
+                return
+            except AWAY as error:
+                logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
+                await waits.wait()
 
     def refuse(self) -> None:
         """Give up the log: the turn is another worker's now."""
         self.refused = True
-        self.stop_asked.set()
         self.log.lose()
+        self.on_stop()
+
+    def close(self) -> None:
+        """Hold the log no longer; the viewers of one that has not ended go and look elsewhere."""
+        self._committer.forget(self)
+        if not self.log.ended:
+            self.log.lose()
+
+    def _encode(self, data: str, event: str) -> None:
+        log = self.log
+        log.data += frames.encode(log.place.turn, len(log.data), data, event)
+
+
+class Backoff:
+    """Waits between tries: 50 ms at first, doubling up to 1 s."""
+
+    def __init__(self) -> None:
+        self._delay_s = 0.05
+
+    async def wait(self) -> None:
+        """Wait before the next try."""
+        await asyncio.sleep(self._delay_s)
+        self._delay_s = min(1.0, self._delay_s * 2)
 
 
 class Committer:
@@ -118,11 +155,11 @@ class Committer:
 
     def open(self, log: Log, fence: int) -> Writer:
         """A writer whose lease is kept until it is closed."""
-        writer = Writer(log, fence, self)
+        writer = Writer(log, fence, self, self._store)
         self._writers[writer] = None
         return writer
 
-    def close(self, writer: Writer) -> None:
+    def forget(self, writer: Writer) -> None:
         """Keep the writer's lease no longer."""
         self._writers.pop(writer, None)
         self._pending.pop(writer, None)
@@ -153,15 +190,14 @@ class Committer:
             )
             for writer, end in group
         ]
-        delay_s = 0.05
+        waits = Backoff()
         while True:
             try:
                 replies = await self._store.send(calls)
                 break
             except AWAY as error:
                 logger.warning("Redis is away (%s), %d turns wait", type(error).__name__, len(group))
-                await asyncio.sleep(delay_s)
-                delay_s = min(1.0, delay_s * 2)
+                await waits.wait()
         for (writer, end), reply in zip(group, replies, strict=True):
             if isinstance(reply, int) and reply > 0:
                 writer.log.confirm(end)
@@ -181,7 +217,7 @@ class Committer:
 
     def _heed(self, writer: Writer, reply: object) -> None:
         if reply == 2:
-            writer.stop_asked.set()
+            writer.on_stop()
         elif reply != 1:
             logger.warning("turn %s was refused by its log (%s)", writer.log.place.turn, reply)
             writer.refuse()

@@ -3,31 +3,22 @@
 import asyncio
 import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
-import msgspec
-
-from chat import context, frames
-from chat.errors import Conflict, NotFound, RateLimited, Unavailable, UpstreamBroke, UpstreamError
+from chat import frames
+from chat.errors import Conflict, NotFound, RateLimited, Unavailable, UpstreamBroke
 from chat.following import Following
-from chat.log import LOG_MAX, Committer, Log, Writer
-from chat.upstream import Upstream, Usage
-from sessions.connection import AWAY
+from chat.generation import Generation, answer_json, described
+from chat.history import History
+from chat.log import Committer, Log
+from chat.upstream import Upstream
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.store import Session, Store, new_id, title_of
-from sessions.turn_store import Place, Question, State, TurnRecord, TurnStore
-
-logger = logging.getLogger("holdline.turns")
-
-_HISTORY_MAX = 2000
-"""Most messages sent upstream: real ones of this number pass any budget sooner."""
-
+from sessions.turn_store import Place, Question, TurnRecord, TurnStore
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -39,29 +30,6 @@ class Ask:
     model: str | None
 
 
-@dataclass(slots=True)
-class Running:
-    """A turn that this worker generates."""
-
-    record: TurnRecord
-    writer: Writer
-    text: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    usage: Usage | None = None
-    finish_reason: str | None = None
-    begun_at: float = field(default_factory=time.monotonic)
-    first_token_ms: int | None = None
-    ending: Literal["stopped", "shutdown"] | None = None
-    finishing: bool = False
-    task: asyncio.Task[None] | None = None
-
-    def stop(self, ending: Literal["stopped", "shutdown"]) -> None:
-        """Break off the generation, keeping what was made; nothing happens when it is already over."""
-        if self.task and not self.finishing and self.ending is None:
-            self.ending = ending
-            self.task.cancel()
-
-
 class Turns:
     """The turns of this worker, and the way to those of all others."""
 
@@ -70,21 +38,17 @@ class Turns:
         turn_store: TurnStore,
         store: Store,
         committer: Committer,
+        history: History,
         upstream: Upstream,
-        *,
         models: tuple[str, ...],
-        system_prompt: str,
-        context_tokens: int,
     ) -> None:
         self._turn_store = turn_store
         self._store = store
         self._committer = committer
+        self._history = history
         self._upstream = upstream
         self._models = models
-        self._system_prompt = system_prompt
-        self._context_tokens = context_tokens
-        self._estimator = context.Estimator()
-        self._running: dict[str, Running] = {}
+        self._generations: dict[str, Generation] = {}
         self._draining = False
         self.following: Following
 
@@ -132,7 +96,7 @@ class Turns:
         described = {"turn": turn_id, "conversation": conversation_id, "message": user, "model": model}
         first = frames.encode_first(turn_id, json.dumps(described))
         before, _, after = first.partition(user.encode())
-        body = {"role": "user", "content": ask.message, "created": _now_ms(), "turn": turn_id}
+        body = {"role": "user", "content": ask.message, "created": time.time_ns() // 1_000_000, "turn": turn_id}
         return Question(
             place=Place(session.owner, conversation_id, turn_id),
             session=session.digest,
@@ -153,9 +117,9 @@ class Turns:
         )
         before, after = question.first_frame
         writer = self._committer.open(Log(question.place, before + user.encode() + after), fence=1)
-        running = Running(record, writer)
-        self._running[question.place.turn_key] = running
-        running.task = asyncio.create_task(self._run(running), name=f"turn {question.place.turn}")
+        key = question.place.turn_key
+        generation = self._generations[key] = Generation(record, writer, self._history, self._upstream)
+        generation.task.add_done_callback(lambda _: self._generations.pop(key))
         return record
 
     # View
@@ -175,9 +139,9 @@ class Turns:
         `offset` is None for a viewer that has seen nothing; one that makes no sense gets a `restart` first.
         What a viewer of another worker's turn needs is held by `stack`.
         """
-        running = self._running.get(record.place.turn_key)
-        if running:
-            log = running.writer.log
+        generation = self._generations.get(record.place.turn_key)
+        if generation:
+            log = generation.log
         elif record.state == "running":
             log = await stack.enter_async_context(self.following.follow(record.place))
         else:
@@ -205,12 +169,12 @@ class Turns:
     async def stop(self, owner: Owner, turn_id: TurnId) -> None:
         """Stop a turn wherever it runs, and return when it has ended; raises NotFound, or Unavailable after 10 s."""
         record = await self.find(owner, turn_id)
-        running = self._running.get(record.place.turn_key)
+        generation = self._generations.get(record.place.turn_key)
         try:
             async with asyncio.timeout(10):
-                if running and running.task:
-                    running.stop("stopped")
-                    await asyncio.wait([running.task])
+                if generation:
+                    generation.stop("stopped")
+                    await asyncio.wait([generation.task])
                 elif record.state == "running":
                     await self._stop_elsewhere(record.place)
         except TimeoutError:
@@ -224,131 +188,8 @@ class Turns:
 
     def stop_here(self, turn_key: str) -> None:
         """Stop a turn that another worker was asked to stop, if this worker generates it."""
-        if running := self._running.get(turn_key):
-            running.stop("stopped")
-
-    # Generate
-
-    async def _run(self, running: Running) -> None:
-        """Generate one answer to its end; a turn that was taken over by another worker is left to it."""
-        stopper = asyncio.create_task(self._heed_stop(running))
-        try:
-            failure = await self._generate(running)
-            running.finishing = True
-            if not running.writer.refused:
-                await self._finish(running, failure)
-        except Exception:
-            logger.exception("turn %s broke", running.record.place.turn)
-        finally:
-            stopper.cancel()
-            self._committer.close(running.writer)
-            del self._running[running.record.place.turn_key]
-            if not running.writer.log.ended:
-                running.writer.log.lose()
-
-    async def _heed_stop(self, running: Running) -> None:
-        await running.writer.stop_asked.wait()
-        running.stop("stopped")
-
-    async def _generate(self, running: Running) -> UpstreamError | None:
-        """Relay the upstream's answer into the log; returns what went wrong, if anything did."""
-        try:
-            await self._relay(running)
-        except asyncio.CancelledError:
-            if running.ending is None:
-                raise
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # we are in a task
-            if running.ending == "shutdown":
-                return UpstreamBroke("shutdown", "The server was restarted. What was made is kept; ask again.")
-            running.finish_reason = "stopped"
-        except UpstreamError as error:
-            return error
-        except AWAY:
-            return UpstreamBroke("store", "The history could not be read. Try again in a moment.")
-        return None
-
-    async def _relay(self, running: Running) -> None:
-        writer, model = running.writer, running.record.model
-        messages = await self._messages(running.record)
-        async with self._upstream.ask(messages, model) as answer:
-            try:
-                async for pieces in answer:
-                    if running.first_token_ms is None:
-                        running.first_token_ms = round((time.monotonic() - running.begun_at) * 1000)
-                    for piece in pieces:
-                        if piece.reasoning:
-                            running.reasoning.append(piece.text)
-                            writer.append(piece.text, "reasoning")
-                        else:
-                            running.text.append(piece.text)
-                            writer.append(piece.text)
-                    if len(writer.log.data) > LOG_MAX:
-                        raise UpstreamError("too_long", "The answer is longer than a turn may be.")
-            finally:
-                running.usage, running.finish_reason = answer.usage, answer.finish_reason
-        if answer.usage and answer.usage.prompt_tokens:
-            self._estimator.learn(model, messages, answer.usage.prompt_tokens)
-
-    async def _messages(self, record: TurnRecord) -> list[context.ChatMessage]:
-        place, budget = record.place, self._context_tokens
-        conversation = await self._store.read(place.owner, place.conversation)
-        history = await self._store.branch(
-            place.owner,
-            place.conversation,
-            start=record.user,
-            max_bytes=budget * context.MOST_BYTES_PER_TOKEN,
-            max_count=_HISTORY_MAX,
-        )
-        system = self._system_prompt
-        if conversation and conversation.system is not None:
-            system = conversation.system
-        return context.choose(
-            self._estimator, record.model, budget, system, (message.body for message in history)
-        )
-
-    # Finish
-
-    async def _finish(self, running: Running, failure: UpstreamError | None) -> None:
-        writer, record = running.writer, running.record
-        await writer.flush()
-        text = "".join(running.text)
-        state: State = "failed" if failure else "stopped" if running.finish_reason == "stopped" else "done"
-        usage = self._usage(running, state)
-        last = [("usage", json.dumps(usage, ensure_ascii=False))]
-        last.append(("failed", _described(failure)) if failure else ("end", text))
-        answer = ""
-        if text or (not failure and state == "done"):
-            answer = _answer_json(record, text, "".join(running.reasoning), usage["finish_reason"], running.usage)
-        await self._end(writer, last, state, answer)
-
-    async def _end(self, writer: Writer, last: list[tuple[str, str]], state: State, answer: str) -> None:
-        """Append the last frames, with history and state in one step; waits while Redis is away."""
-        log = writer.log
-        begin = len(log.data)
-        for event, data in last:
-            log.data += frames.encode(log.place.turn, len(log.data), data, event)
-        tail = bytes(log.data[begin:])
-        delay_s = 0.05
-        while not writer.refused:
-            try:
-                done = await self._turn_store.finish(log.place, writer.fence, begin, tail, state, answer)
-            except AWAY as error:
-                logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
-                await asyncio.sleep(delay_s)
-                delay_s = min(1.0, delay_s * 2)
-                continue
-            if done:
-                log.confirm(len(log.data), ended=True)
-            else:
-                writer.refuse()
-            return
-
-    def _usage(self, running: Running, state: State) -> dict[str, Any]:
-        usage: dict[str, Any] = msgspec.to_builtins(running.usage) if running.usage else {}
-        usage["finish_reason"] = "failed" if state == "failed" else running.finish_reason or "stop"
-        usage["upstream"] = self._upstream.name
-        usage["first_token_ms"] = running.first_token_ms
-        return usage
+        if generation := self._generations.get(turn_key):
+            generation.stop("stopped")
 
     # Take over
 
@@ -367,55 +208,32 @@ class Turns:
             failure = UpstreamBroke(
                 "interrupted", "The server was interrupted in the middle of this answer. What was made is kept."
             )
-            answer = _answer_json(record, text, reasoning, "failed", None) if text else ""
-            await self._end(writer, [("failed", _described(failure))], "failed", answer)
+            answer = answer_json(record, text, reasoning, "failed", None) if text else ""
+            await writer.finish([("failed", described(failure))], "failed", answer)
         finally:
-            self._committer.close(writer)
+            writer.close()
 
-    async def drain(self) -> None:
-        """Begin no more turns and end those that run; safe to call again."""
-        self._draining = True
-        tasks = [running.task for running in self._running.values() if running.task]
-        for running in list(self._running.values()):
-            running.stop("shutdown")
-        if tasks:
-            await asyncio.wait(tasks, timeout=6)
+    # Shut down
 
     @property
     def draining(self) -> bool:
         """Whether the server is stopping."""
         return self._draining
 
+    async def drain(self) -> None:
+        """Begin no more turns, end those that run, let the viewers of others go; safe to call again."""
+        self._draining = True
+        generations = list(self._generations.values())
+        for generation in generations:
+            generation.stop("shutdown")
+        self.following.release()
+        if generations:
+            await asyncio.wait([generation.task for generation in generations], timeout=6)
+
     async def close(self) -> None:
-        """Cancel what could not end; its lease runs out, and whoever looks next ends it."""
-        for running in list(self._running.values()):
-            if running.task:
-                running.finishing = True
-                running.task.cancel()
-                await asyncio.wait([running.task])
-
-
-def _answer_json(
-    record: TurnRecord, text: str, reasoning: str, finish_reason: str, usage: Usage | None
-) -> str:
-    body: dict[str, Any] = {
-        "role": "assistant",
-        "content": text,
-        "created": _now_ms(),
-        "turn": record.place.turn,
-        "model": record.model,
-        "finish_reason": finish_reason,
-    }
-    if reasoning:
-        body["reasoning"] = reasoning
-    if usage:
-        body["usage"] = msgspec.to_builtins(usage)
-    return json.dumps(body, ensure_ascii=False)
-
-
-def _described(failure: UpstreamError) -> str:
-    described = {"type": failure.kind, "message": failure.message, "retryable": failure.retryable}
-    return json.dumps(described, ensure_ascii=False)
+        """Abandon what could not end in time."""
+        for generation in list(self._generations.values()):
+            await generation.abandon()
 
 
 async def _restarted(log: Log) -> AsyncIterator[bytes]:
@@ -427,6 +245,3 @@ async def _restarted(log: Log) -> AsyncIterator[bytes]:
 async def _once(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

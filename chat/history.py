@@ -1,0 +1,41 @@
+"""What goes to the upstream before the question: the history, as far as the budget goes."""
+
+from chat import context
+from chat.context import ChatMessage
+from sessions.store import Store
+from sessions.turn_store import TurnRecord
+
+_MESSAGES_MAX = 2000
+"""Most messages sent upstream: real ones of this number pass any budget sooner."""
+
+
+class History:
+    """Chooses the messages for a turn; what it reads does not grow with the conversation."""
+
+    def __init__(self, store: Store, *, system_prompt: str, context_tokens: int) -> None:
+        self._store = store
+        self._system_prompt = system_prompt
+        self._budget = context_tokens
+        self._estimator = context.Estimator()
+
+    async def messages(self, record: TurnRecord) -> list[ChatMessage]:
+        """The messages that a turn's question ends; raises what is in AWAY."""
+        place = record.place
+        conversation = await self._store.read(place.owner, place.conversation)
+        newest_first = await self._store.branch(
+            place.owner,
+            place.conversation,
+            start=record.user,
+            max_bytes=self._budget * context.MOST_BYTES_PER_TOKEN,
+            max_count=_MESSAGES_MAX,
+        )
+        system = self._system_prompt
+        if conversation and conversation.system is not None:
+            system = conversation.system
+        return context.choose(
+            self._estimator, record.model, self._budget, system, (message.body for message in newest_first)
+        )
+
+    def learn(self, model: str, messages: list[ChatMessage], reported: int) -> None:
+        """Correct the estimate by the number of tokens that the upstream counted for `messages`."""
+        self._estimator.learn(model, messages, reported)
