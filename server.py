@@ -9,9 +9,10 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from sanic import Request, Sanic
-from sanic.response import file
+from sanic import HTTPResponse, Request, Sanic
+from sanic.response import BaseHTTPResponse, file
 from sanic_ext import Extend
 
 from chat import operations, problems, routes
@@ -41,7 +42,7 @@ SECURITY_HEADERS = {
 }
 
 
-def create_app(settings: Settings, redis_url: str) -> Sanic:
+def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     """One worker's application."""
     app = Sanic("holdline", configure_logging=False)
     app.config.update(
@@ -63,11 +64,11 @@ def create_app(settings: Settings, redis_url: str) -> Sanic:
     return app
 
 
-def add_page(app: Sanic) -> None:
+def add_page(app: Sanic[Any, Any]) -> None:
     """The page, its own files and its two libraries, all from here."""
 
     @app.get("/")
-    async def index(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def index(request: Request) -> HTTPResponse:
         return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
 
     libraries = FRONTEND / "node_modules"
@@ -82,19 +83,20 @@ def add_page(app: Sanic) -> None:
         app.static(f"/{name}", path, name=path.stem, content_type=content_type)
     app.static("/js", FRONTEND / "js", name="js")
 
-    @app.on_response
-    async def secure(request: Request, response) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    async def secure(request: Request, response: BaseHTTPResponse) -> None:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-cache")
 
+    app.register_middleware(secure, "response")
 
-def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
+
+def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> None:
     """What lives as long as the worker: made before it serves, drained before it stops, closed after."""
     background: list[asyncio.Task[None]] = []
 
     @app.before_server_start
-    async def start(app: Sanic) -> None:
+    async def start(app: Sanic[Any, Any]) -> None:
         redis = connection.connect(redis_url)
         base_url = await start_demo(app) if settings.demo else settings.openai_base_url
         key = settings.openai_api_key
@@ -117,18 +119,16 @@ def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
         turns = app.ctx.turns = Turns(
             turn_store, app.ctx.store, committer, history, app.ctx.upstream, app.ctx.models
         )
-        turns.following = Following(
-            redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
-        )
+        turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
         background.append(asyncio.create_task(committer.run(), name="committer"))
         background.append(asyncio.create_task(turns.following.run(), name="following"))
 
     @app.before_server_stop
-    async def drain(app: Sanic) -> None:
+    async def drain(app: Sanic[Any, Any]) -> None:
         await app.ctx.turns.drain()
 
     @app.after_server_stop
-    async def close(app: Sanic) -> None:
+    async def close(app: Sanic[Any, Any]) -> None:
         await app.ctx.turns.close()
         for task in background:
             task.cancel()
@@ -140,20 +140,23 @@ def add_services(app: Sanic, settings: Settings, redis_url: str) -> None:
         await app.ctx.redis.aclose()
 
 
-async def start_demo(app: Sanic) -> str:
+async def start_demo(app: Sanic[Any, Any]) -> str:
     """Start the built-in model; returns its base URL."""
     from chat.demo import DemoModel  # its web server takes a while to import, and few servers need it
 
     app.ctx.demo = DemoModel()
-    return await app.ctx.demo.start()
+    base_url: str = await app.ctx.demo.start()
+    return base_url
 
 
-def serve(settings: Settings, redis_url: str, listener: socket.socket, ready: Callable[[], None], life: int) -> None:
+def serve(
+    settings: Settings, redis_url: str, listener: socket.socket, ready: Callable[[], None], life: int
+) -> None:
     """Be one worker: serve on `listener` until SIGTERM; exit at once when the supervisor is gone."""
     app = create_app(settings, redis_url)
 
     @app.after_server_start
-    async def announce(app: Sanic) -> None:
+    async def announce(app: Sanic[Any, Any]) -> None:
         asyncio.get_running_loop().add_reader(life, os._exit, 1)
         ready()
 
@@ -196,7 +199,7 @@ def start_logging(level: str) -> None:
 def announce(settings: Settings, listener: socket.socket, private: PrivateRedis | None) -> None:
     """Say where the page is, which model answers and where the data lies."""
     host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     if settings.demo:
         model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
     else:

@@ -9,13 +9,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-
-from redis.asyncio import Redis
 
 from chat.log import Log
 from sessions import keys
-from sessions.connection import AWAY
+from sessions.connection import AWAY, Client
 from sessions.turn_store import Place, TurnStore
 
 logger = logging.getLogger("holdline.following")
@@ -28,13 +25,13 @@ class Following:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         store: TurnStore,
         *,
         on_stop: Callable[[str], None],
         on_look: Callable[[Place], Awaitable[None]],
     ) -> None:
-        self._pubsub: Any = redis.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
         self._store = store
         self._on_stop = on_stop
         self._on_look = on_look

@@ -71,7 +71,9 @@ class Generation:
                 raise
             self.task.uncancel()
             if self._ending == "shutdown":
-                return UpstreamBroke("shutdown", "The server was restarted. What was made is kept; ask again.")
+                return UpstreamBroke(
+                    "shutdown", "The server was restarted. What was made is kept; ask again."
+                )
             self._finish_reason = "stopped"
         except UpstreamError as error:
             return error

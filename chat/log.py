@@ -186,7 +186,10 @@ class Committer:
     async def _commit(self, group: list[tuple[Writer, int]]) -> None:
         calls = [
             self._store.commit(
-                writer.log.place, writer.fence, writer.log.committed, bytes(writer.log.data[writer.log.committed : end])
+                writer.log.place,
+                writer.fence,
+                writer.log.committed,
+                bytes(writer.log.data[writer.log.committed : end]),
             )
             for writer, end in group
         ]

@@ -1,6 +1,7 @@
 """Errors to answers: one shape of JSON for all, and nothing in it that is not meant for clients."""
 
 import logging
+from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
@@ -26,7 +27,7 @@ _WORDS = {
 }
 
 
-def install(app: Sanic) -> None:
+def install(app: Sanic[Any, Any]) -> None:
     """Answer every exception that a handler lets through."""
 
     @app.exception(HoldlineError)

@@ -20,6 +20,7 @@ from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.store import Session, Store, new_id, title_of
 from sessions.turn_store import Place, Question, TurnRecord, TurnStore
 
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A question as it came in: what to ask, and in which conversation, turn and model, where it says."""
@@ -73,7 +74,9 @@ class Turns:
             if begun.outcome == "attach" and begun.turn:
                 return await self.find(owner, begun.turn)
             if begun.outcome == "conflict":
-                raise Conflict("This turn was begun with another message. Take a new turn for a new question.")
+                raise Conflict(
+                    "This turn was begun with another message. Take a new turn for a new question."
+                )
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
             if begun.outcome == "limited":
@@ -96,7 +99,12 @@ class Turns:
         described = {"turn": turn_id, "conversation": conversation_id, "message": user, "model": model}
         first = frames.encode_first(turn_id, json.dumps(described))
         before, _, after = first.partition(user.encode())
-        body = {"role": "user", "content": ask.message, "created": time.time_ns() // 1_000_000, "turn": turn_id}
+        body = {
+            "role": "user",
+            "content": ask.message,
+            "created": time.time_ns() // 1_000_000,
+            "turn": turn_id,
+        }
         return Question(
             place=Place(session.owner, conversation_id, turn_id),
             session=session.digest,
@@ -112,9 +120,7 @@ class Turns:
         )
 
     def _start(self, question: Question, user: MessageId) -> TurnRecord:
-        record = TurnRecord(
-            question.place, "running", question.digest, question.model, user, question.answer
-        )
+        record = TurnRecord(question.place, "running", question.digest, question.model, user, question.answer)
         before, after = question.first_frame
         writer = self._committer.open(Log(question.place, before + user.encode() + after), fence=1)
         key = question.place.turn_key
@@ -206,7 +212,8 @@ class Turns:
         writer = self._committer.open(Log(place, made), fence)
         try:
             failure = UpstreamBroke(
-                "interrupted", "The server was interrupted in the middle of this answer. What was made is kept."
+                "interrupted",
+                "The server was interrupted in the middle of this answer. What was made is kept.",
             )
             answer = answer_json(record, text, reasoning, "failed", None) if text else ""
             await writer.finish([("failed", described(failure))], "failed", answer)
@@ -244,4 +251,3 @@ async def _restarted(log: Log) -> AsyncIterator[bytes]:
 
 async def _once(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
-

@@ -126,7 +126,9 @@ class Answer:
 class Upstream:
     """One OpenAI-compatible API."""
 
-    def __init__(self, *, base_url: str | None, api_key: str | None, timeout_s: float, name: str = "") -> None:
+    def __init__(
+        self, *, base_url: str | None, api_key: str | None, timeout_s: float, name: str = ""
+    ) -> None:
         self._key = api_key or ""
         self._client = openai.AsyncOpenAI(
             # Local servers want no key, but the package insists on one.
@@ -244,4 +246,3 @@ def _decode(data: str | bytes) -> Chunk:
     except msgspec.MsgspecError:
         # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
         return msgspec.convert(json.loads(data), Chunk)
-

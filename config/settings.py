@@ -57,7 +57,9 @@ class Settings(BaseSettings):
         90 * 86_400, ge=1, description="A session unused for this long ends, in seconds"
     )
     session_max_s: int = Field(
-        400 * 86_400, ge=1, description="A session ends at this age, in seconds (browsers cap cookies at 400 days)"
+        400 * 86_400,
+        ge=1,
+        description="A session ends at this age, in seconds (browsers cap cookies at 400 days)",
     )
     lease_s: float = Field(
         3, ge=0.5, le=60, description="A worker silent for this long has lost its turns, in seconds"

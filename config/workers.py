@@ -44,7 +44,9 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=4096)
     except OSError as error:
-        raise StartError(f"cannot listen on {host} port {port} ({error.strerror}): set HOST or PORT") from None
+        raise StartError(
+            f"cannot listen on {host} port {port} ({error.strerror}): set HOST or PORT"
+        ) from None
 
 
 class Workers:

@@ -24,17 +24,18 @@ from redis.exceptions import (
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, TryAgainError)
 """Redis does not answer, or not now: unreachable, silent, loading, read-only, or out of memory."""
 
-SCRIPTS = {
-    path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "lua").glob("*.lua"))
-}
+SCRIPTS = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "lua").glob("*.lua"))}
 _SHAS = {name: hashlib.sha1(text, usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()}
+
+Client = Any
+"""A `Redis`: its own types allow for replies decoded to str, which ours never are."""
 
 Argument = str | bytes | int | float
 Call = tuple[str, Sequence[str], Sequence[Argument]]
 """A script's name, its keys, its arguments."""
 
 
-def connect(url: str) -> Redis:
+def connect(url: str) -> Client:
     """A client that gives up on a silent Redis within about 10 s; it connects at its first command.
 
     A command whose reply was lost is sent again, so that every script must bear being run twice.
@@ -50,7 +51,7 @@ def connect(url: str) -> Redis:
     )
 
 
-async def call(redis: Redis, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+async def call(redis: Client, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
     """Run one script by its name; raises what redis-py raises."""
     (reply,) = await call_all(redis, [(script, keys, arguments)])
     if isinstance(reply, Exception):
@@ -58,7 +59,7 @@ async def call(redis: Redis, script: str, keys: Sequence[str], arguments: Sequen
     return reply
 
 
-async def call_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
     """Run many scripts in one pipeline; a reply that is an error is returned in its place."""
     replies = await _send(redis, calls)
     missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -69,14 +70,15 @@ async def call_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     return replies
 
 
-async def load(redis: Redis) -> None:
+async def load(redis: Client) -> None:
     """Make every script known to Redis, which forgets them when it restarts."""
     for text in SCRIPTS.values():
-        await redis.script_load(text)  # type: ignore[arg-type]  # bytes are sent as they are
+        await redis.script_load(text)
 
 
-async def _send(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     pipeline = redis.pipeline(transaction=False)
     for script, keys, arguments in calls:
         pipeline.execute_command("EVALSHA", _SHAS[script], len(keys), *keys, *arguments)
-    return await pipeline.execute(raise_on_error=False)
+    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies

@@ -72,7 +72,6 @@ class PrivateRedis:
         self._socket = self._home / "redis.sock"
         self._log = self._home / "redis.log"
         self._log_start = 0  # the byte of the log at which this run begins
-        self._owner = os.getpid()
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.url = "unix" + self._socket.as_uri().removeprefix("file")
@@ -87,17 +86,16 @@ class PrivateRedis:
 
     @property
     def pid(self) -> int | None:
-        return self._process and self._process.pid
+        return self._process.pid if self._process else None
 
     def poll(self) -> int | None:
         """The exit code when Redis has died, None while it lives. After a death: `stop`, then `start`."""
-        return self._process and self._process.poll()
+        return self._process.poll() if self._process else None
 
     def start(self) -> None:
         """Return when Redis answers; or raise an EmbeddedRedisError and leave nothing running."""
         if self._process:
             raise RuntimeError("this Redis is started already")
-        self._owner = os.getpid()
         try:
             self._make_directories()
             self._keep_others_out()
@@ -113,9 +111,7 @@ class PrivateRedis:
             raise
 
     def stop(self) -> None:
-        """End Redis, its data written. Does nothing the second time, nor in a forked worker."""
-        if self._owner != os.getpid():
-            return
+        """End Redis, its data written. Harmless when repeated, or in a forked worker: it is not its child."""
         if self._process:
             self._process.terminate()
             try:
@@ -132,7 +128,7 @@ class PrivateRedis:
     def _make_directories(self) -> None:
         if (length := len(os.fsencode(self._socket))) > LONGEST_SOCKET_PATH:
             raise DataDirError(
-                f"DATA_DIR {self._data_dir} is too long: the path of the unix socket in it takes {length} bytes "
+                f"DATA_DIR {self._data_dir} is too long: the path of its unix socket takes {length} bytes "
                 f"of at most {LONGEST_SOCKET_PATH}. Set DATA_DIR to a shorter path"
             )
         for directory in (*reversed(self._home.parents), self._home):
@@ -242,17 +238,20 @@ def choose_binary(home: Path) -> tuple[Path, str]:
     """The first Redis found that can read what is in `home`, and its version."""
     has_parts = (home / "appendonlydir").exists()
     who, needed = (f"the data in {home}", OLDEST_WITH_PARTS) if has_parts else ("Holdline", OLDEST)
-    found = []
+    seen = []
     for binary in candidates():
         version = version_of(binary)
-        name = ".".join(map(str, version)) or "does not run"
         if version >= needed:
-            return binary, name
-        found.append(f"{binary} ({name})")
+            return binary, dotted(version)
+        seen.append(f"{binary} ({dotted(version) or 'does not run'})")
     raise NoRedisError(
-        f"{who} needs Redis or Valkey {'.'.join(map(str, needed))} or newer; found: {', '.join(found) or 'none'}. "
-        "Try `apt install redis-server` or `brew install redis`, or set REDIS_URL to one that is running already"
+        f"{who} needs Redis or Valkey {dotted(needed)} or newer; found: {', '.join(seen) or 'none'}. Try "
+        "`apt install redis-server` or `brew install redis`, or set REDIS_URL to one that is running already"
     )
+
+
+def dotted(version: Version) -> str:
+    return ".".join(map(str, version))
 
 
 def candidates() -> Iterator[Path]:

@@ -5,8 +5,10 @@ response's head, which for a stream means before its first byte.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
+from sanic import Request, Sanic
+from sanic.response import BaseHTTPResponse
 
 from sessions import cookie
 from sessions.connection import AWAY
@@ -18,7 +20,7 @@ def is_secure(request: Request) -> bool:
     return request.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
 
 
-def install(app: Sanic, store_of: Callable[[Request], Store], cookie_max_age_s: int) -> None:
+def install(app: Sanic[Any, Any], store_of: Callable[[Request], Store], cookie_max_age_s: int) -> None:
     """Give requests for `/` and `/api/` their session; an API request raises what is in AWAY."""
 
     async def open_session(request: Request) -> None:
@@ -37,7 +39,7 @@ def install(app: Sanic, store_of: Callable[[Request], Store], cookie_max_age_s: 
             if request.path != "/":  # the page itself is served all the same, and says what is wrong
                 raise
 
-    async def set_cookie(request: Request, response: HTTPResponse) -> None:
+    async def set_cookie(request: Request, response: BaseHTTPResponse) -> None:
         if getattr(request.ctx, "new_cookie", None):
             response.headers.add("Set-Cookie", request.ctx.new_cookie)
 

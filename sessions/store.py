@@ -10,10 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-
 from sessions import cookie, keys
-from sessions.connection import call
+from sessions.connection import Client, call
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 TITLE_MAX = 120
@@ -52,7 +50,7 @@ class Message(NamedTuple):
 class Store:
     """Reads and writes what one owner's browser may see."""
 
-    def __init__(self, redis: Redis, idle_s: int, kept_s: int) -> None:
+    def __init__(self, redis: Client, idle_s: int, kept_s: int) -> None:
         self._redis = redis
         self._idle_s = idle_s
         self.kept_s = kept_s
@@ -108,7 +106,9 @@ class Store:
         fields = await self._redis.hgetall(keys.conversation(owner, conversation_id))
         return _conversation(conversation_id, fields) if fields else None
 
-    async def page(self, owner: Owner, limit: int, cursor: str | None) -> tuple[list[Conversation], str | None]:
+    async def page(
+        self, owner: Owner, limit: int, cursor: str | None
+    ) -> tuple[list[Conversation], str | None]:
         """A page of conversations, newest first, and the next page's cursor; raises ValueError for a bad cursor."""
         top, last = _parse_cursor(cursor) if cursor else ("+inf", "")
         # Conversations changed in the same millisecond share a score: look a few past the page for those.
@@ -143,7 +143,9 @@ class Store:
             for message_id, entry in zip(flat[::2], flat[1::2], strict=True)
         ]
 
-    async def parent(self, owner: Owner, conversation_id: ConversationId, child: MessageId) -> MessageId | None:
+    async def parent(
+        self, owner: Owner, conversation_id: ConversationId, child: MessageId
+    ) -> MessageId | None:
         """The message before `child`, or None at the beginning; raises KeyError for an unknown one."""
         entry = await self._redis.hget(keys.messages(owner, conversation_id), child)
         if entry is None:

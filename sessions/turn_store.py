@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from redis.asyncio import Redis
-
 from sessions import keys
-from sessions.connection import AWAY, Call, call, call_all
+from sessions.connection import AWAY, Argument, Call, Client, call, call_all
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -73,7 +71,7 @@ class Begun:
 class TurnStore:
     """Runs the scripts of a turn; what they do, and why they may run twice, stands in their heads."""
 
-    def __init__(self, redis: Redis, *, lease_s: float, kept_s: int, rate: tuple[int, int]) -> None:
+    def __init__(self, redis: Client, *, lease_s: float, kept_s: int, rate: tuple[int, int]) -> None:
         self._redis = redis
         self._lease_ms = int(lease_s * 1000)
         self._kept_s = kept_s
@@ -93,7 +91,7 @@ class TurnStore:
             keys.rate(place.owner),
         ]
         limit, window_s = self._rate
-        arguments = [
+        arguments: list[Argument] = [
             place.turn, place.conversation, int(question.may_create), question.digest, question.user,
             question.message, question.title, question.model, *question.first_frame, question.attempt,
             self._lease_ms, self._kept_s, limit, window_s, question.answer,
@@ -115,7 +113,7 @@ class TurnStore:
         place = Place(owner, ConversationId(text["conversation"]), turn_id)
         return TurnRecord(
             place=place,
-            state=text["state"],  # type: ignore[arg-type]  # written by the scripts alone
+            state=text["state"],
             digest=text["digest"],
             model=text["model"],
             user=MessageId(text["user"]),
@@ -163,10 +161,10 @@ class TurnStore:
             keys.messages(place.owner, place.conversation),
             keys.conversations(place.owner),
         ]
-        arguments = [
+        arguments: list[Argument] = [
             fence, offset, frames, state, place.turn, place.conversation, answer, keys.LOG_S, self._kept_s,
         ]  # fmt: skip
-        return await call(self._redis, "finish", names, arguments) == 1
+        return bool(await call(self._redis, "finish", names, arguments) == 1)
 
     async def ask_to_stop(self, place: Place) -> None:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
