@@ -183,6 +183,9 @@ def main() -> int:
             lambda *arguments: serve(settings, redis_url, *arguments), listener, settings.workers, private
         )
         return workers.run(lambda: announce(settings, listener, private))
+    except EmbeddedRedisError as error:
+        print(f"holdline: {error}", file=sys.stderr)
+        return 1
     finally:
         if private:
             private.stop()

@@ -130,6 +130,7 @@ class Upstream:
         self, *, base_url: str | None, api_key: str | None, timeout_s: float, name: str = ""
     ) -> None:
         self._key = api_key or ""
+        host = urlsplit(base_url or "").hostname or ""
         self._client = openai.AsyncOpenAI(
             # Local servers want no key, but the package insists on one.
             api_key=api_key or "none",
@@ -137,7 +138,9 @@ class Upstream:
             timeout=httpx2.Timeout(timeout_s, connect=10.0),
             max_retries=2,
             http_client=openai.DefaultAioHttpClient(
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
+                # A proxy (HTTP_PROXY) cannot reach what listens on this very machine.
+                trust_env=host != "localhost" and not host.startswith("127.") and host != "::1",
             ),
         )
         self.name = name or urlsplit(str(self._client.base_url)).hostname or "upstream"

@@ -116,6 +116,10 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(".env is not UTF-8 text") from None
     if not settings.demo and not settings.chat_model:
         raise SettingsError("CHAT_MODEL must name the upstream's model, such as gpt-5-mini or llama3.2")
+    if settings.demo and not all(name.startswith("demo") for name in settings.chat_model):
+        raise SettingsError(
+            "CHAT_MODEL names a real model, but neither OPENAI_API_KEY nor OPENAI_BASE_URL says where it is"
+        )
     return settings
 
 

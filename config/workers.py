@@ -31,6 +31,7 @@ class Child(Protocol):
     """Another process that the server needs: it is started again when it dies."""
 
     def poll(self) -> int | None: ...
+    def stop(self) -> None: ...
     def start(self) -> None: ...
 
 
@@ -88,6 +89,7 @@ class Workers:
                 self._start_worker()
             if self._child and self._child.poll() is not None:
                 logger.error("the private Redis died and is started again")
+                self._child.stop()
                 self._child.start()
         self._end_workers()
         return 0

@@ -24,6 +24,12 @@ class Exchange:
         return found
 
     @property
+    def peer(self) -> int:
+        """The port from which the request came."""
+        port: int = self._request.get_extra_info("peername")[1]
+        return port
+
+    @property
     def question(self) -> str:
         return self.messages[-1]["content"]
 

@@ -1,0 +1,199 @@
+"""Processes that die, stop and start again: what was shown is there afterwards."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.processes import PATIENCE_S, holdline, private_folder, start
+from tests.streams import ask, asking, read, text_of
+from tests.upstream import ScriptedUpstream
+
+
+async def gone(*pids: int) -> None:
+    """Return when none of these processes lives."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+            await asyncio.sleep(0.02)
+
+
+def children(pid: int, name: str) -> list[int]:
+    """The ids of a process's children whose name begins so."""
+    return [child.pid for child in psutil.Process(pid).children() if child.name().startswith(name)]
+
+
+def model(upstream: ScriptedUpstream) -> dict[str, str]:
+    return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+async def test_a_restart_loses_nothing(upstream: ScriptedUpstream, question: str, number: int) -> None:
+    async with private_folder() as home:
+        server = await start(home, **model(upstream))
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            await ask(client, upstream, question, "kept")
+            cookies = dict(client.cookies)
+        processes = [child.pid for child in psutil.Process(server.process.pid).children(recursive=True)]
+        assert len(processes) == 2  # a worker and the private Redis
+        status = await server.stop(number)
+        assert status == (-9 if number == signal.SIGKILL else 0)
+        await gone(*processes)
+        server = await start(home, **model(upstream))
+        async with httpx.AsyncClient(base_url=server.url, cookies=cookies) as client:
+            (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
+            messages = (await client.get(f"/api/conversations/{listed['id']}")).json()["messages"]
+            assert [m["content"] for m in messages] == [question, "kept"]
+            await ask(client, upstream, question + "?", "and on")
+            assert len((await upstream.exchange(question + "?")).messages) == 3
+        await server.stop()
+
+
+async def test_what_was_shown_of_an_unfinished_answer_outlives_the_servers_death(
+    upstream: ScriptedUpstream, question: str
+) -> None:
+    async with private_folder() as home:
+        server = await start(home, **model(upstream))
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            async with asking(client, message=question) as source:
+                events = source.aiter_sse()
+                begun = json.loads((await anext(events)).data)
+                exchange = await upstream.exchange(question)
+                await exchange.say("shown ", "before the end")
+                shown = [await anext(events), await anext(events)]
+                await server.stop(signal.SIGKILL)
+                with pytest.raises(httpx.HTTPError):
+                    await anext(events)
+            server = await start(home, **model(upstream))
+            client.base_url = httpx.URL(server.url)
+            rest = await read(client, {"Last-Event-ID": shown[0].id}, message=question)
+            assert text_of(rest) == "before the end"
+            failure = json.loads(rest[-1].data)
+            assert (rest[-1].event, failure["type"], failure["retryable"]) == ("failed", "interrupted", True)
+            path = f"/api/conversations/{begun['conversation']}"
+            messages = (await client.get(path)).json()["messages"]
+            assert [m["content"] for m in messages] == [question, "shown before the end"]
+            await ask(client, upstream, question + "?", "a new one", conversation=begun["conversation"])
+        await server.stop()
+
+
+async def test_a_killed_worker_is_replaced_and_the_others_tell_the_end_of_its_turn(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server:
+        workers = children(server.process.pid, "python")
+        assert len(workers) == 2
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            async with asking(client, message=question) as source:
+                turn = json.loads((await anext(source.aiter_sse())).data)["turn"]
+                exchange = await upstream.exchange(question)
+                await exchange.say("so far")
+                os.kill(await serving(exchange.peer), signal.SIGKILL)
+            await gone(*(set(workers) - set(children(server.process.pid, "python"))))
+            rest = await read(client, turn=turn)
+            assert rest[-1].event == "failed"
+            assert text_of(rest) in ("", "so far")
+            async with asyncio.timeout(PATIENCE_S):
+                while len(children(server.process.pid, "python")) < 2:
+                    await asyncio.sleep(0.02)
+            await ask(client, upstream, question + "?", "served on")
+
+
+async def serving(port: int) -> int:
+    """The process that holds the other end of the upstream's connection."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            return connection.pid
+    raise AssertionError("nobody holds that connection")
+
+
+async def test_an_answer_is_followed_from_every_worker(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server:
+        limits = httpx.Limits(max_keepalive_connections=0)  # each request may meet another worker
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+            await client.get("/")
+            readings = [
+                asyncio.create_task(read(client, message=question, turn="t" + question[-32:])) for _ in range(30)
+            ]
+            exchange = await upstream.exchange(question)
+            for number in range(50):
+                await exchange.say(f"{number} ")
+            await exchange.answer("x" * 20_000)
+            expected = "".join(f"{number} " for number in range(50)) + "x" * 20_000
+            for events in await asyncio.gather(*readings):
+                assert text_of(events) == events[-1].data == expected
+            assert len(upstream.asked(question)) == 1
+
+
+async def test_a_new_question_stops_the_answer_on_another_worker(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+            for number in range(8):
+                asked = f"{number} {question}"
+                reading = asyncio.create_task(read(client, message=asked))
+                exchange = await upstream.exchange(asked)
+                await exchange.say("half")
+                async with asking(client, message=asked) as source:
+                    events = source.aiter_sse()
+                    turn = json.loads((await anext(events)).data)["turn"]
+                    assert (await anext(events)).data == "half"
+                assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
+                await exchange.closed.wait()
+                assert (await reading)[-1].data == "half"
+
+
+async def test_a_stopping_server_ends_its_answers_and_says_so(
+    upstream: ScriptedUpstream, question: str, redis_url: str
+) -> None:
+    async with holdline(REDIS_URL=redis_url, **model(upstream)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            readings = [asyncio.create_task(read(client, message=f"{i} {question}")) for i in range(20)]
+            for i in range(20):
+                await (await upstream.exchange(f"{i} {question}")).say("begun")
+            assert await server.stop() == 0
+            for events in await asyncio.gather(*readings):
+                assert json.loads(events[-1].data)["type"] == "shutdown"
+        assert "Traceback" not in server.logged()
+
+
+async def test_a_second_server_on_the_same_data_is_refused(upstream: ScriptedUpstream) -> None:
+    async with private_folder() as home:
+        server = await start(home, **model(upstream))
+        with pytest.raises(AssertionError, match="another Holdline"):
+            await start(home, **model(upstream))
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            assert (await client.get("/readyz")).status_code == 200
+        await server.stop()
+
+
+async def test_a_port_that_is_taken_is_named(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async with private_folder() as home:
+        server = await start(home, **model(upstream))
+        port = server.url.rpartition(":")[2]
+        async with private_folder() as other:
+            with pytest.raises(AssertionError, match=f"port {port}"):
+                await start(other, **model(upstream) | {"PORT": port})
+        await server.stop()
+
+
+async def test_a_private_redis_that_dies_is_started_again(upstream: ScriptedUpstream, question: str) -> None:
+    async with holdline(**model(upstream)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            await ask(client, upstream, question, "kept")
+            (redis,) = children(server.process.pid, "redis")
+            os.kill(redis, signal.SIGKILL)
+            async with asyncio.timeout(PATIENCE_S):
+                while (await client.get("/readyz")).status_code != 200 or children(server.process.pid, "redis") == [redis]:
+                    await asyncio.sleep(0.05)
+            (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
+            assert listed["title"] == question
+            await ask(client, upstream, question + "?", "on we go")
