@@ -1,0 +1,67 @@
+# Set-up and everyday commands. Each environment is made when it is missing and made anew when its lock changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+INTERPRETER := $(VENV)/python-$(VERSION)
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
+PAGE := frontend/node_modules/.package-lock.json
+SOURCES := server.py chat config sessions tests docs
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate --upgrade
+
+.PHONY: help run test check format lock screenshots clean
+.DELETE_ON_ERROR:
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+run: $(VENV)/run.lock $(PAGE)  ## Start Holdline: http://127.0.0.1:8000 unless HOST and PORT say otherwise
+	@exec $(BIN)/python server.py
+
+test: $(VENV)/dev.lock $(PAGE)  ## Run every test, with a real Redis and a real browser
+	@.ci/system-packages
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.lock  ## Lint, look at the format, check the types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+
+format: $(VENV)/dev.lock  ## Put the code into its format
+	$(BIN)/ruff check --fix-only $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+screenshots: $(VENV)/dev.lock $(PAGE)  ## Take the README's pictures anew
+	@.ci/system-packages
+	$(BIN)/python -m docs.screenshots
+
+lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and package.json allow
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group pyproject.toml:node -o requirements-node.lock
+	cd frontend && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+
+clean:  ## Remove what set-up made; the data stays
+	rm -rf $(VENV) frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(INTERPRETER):
+	@.ci/make-venv "$(PYTHON)" $(VENV)
+	@touch $@
+
+$(VENV)/run.lock: requirements.lock $(INTERPRETER)
+	@echo "Installing Holdline's packages (about a minute, once)"
+	@$(PIP_INSTALL) -r requirements.lock
+	@cp requirements.lock $@
+
+$(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
+	@echo "Installing the packages for development"
+	@$(PIP_INSTALL) -r requirements-dev.lock
+	@cp requirements-dev.lock $@
+
+$(PAGE): frontend/package-lock.json requirements-node.lock $(INTERPRETER)
+	@echo "Installing the page's libraries"
+	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || $(PIP_INSTALL) -r requirements-node.lock
+	@cd frontend && PATH="$$PATH:../$(BIN)" npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
