@@ -1,0 +1,126 @@
+/** Wires the parts of the page together; what they do stands in their own files. */
+
+import { readInfo } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { runningAnswer } from "./conversation.js";
+import { ConversationList } from "./conversation_list.js";
+import { Drawer } from "./drawer.js";
+import { ScrollKeeper } from "./scroll_keeper.js";
+import { language, strings, translate } from "./strings.js";
+import { Transcript } from "./transcript.js";
+
+const RETRY_MS = 4000;
+
+const find = (selector) => document.querySelector(selector);
+
+document.documentElement.lang = language;
+translate(document);
+
+const chat = new Chat({
+  stateChanged: scheduleRender,
+  listChanged: () => list.refresh(),
+  answerEnded: () => (find("#announcer").textContent = strings.answerReady),
+  lineLost: () => (find("#status").textContent = strings.reconnecting),
+  lineHeld: () => (find("#status").textContent = ""),
+  openFailed(error) {
+    if (error.status === 404) goTo(null);
+    find("#status").textContent = error.status === 404 ? strings.gone : error.message;
+    if (error.passing) setTimeout(() => chat.refresh(), RETRY_MS);
+  },
+});
+
+const list = new ConversationList(find("#conversations"), find("#more-conversations"), {
+  titleSeen: (id, title) => chat.retitle(id, title),
+  conversationDeleted(id) {
+    if (id === chat.state.id) goTo(null);
+  },
+  changeFailed: (error) => (find("#status").textContent = error.message),
+});
+
+const transcript = new Transcript(find("#messages"), {
+  retryWanted: (key) => chat.askAgain(key, composer.model),
+});
+
+const scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
+  topReached: () => chat.loadEarlier(),
+});
+
+const composer = new Composer(find("#composer"), { questionAsked: ask, stopWanted: () => chat.stop() });
+
+const drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
+
+function ask(question, model) {
+  find("#announcer").textContent = "";
+  scroll.follow();
+  chat.ask(question, model);
+}
+
+let frame = 0;
+
+function scheduleRender() {
+  frame ||= requestAnimationFrame(render);
+}
+
+let first = null;
+
+function render() {
+  frame = 0;
+  const { state } = chat;
+  const grewAbove = first && state.messages[0]?.key !== first && state.messages.some(({ key }) => key === first);
+  first = state.messages[0]?.key ?? null;
+  if (grewAbove) scroll.holdWhile(() => transcript.render(state.messages));
+  else transcript.render(state.messages);
+  find("#welcome").hidden = state.messages.length > 0 || (location.hash.length > 1 && !state.id);
+  find("#title").textContent = state.title;
+  composer.setRunning(Boolean(runningAnswer(state)));
+  keepAddress(state.id);
+}
+
+// A conversation made by its first question gets its address without a step in the browser's history.
+function keepAddress(id) {
+  if (!id || location.hash === `#${id}`) return;
+  if (location.hash.length <= 1) history.replaceState(null, "", `#${id}`);
+  list.setCurrent(id);
+}
+
+function goTo(id) {
+  if (location.hash.slice(1) !== (id ?? "")) history.pushState(null, "", id ? `#${id}` : location.pathname);
+  followAddress();
+}
+
+function followAddress() {
+  const id = location.hash.slice(1) || null;
+  list.setCurrent(id);
+  drawer.close();
+  scroll.follow();
+  if (id) chat.open(id);
+  else chat.close();
+  composer.focus();
+}
+
+for (const words of strings.suggestions) {
+  const button = find("#suggestion").content.firstElementChild.cloneNode(true);
+  button.querySelector("span").textContent = words;
+  button.addEventListener("click", () => ask(words, composer.model));
+  find("#suggestions").append(button);
+}
+
+find("#new-chat").addEventListener("click", () => goTo(null));
+find("#new-chat-top").addEventListener("click", () => goTo(null));
+window.addEventListener("hashchange", followAddress);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  list.refresh();
+  chat.refresh();
+});
+
+followAddress();
+list.refresh();
+readInfo().then(
+  (info) => {
+    composer.configure(info);
+    find("#demo").hidden = !info.demo;
+  },
+  (error) => (find("#status").textContent = error.message),
+);

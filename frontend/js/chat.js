@@ -1,0 +1,191 @@
+/** What a reader can do in a conversation: open, ask, try again, stop. Holds the state and the answers' streams. */
+
+import { createConversation, readConversation, stopTurn } from "./api.js";
+import { nothing, questionOf, reduce, runningAnswer } from "./conversation.js";
+import { EventStream, newTurnId } from "./event_stream.js";
+
+// What each frame does to the state.
+const actions = {
+  turn: (data) => ({ type: "began", turn: JSON.parse(data) }),
+  message: (delta) => ({ type: "grew", delta }),
+  reasoning: (delta) => ({ type: "thought", delta }),
+  restart: () => ({ type: "restarted" }),
+  usage: (data) => ({ type: "measured", report: JSON.parse(data) }),
+  failed: (data) => ({ type: "failed", failure: JSON.parse(data) }),
+  end: (content) => ({ type: "ended", content }),
+};
+
+const RELOAD_MS = 1000; // what the server is about to write may not be there yet
+
+/** The delegate hears stateChanged(), listChanged(), answerEnded(), lineLost(), lineHeld(), openFailed(error). */
+export class Chat {
+  state = nothing;
+  #delegate;
+  #streams = new Map(); // by the answer's key
+  #asked = new Set(); // turns that this page itself asked
+  #opening = null; // id of the conversation that is wanted
+  #opened = null; // done when that one is shown
+
+  constructor(delegate) {
+    this.#delegate = delegate;
+  }
+
+  /** Shows a conversation as the server has it, and goes on reading an answer that is being written. */
+  open(id) {
+    this.#opened = this.#open(id);
+    return this.#opened;
+  }
+
+  async #open(id) {
+    if (id !== this.state.id) this.close();
+    this.#opening = id;
+    try {
+      const conversation = await readConversation(id);
+      if (this.#opening !== id || this.#isReading(id)) return; // what is shown has become newer than this
+      this.#step({ type: "opened", conversation });
+      const running = runningAnswer(this.state);
+      if (running) this.#read(running.key).attach();
+    } catch (error) {
+      if (this.#opening === id) this.#delegate.openFailed(error);
+    }
+  }
+
+  /** Leaves the conversation; running answers go on at the server. */
+  close() {
+    this.#opening = null;
+    for (const stream of this.#streams.values()) stream.close();
+    this.#streams.clear();
+    this.#delegate.lineHeld();
+    this.#step({ type: "closed" });
+  }
+
+  /** Brings the open conversation up to date, unless an answer is just coming in. */
+  async refresh() {
+    const id = this.state.id ?? this.#opening;
+    if (id && this.#streams.size === 0) await this.open(id);
+  }
+
+  /** Loads the messages before the first one shown, if there are any. */
+  async loadEarlier() {
+    const { id, messages, earlier } = this.state;
+    if (!earlier) return;
+    const conversation = await readConversation(id, messages[0].id).catch(() => null); // scrolling asks again
+    const unmoved = this.state.id === id && this.state.messages[0].id === messages[0].id;
+    if (conversation && unmoved) this.#step({ type: "earlierCame", conversation });
+  }
+
+  /** Asks a question, in a new conversation if none is open. */
+  async ask(question, model) {
+    if (!this.state.id) await this.#opened;
+    if (this.#isRunning(question)) return;
+    const turn = newTurnId();
+    this.#step({ type: "asked", turn, question });
+    await this.#send(turn, question, model);
+  }
+
+  /** Asks an unanswered question once more. */
+  async askAgain(key, model) {
+    const question = questionOf(this.state, key);
+    if (!question) return;
+    const turn = newTurnId();
+    this.#step({ type: "askedAgain", key, turn });
+    await this.#send(turn, question.content, model);
+  }
+
+  /** Takes a conversation's title, if it is the open one's. */
+  retitle(id, title) {
+    if (id === this.state.id && title !== this.state.title) this.#step({ type: "retitled", title });
+  }
+
+  /** Stops the answer that is being written. */
+  async stop() {
+    const running = runningAnswer(this.state);
+    if (running) await stopTurn(running.turn).catch(() => {}); // the stream itself tells what became of it
+  }
+
+  #isReading(id) {
+    return this.state.id === id && this.#streams.size > 0;
+  }
+
+  #isRunning(question) {
+    const running = runningAnswer(this.state);
+    return running && questionOf(this.state, running.key)?.content === question;
+  }
+
+  async #send(turn, message, model) {
+    this.#asked.add(turn);
+    try {
+      const conversation = this.state.id ?? (await this.#create(turn));
+      await this.#read(turn).ask({ message, conversation, model });
+    } catch (error) {
+      this.#fail(turn, { type: error.type, message: error.message, retryable: true });
+    }
+  }
+
+  async #create(turn) {
+    const conversation = await createConversation();
+    if (this.#find(turn)) {
+      this.#opening = conversation.id;
+      this.#step({ type: "created", conversation });
+    }
+    this.#delegate.listChanged();
+    return conversation.id;
+  }
+
+  #read(key) {
+    const stream = new EventStream(key, {
+      frameCame: (name, data) => this.#take(key, name, data),
+      lineLost: () => this.#delegate.lineLost(),
+      lineHeld: () => this.#delegate.lineHeld(),
+      streamRefused: (error) => this.#refused(key, error),
+      streamGone: () => this.#reload(key),
+    });
+    this.#streams.set(key, stream);
+    return stream;
+  }
+
+  #take(key, name, data) {
+    const action = { key, ...actions[name](data) };
+    if (name === "end" || name === "failed") return this.#finish(action);
+    this.#step(action);
+    if (name === "turn") this.#delegate.listChanged();
+  }
+
+  #finish(action) {
+    this.#forget(action.key);
+    this.#step(action);
+    this.#delegate.answerEnded();
+    this.#delegate.listChanged();
+    if (action.type === "ended" && !this.#find(action.key)?.id) this.refresh();
+  }
+
+  #find(key) {
+    return this.state.messages.find((message) => message.key === key);
+  }
+
+  // A turn that only was to be read on and is unknown has ended long ago: the history has what it left.
+  #refused(key, error) {
+    if (error.status === 404 && !this.#asked.has(key)) this.#reload(key);
+    else this.#fail(key, { type: error.type, message: error.message, retryable: true });
+  }
+
+  #fail(key, failure) {
+    this.#finish({ type: "failed", key, failure });
+  }
+
+  #reload(key) {
+    this.#forget(key);
+    setTimeout(() => this.refresh(), RELOAD_MS);
+  }
+
+  #forget(key) {
+    this.#streams.get(key)?.close();
+    this.#streams.delete(key);
+    this.#delegate.lineHeld();
+  }
+
+  #step(action) {
+    this.state = reduce(this.state, action);
+    this.#delegate.stateChanged();
+  }
+}
