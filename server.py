@@ -192,7 +192,7 @@ def main() -> int:
 
 
 def start_logging(level: str) -> None:
-    """Log to the standard error; other packages only what went wrong, for their notes quote people's words."""
+    """Log to the standard error; of other packages only what went wrong, for they quote people's words."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("holdline").setLevel(level.upper())
     if level == "debug":
@@ -202,7 +202,8 @@ def start_logging(level: str) -> None:
 def announce(settings: Settings, listener: socket.socket, private: PrivateRedis | None) -> None:
     """Say where the page is, which model answers and where the data lies."""
     host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    # An address that stands for every interface is none that a browser could open.
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
     if settings.demo:
         model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
     else:

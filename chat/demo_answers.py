@@ -39,7 +39,8 @@ TOPICS = {
 """What asks for each topic, in both languages; the first that matches is it."""
 
 GO_ON = re.compile(
-    r"\b(go on|continue|carry on|keep going|resume|pick up|left off|broke off|cut off|stopped|the rest|finish)\b"
+    r"\b(go on|continue|carry on|keep going|resume|pick up|left off|broke off|cut off|stopped|the rest"
+    r"|finish)\b"
     r"|继续|接着|说完",
     re.IGNORECASE,
 )

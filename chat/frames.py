@@ -49,7 +49,7 @@ def encode(turn: str, offset: int, data: str, event: str = "") -> bytes:
 
 
 def encode_end(turn: str, length: int, answer: str) -> bytes:
-    """The `end` frame of a log of `length` bytes that is no more, so that whoever had it is told nothing anew."""
+    """The `end` frame of a log that is no more, with the id it had: `length` was that log's in bytes."""
     text = answer.replace("\n", "\ndata: ")
     return f"event: end\nid: {turn}.{length}\ndata: {text}\n\n".encode()
 

@@ -223,7 +223,7 @@ async def _conversation(request: Request, conversation: str) -> Conversation:
 async def _messages(
     store: Store, owner: Any, conversation_id: ConversationId, start: MessageId | None, limit: int | None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Messages in order of time, and whether earlier ones exist; read a page at a time, so Redis is never held up."""
+    """Messages in order of time, and whether earlier ones exist; read by pages, not to hold up Redis."""
     found: list[dict[str, Any]] = []
     while True:
         count = _PAGE if limit is None else limit - len(found)

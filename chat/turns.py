@@ -96,7 +96,14 @@ class Turns:
         conversation = await self._store.read(session.owner, conversation_id)
         model = ask.model or (conversation.model if conversation else "") or self._models[0]
         user = MessageId(new_id())
-        described = {"turn": turn_id, "conversation": conversation_id, "message": user, "model": model}
+        answer = MessageId(new_id())
+        described = {
+            "turn": turn_id,
+            "conversation": conversation_id,
+            "message": user,
+            "answer": answer,
+            "model": model,
+        }
         first = frames.encode_first(turn_id, json.dumps(described))
         before, _, after = first.partition(user.encode())
         body = {
@@ -111,7 +118,7 @@ class Turns:
             may_create=ask.conversation is None,
             digest=hashlib.sha256(ask.message.encode()).hexdigest(),
             user=user,
-            answer=MessageId(new_id()),
+            answer=answer,
             message=json.dumps(body, ensure_ascii=False),
             title=title_of(ask.message),
             model=model,
@@ -173,7 +180,7 @@ class Turns:
     # Stop
 
     async def stop(self, owner: Owner, turn_id: TurnId) -> None:
-        """Stop a turn wherever it runs, and return when it has ended; raises NotFound, or Unavailable after 10 s."""
+        """Stop a turn wherever it runs; returns when it has ended; NotFound, Unavailable after 10 s."""
         record = await self.find(owner, turn_id)
         generation = self._generations.get(record.place.turn_key)
         try:

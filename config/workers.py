@@ -36,7 +36,7 @@ class Child(Protocol):
 
 
 Serve = Callable[[socket.socket, Callable[[], None], int], None]
-"""Serves on a socket until SIGTERM; calls its second argument when ready, exits when the descriptor closes."""
+"""Serves on a socket until SIGTERM; calls its second argument when ready, exits when a descriptor closes."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -67,7 +67,7 @@ class Workers:
         self._waker = waker
 
     def run(self, on_ready: Callable[[], None]) -> int:
-        """Start the workers, call `on_ready` when all are up, replace those that die; returns the exit status."""
+        """Start the workers, call `on_ready` when all are up, replace the dead; gives the exit status."""
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)

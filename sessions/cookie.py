@@ -25,7 +25,7 @@ def digest(cookie: str | None) -> SessionDigest | None:
 
 
 def name(secure: bool) -> str:
-    """The cookie's name; the prefix makes the browser insist on Secure and this very host (RFC 6265bis §4.1.3)."""
+    """The cookie's name; its prefix makes browsers insist on Secure and this host (RFC 6265bis §4.1.3)."""
     return "__Host-holdline" if secure else "holdline"
 
 

@@ -32,7 +32,8 @@ def conversations(owner: Owner) -> str:
 
 
 def conversation(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: title, created, updated, head (the branch's last message), running (turn), open, …"""
+    """Hash: title, created, updated, head (the branch's last message), running (turn), model, system, pinned,
+    open (`<digest>:<message id>` of the last question, while it has no whole answer)."""
     return f"holdline:{{{owner}}}:conversation:{conversation_id}"
 
 

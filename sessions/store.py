@@ -56,7 +56,7 @@ class Store:
         self.kept_s = kept_s
 
     async def find_session(self, cookie_value: str | None) -> Session | None:
-        """The session that a cookie names, kept alive by this look; None if there is none or it is too old."""
+        """The session that a cookie names, kept alive by this look; None if it is unknown or too old."""
         digest = cookie.digest(cookie_value)
         if digest is None:
             return None
@@ -70,7 +70,7 @@ class Store:
         return Session(digest, Owner(fields["owner"]))
 
     async def new_session(self) -> tuple[str, Session]:
-        """Make a session that owns itself; returns the cookie's id, which is stored nowhere, and the session."""
+        """Make a session that owns itself; returns the cookie's id, which is stored nowhere, and itself."""
         session_id = cookie.new_id()
         digest = cookie.digest(session_id)
         assert digest is not None
@@ -109,7 +109,7 @@ class Store:
     async def page(
         self, owner: Owner, limit: int, cursor: str | None
     ) -> tuple[list[Conversation], str | None]:
-        """A page of conversations, newest first, and the next page's cursor; raises ValueError for a bad cursor."""
+        """A page of conversations, newest first, and the next one's cursor; ValueError for a bad cursor."""
         top, last = _parse_cursor(cursor) if cursor else ("+inf", "")
         # Conversations changed in the same millisecond share a score: look a few past the page for those.
         rows = await self._redis.zrevrangebyscore(

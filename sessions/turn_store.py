@@ -153,7 +153,7 @@ class TurnStore:
     async def finish(
         self, place: Place, fence: int, offset: int, frames: bytes, state: State, answer: str
     ) -> bool:
-        """Append the last frames, keep the answer (JSON, or "" for none), end the turn; False when refused."""
+        """Append the last frames, keep the answer (JSON, "" for none), end the turn; False when refused."""
         names = [
             place.turn_key,
             place.log_key,

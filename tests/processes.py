@@ -85,7 +85,8 @@ async def redis_server(*options: str) -> AsyncIterator[str]:
     async with private_folder() as home:
         path = home / "redis.sock"
         process = await asyncio.create_subprocess_exec(
-            "redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(home), "--save", "", *options,
+            "redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(home), "--save", "",
+            *options,
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:

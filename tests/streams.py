@@ -40,6 +40,6 @@ async def ask(
 ) -> list[ServerSentEvent]:
     """Ask, have the upstream answer, and read the whole stream."""
     number = len(upstream.asked(question)) + 1
-    reading = asyncio.create_task(read(client, message=question, **query))
+    reading = asyncio.create_task(read(client, None, message=question, **query))
     await (await upstream.exchange(question, number)).answer(*texts)
     return await reading

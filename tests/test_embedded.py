@@ -178,9 +178,11 @@ def test_stop_may_be_called_twice_and_before_any_start(data_dir: Path) -> None:
     redis.stop()
     with redis:
         pid = redis.pid
-        assert pid is not None and is_alive(pid)
+        assert pid is not None
+        assert is_alive(pid)
     redis.stop()
-    assert redis.pid is None and not is_alive(pid)
+    assert redis.pid is None
+    assert not is_alive(pid)
 
 
 def test_it_is_the_redis_that_was_promised(data_dir: Path) -> None:
@@ -224,7 +226,8 @@ def test_it_listens_on_no_tcp_port(data_dir: Path) -> None:
             for table in ("tcp", "tcp6")
             for line in Path(f"/proc/{redis.pid}/net/{table}").read_text().splitlines()[1:]
         }
-        assert sockets and not sockets & tcp
+        assert sockets
+        assert not sockets & tcp
 
 
 def test_odd_characters_in_the_path_are_no_trouble(data_dir: Path) -> None:
@@ -309,7 +312,8 @@ def test_a_worker_that_outlives_a_killed_server_keeps_nobody_out(
     supervisor.wait()
     try:
         with PrivateRedis(data_dir) as redis, connect(redis) as client:
-            assert is_alive(worker) and client.ping()
+            assert is_alive(worker)
+            assert client.ping()
     finally:
         os.kill(worker, signal.SIGKILL)
 
@@ -406,13 +410,15 @@ def test_a_stale_socket_and_a_pid_that_is_now_a_strangers_harm_nobody(data_dir: 
 
 def test_the_death_of_redis_is_noticed_and_mended_by_a_new_start(data_dir: Path) -> None:
     with PrivateRedis(data_dir) as redis:
-        assert redis.poll() is None and redis.pid is not None
+        assert redis.poll() is None
+        assert redis.pid is not None
         os.kill(redis.pid, signal.SIGKILL)
         wait_until(lambda: redis.poll() is not None)
         redis.stop()
         redis.start()
         with connect(redis) as client:
-            assert redis.poll() is None and client.ping()
+            assert redis.poll() is None
+            assert client.ping()
 
 
 def test_with_no_redis_anywhere_it_says_how_to_get_one(data_dir: Path, only: Callable[..., None]) -> None:
@@ -574,7 +580,8 @@ def leave_behind(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> "subprocess
         forgetful = PrivateRedis(data_dir)
         forgetful.start()
     process, lock = forgetful._process, forgetful._lock
-    assert process is not None and lock is not None
+    assert process is not None
+    assert lock is not None
     forgetful._process = None
     forgetful.stop()
     return process

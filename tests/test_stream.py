@@ -18,13 +18,14 @@ from tests.processes import Server, holdline, redis_server
 from tests.streams import STREAM, ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
 
+
 async def test_an_answer_comes_as_turn_deltas_usage_and_end(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "你好，", "\n\n  data: ", "<b>&\u2028x")
     assert [event.event for event in events] == ["turn", "message", "message", "message", "usage", "end"]
     begun = json.loads(events[0].data)
-    assert set(begun) == {"turn", "conversation", "message", "model"}
+    assert set(begun) == {"turn", "conversation", "message", "answer", "model"}
     assert events[0].retry == 1000
     assert text_of(events) == events[-1].data == "你好，\n\n  data: <b>&\u2028x"
     usage = json.loads(events[-2].data)
@@ -130,7 +131,9 @@ async def test_a_viewer_that_missed_nothing_is_told_to_stop(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "a")
-    response = await client.get(STREAM, params={"message": question}, headers={"Last-Event-ID": events[-1].id})
+    response = await client.get(
+        STREAM, params={"message": question}, headers={"Last-Event-ID": events[-1].id}
+    )
     assert response.status_code == 204
     assert not response.content
 
@@ -277,7 +280,16 @@ async def test_bad_questions_get_a_clear_error(client: httpx.AsyncClient, query:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"null", b"{", b'{"message": 5}', b'{"message": "\xff"}', b'{"message": "\\ud800"}', b'{"message": ""}'],
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"message": 5}',
+        b'{"message": "\xff"}',
+        b'{"message": "\\ud800"}',
+        b'{"message": ""}',
+    ],
 )
 async def test_bad_bodies_get_a_clear_error(client: httpx.AsyncClient, content: bytes) -> None:
     response = await client.post(STREAM, content=content, headers={"Content-Type": "application/json"})
@@ -304,7 +316,9 @@ async def test_another_sessions_turn_is_unknown(
         assert (await stranger.post(f"/api/turns/{begun['turn']}/stop")).status_code == 404
 
 
-async def test_head_begins_no_turn(client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str) -> None:
+async def test_head_begins_no_turn(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
     response = await client.head(STREAM, params={"message": question})
     assert response.status_code == 405
     assert (await client.get("/api/conversations/")).json()["conversations"] == []
@@ -364,19 +378,21 @@ async def test_too_many_new_turns_are_refused_but_known_ones_never(
 
 
 async def test_with_the_store_away_an_eventsource_is_told_to_try_again(upstream: ScriptedUpstream) -> None:
-    async with redis_server() as url:
-        async with holdline(REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server:
-            async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-                assert (await client.get("/readyz")).status_code == 200
-                async with Redis.from_url(url) as admin:
-                    with contextlib.suppress(RedisError):
-                        await admin.shutdown(nosave=True)
-                response = await client.get(STREAM, params={"message": "hi"})
-                assert response.status_code == 200
-                assert response.headers["content-type"].startswith("text/event-stream")
-                assert response.text.startswith("retry: 5000\n:")
-                refused = await client.get("/api/conversations/")
-                assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-                assert (await client.get("/healthz")).status_code == 200
-                assert (await client.get("/readyz")).status_code == 503
-                assert (await client.get("/")).status_code == 200
+    async with (
+        redis_server() as url,
+        holdline(REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        async with Redis.from_url(url) as admin:
+            with contextlib.suppress(RedisError):
+                await admin.shutdown(nosave=True)
+        response = await client.get(STREAM, params={"message": "hi"})
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.text.startswith("retry: 5000\n:")
+        refused = await client.get("/api/conversations/")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/")).status_code == 200

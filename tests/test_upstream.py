@@ -61,7 +61,9 @@ async def test_chunks_cut_anywhere_are_joined(asked: Asked, size: int) -> None:
 async def test_comments_other_fields_and_line_ends_are_understood(asked: Asked, end: str) -> None:
     exchange, reading = asked
     noise = f": keep-alive{end}{end}event: message{end}id: 7{end}retry: 10{end}{end}".encode()
-    await exchange.raw(b"\xef\xbb\xbf" + noise + sse(delta("a"), end=end) + noise + sse(delta("b"), STOP, end=end))
+    await exchange.raw(
+        b"\xef\xbb\xbf" + noise + sse(delta("a"), end=end) + noise + sse(delta("b"), STOP, end=end)
+    )
     await exchange.raw(f"data: [DONE]{end}{end}".encode())
     await exchange.end()
     assert text_of(await reading) == "ab"
@@ -116,7 +118,9 @@ async def test_halves_of_a_character_in_two_deltas_are_joined(asked: Asked) -> N
 async def test_an_upstream_that_does_not_stream_is_taken_whole(asked: Asked) -> None:
     exchange, reading = asked
     message = {"role": "assistant", "content": "all\nat once"}
-    exchange.reply(200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}})
+    exchange.reply(
+        200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}
+    )
     assert (await reading)[-1].data == "all\nat once"
 
 
@@ -144,7 +148,9 @@ async def test_a_stream_that_just_ends_is_a_break_and_its_part_is_kept(
     assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("a part", "failed")
 
 
-async def test_a_cut_line_is_a_break(client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str) -> None:
+async def test_a_cut_line_is_a_break(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
     async with asking(client, message=question) as source:
         events = source.aiter_sse()
         await anext(events)
@@ -293,6 +299,22 @@ async def test_a_question_that_got_no_answer_can_be_asked_again_and_stands_once(
     assert again[-1].data == "at last"
     messages = (await client.get(path)).json()["messages"]
     assert [m["content"] for m in messages] == [question, "at last"]
+
+
+async def test_a_question_whose_answer_broke_off_is_asked_again_in_its_place(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    await exchange.say("half")
+    await exchange.end()
+    events = await reading
+    failure_of(events)
+    await ask(client, upstream, question, "the whole")
+    assert len((await upstream.exchange(question, 2)).messages) == 1
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert [m["content"] for m in messages] == [question, "the whole"]
 
 
 async def test_the_model_that_was_chosen_is_asked(

@@ -18,7 +18,9 @@ from tests.upstream import ScriptedUpstream
 async def gone(*pids: int) -> None:
     """Return when none of these processes lives."""
     async with asyncio.timeout(PATIENCE_S):
-        while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        while any(
+            psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids
+        ):
             await asyncio.sleep(0.02)
 
 
@@ -107,7 +109,7 @@ async def serving(port: int) -> int:
     """The process that holds the other end of the upstream's connection."""
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:
-            return connection.pid
+            return int(connection.pid)
     raise AssertionError("nobody holds that connection")
 
 
@@ -119,7 +121,8 @@ async def test_an_answer_is_followed_from_every_worker(
         async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
             await client.get("/")
             readings = [
-                asyncio.create_task(read(client, message=question, turn="t" + question[-32:])) for _ in range(30)
+                asyncio.create_task(read(client, message=question, turn="t" + question[-32:]))
+                for _ in range(30)
             ]
             exchange = await upstream.exchange(question)
             for number in range(50):
@@ -186,14 +189,18 @@ async def test_a_port_that_is_taken_is_named(upstream: ScriptedUpstream, tmp_pat
 
 
 async def test_a_private_redis_that_dies_is_started_again(upstream: ScriptedUpstream, question: str) -> None:
-    async with holdline(**model(upstream)) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            await ask(client, upstream, question, "kept")
-            (redis,) = children(server.process.pid, "redis")
-            os.kill(redis, signal.SIGKILL)
-            async with asyncio.timeout(PATIENCE_S):
-                while (await client.get("/readyz")).status_code != 200 or children(server.process.pid, "redis") == [redis]:
-                    await asyncio.sleep(0.05)
-            (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
-            assert listed["title"] == question
-            await ask(client, upstream, question + "?", "on we go")
+    async with (
+        holdline(**model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        await ask(client, upstream, question, "kept")
+        (redis,) = children(server.process.pid, "redis")
+        os.kill(redis, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await client.get("/readyz")).status_code != 200 or children(
+                server.process.pid, "redis"
+            ) == [redis]:
+                await asyncio.sleep(0.05)
+        (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
+        assert listed["title"] == question
+        await ask(client, upstream, question + "?", "on we go")

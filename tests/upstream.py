@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks the OpenAI protocol and says just what a test tells it to, chunk by chunk."""
+"""A real HTTP server that speaks the OpenAI protocol and says what a test tells it to, chunk by chunk."""
 
 import asyncio
 import json
@@ -68,7 +68,9 @@ class Exchange:
     async def answer(self, *texts: str) -> None:
         """Say and finish."""
         await self.say(*texts)
-        await self.finish(usage={"prompt_tokens": 10, "completion_tokens": len(texts), "total_tokens": 10 + len(texts)})
+        await self.finish(
+            usage={"prompt_tokens": 10, "completion_tokens": len(texts), "total_tokens": 10 + len(texts)}
+        )
 
     async def end(self) -> None:
         """End the body cleanly, whatever was said."""

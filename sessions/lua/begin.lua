@@ -31,15 +31,16 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local message = ARGV[5]
-if talk[4] == ARGV[4] and talk[3] then
-  message = talk[3] -- the same question, still unanswered: asked again, not written again
-else
+-- The same question, of which no whole answer came, is asked again and not written again.
+local message = talk[4] and string.match(talk[4], '^' .. ARGV[4] .. ':(.+)$')
+if not message then
+  message = ARGV[5]
   redis.call('HSETNX', KEYS[4], message, (talk[3] or '') .. '\n' .. ARGV[6])
 end
 if not talk[1] then redis.call('HSET', KEYS[3], 'created', now) end
 redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
-redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'open', ARGV[4], 'running', ARGV[1])
+redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'open', ARGV[4] .. ':' .. message,
+  'running', ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,

@@ -30,7 +30,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
     redis.call('HSETNX', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7])
     if talk[2] == turn[3] then
       redis.call('HSET', KEYS[3], 'head', turn[4])
-      redis.call('HDEL', KEYS[3], 'open')
+      if ARGV[4] ~= 'failed' then redis.call('HDEL', KEYS[3], 'open') end
     end
   end
   for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
