@@ -10,6 +10,9 @@ from typing import Any, TypedDict
 _MESSAGE_TOKENS = 4
 """What the frame around a message costs, as OpenAI's cookbook counts for its chat models."""
 
+_PRIOR = (1000.0, 1000.0)
+"""Tokens reported and estimated that stand for knowing nothing yet."""
+
 MOST_BYTES_PER_TOKEN = 8
 """More bytes than a token of real text has; bounds what is read from the history."""
 
@@ -25,20 +28,21 @@ class Estimator:
     """Estimates tokens, and learns from each count that an upstream reports."""
 
     def __init__(self) -> None:
-        self._factor: dict[str, float] = {}
+        self._sums: dict[str, tuple[float, float]] = {}
 
     def tokens(self, model: str, content: str) -> float:
         """The estimated size of a message with this content, in tokens."""
-        return _raw(content) * self._factor.get(model, 1.0)
+        reported, estimated = self._sums.get(model, _PRIOR)
+        # Bounded, so that absurd reports can neither starve nor flood a model.
+        return _raw(content) * min(4.0, max(0.25, reported / estimated))
 
     def learn(self, model: str, messages: Iterable[ChatMessage], reported: int) -> None:
         """Take in the number of tokens that the upstream counted for `messages`."""
         raw = sum(_raw(message["content"]) for message in messages)
-        if raw <= 0 or reported <= 0:
-            return
-        # Bounded, so that one absurd report can neither starve nor flood a model.
-        seen = min(4.0, max(0.25, reported / raw))
-        self._factor[model] = seen if model not in self._factor else 0.5 * (self._factor[model] + seen)
+        before_reported, before_estimated = self._sums.get(model, _PRIOR)
+        # A long prompt says much and makes what was learnt fade; a short one is mostly the template's frame.
+        keep = _PRIOR[1] / (_PRIOR[1] + raw)
+        self._sums[model] = (before_reported * keep + reported, before_estimated * keep + raw)
 
 
 def choose(

@@ -29,7 +29,8 @@ async def test_an_answer_comes_as_turn_deltas_usage_and_end(
     assert events[0].retry == 1000
     assert text_of(events) == events[-1].data == "你好，\n\n  data: <b>&\u2028x"
     usage = json.loads(events[-2].data)
-    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["finish_reason"]) == (10, 3, "stop")
+    assert (usage["completion_tokens"], usage["finish_reason"]) == (3, "stop")
+    assert usage["prompt_tokens"] > 0
     assert usage["first_token_ms"] >= 0
     offsets = [int(event.id.split(".")[1]) for event in events]
     assert offsets == sorted(set(offsets))

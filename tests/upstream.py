@@ -6,6 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
+from chat.context import Estimator
+
 
 class Exchange:
     """One request that the upstream got, and the answer that the test gives it."""
@@ -66,11 +68,11 @@ class Exchange:
         await self.end()
 
     async def answer(self, *texts: str) -> None:
-        """Say and finish."""
+        """Say and finish, with as many tokens reported as Holdline thinks there are."""
         await self.say(*texts)
-        await self.finish(
-            usage={"prompt_tokens": 10, "completion_tokens": len(texts), "total_tokens": 10 + len(texts)}
-        )
+        estimator = Estimator()
+        prompt = round(sum(estimator.tokens("any", message["content"]) for message in self.messages))
+        await self.finish(usage={"prompt_tokens": prompt, "completion_tokens": len(texts)})
 
     async def end(self) -> None:
         """End the body cleanly, whatever was said."""

@@ -75,7 +75,6 @@ export class MessageView {
     box.hidden = !failure;
     if (!failure) return;
     box.querySelector("p").textContent = failure.message ?? strings[failure.type];
-    box.querySelector(".retry").hidden = failure.retryable === false;
   }
 
   #showFooter(message) {

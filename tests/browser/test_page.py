@@ -1,0 +1,192 @@
+"""The page in a real browser, as a person uses it."""
+
+import re
+
+from playwright.async_api import Locator, Page, expect
+
+from tests.upstream import Exchange, ScriptedUpstream
+
+expect.set_options(timeout=30_000)
+
+
+async def ask(page: Page, upstream: ScriptedUpstream, question: str) -> Exchange:
+    """Type a question, send it, and return when the upstream has it."""
+    number = len(upstream.asked(question)) + 1
+    await page.locator("#question").fill(question)
+    await page.locator("#question").press("Enter")
+    return await upstream.exchange(question, number)
+
+
+def answers(page: Page) -> Locator:
+    return page.locator('article.message[data-role="assistant"]')
+
+
+async def test_two_questions_stream_in_steps_and_a_reload_keeps_them(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    answer = answers(page).last
+    await exchange.say("First ")
+    await expect(answer.locator(".message-body")).to_have_text("First")
+    await expect(page.locator("[data-streaming]")).to_have_count(1)
+    await exchange.say("**then** ")
+    await expect(answer.locator("strong")).to_have_text("then")
+    await exchange.answer("the end.")
+    await expect(answer.locator(".message-body")).to_have_text("First then the end.")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+
+    second = f"{question} again"
+    exchange = await ask(page, upstream, second)
+    assert len(exchange.messages) == 3
+    await exchange.answer("| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nprint('你好')\n```\n")
+    await expect(answers(page).last.locator("td")).to_have_text(["1", "2"])
+    await expect(answers(page).last.locator("pre code")).to_contain_text("print('你好')")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+
+    await page.reload()
+    await expect(page.locator("article.message")).to_have_count(4)
+    await expect(page.locator('article.message[data-role="user"] .message-body')).to_have_text(
+        [question, second]
+    )
+    await expect(answers(page).first.locator(".message-body")).to_have_text("First then the end.")
+    await expect(answers(page).last.locator("td")).to_have_text(["1", "2"])
+    await expect(page.locator("#conversations li")).to_have_count(1)
+
+
+async def test_a_reload_in_mid_answer_goes_on_where_it_was(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.say("before ")
+    await expect(answers(page).locator(".message-body")).to_have_text("before")
+    await expect(page).to_have_url(re.compile("#."))
+    await page.reload()
+    await expect(answers(page).locator(".message-body")).to_have_text("before")
+    await exchange.answer("and after")
+    await expect(answers(page).locator(".message-body")).to_have_text("before and after")
+    assert len(upstream.asked(question)) == 1
+
+
+async def test_shift_enter_breaks_the_line_and_composing_does_not_send(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    field = page.locator("#question")
+    await field.fill(question)
+    await field.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    await field.dispatch_event("keydown", {"key": "Enter", "keyCode": 229})
+    await field.press("Shift+Enter")
+    await field.press_sequentially("second line")
+    assert await field.input_value() == f"{question}\nsecond line"
+    assert upstream.asked(question) == []
+    await field.press("Enter")
+    exchange = await upstream.exchange(f"{question}\nsecond line")
+    await exchange.answer("both lines")
+    await expect(answers(page).locator(".message-body")).to_have_text("both lines")
+
+
+async def test_hostile_markdown_is_shown_and_harms_nobody(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.answer(
+        "<script>window.hurt = 1</script>\n\n<img src=x onerror='window.hurt = 1'>\n\n",
+        "[click](javascript:window.hurt=1) ![pixel](https://elsewhere.example/p.png)\n\n",
+        "<iframe src=https://elsewhere.example></iframe> <b onclick='window.hurt = 1'>bold</b>\n\nend",
+    )
+    body = answers(page).locator(".message-body")
+    await expect(body).to_contain_text("end")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    await expect(body).to_contain_text("<script>window.hurt = 1</script>")
+    await expect(body.locator("img, script, iframe, [onclick], [onerror]")).to_have_count(0)
+    await expect(body.locator('a[href^="javascript:"]')).to_have_count(0)
+    assert await page.evaluate("() => window.hurt") is None
+
+
+async def test_a_failure_is_shown_and_the_question_asked_again_stands_once(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    exchange.reply(401, {"error": {"message": "no"}})
+    await expect(page.locator(".failure")).to_contain_text("OPENAI_API_KEY")
+    await page.locator(".retry").click()
+    await (await upstream.exchange(question, 2)).answer("now it works")
+    await expect(answers(page).last.locator(".message-body")).to_have_text("now it works")
+    await expect(page.locator('article.message[data-role="user"]')).to_have_count(1)
+    await page.reload()
+    await expect(page.locator("article.message")).to_have_count(2)
+
+
+async def test_a_refusal_before_the_turn_is_explained(page: Page, upstream: ScriptedUpstream) -> None:
+    await page.route(
+        re.compile("/api/chat_stream/"),
+        lambda route: route.fulfill(
+            status=429,
+            content_type="application/json",
+            body='{"error": {"type": "rate_limited", "message": "Too many questions at once."}}',
+        ),
+    )
+    await page.locator("#question").fill("hello")
+    await page.locator("#send").click()
+    await expect(page.get_by_text("Too many questions at once.")).to_be_visible()
+
+
+async def test_stopping_keeps_what_was_made(page: Page, upstream: ScriptedUpstream, question: str) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.say("half of it")
+    await expect(answers(page).locator(".message-body")).to_have_text("half of it")
+    await page.locator("#stop").click()
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    await exchange.closed.wait()
+    await page.reload()
+    await expect(answers(page).locator(".message-body")).to_have_text("half of it")
+
+
+async def test_conversations_are_made_renamed_and_deleted(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await (await ask(page, upstream, question)).answer("one")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    await page.locator("#new-chat").click()
+    await expect(page.locator("article.message")).to_have_count(0)
+    await (await ask(page, upstream, f"{question} two")).answer("two")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    await expect(page.locator("#conversations li")).to_have_count(2)
+    await expect(page.locator('#conversations [aria-current="page"]')).to_contain_text("two")
+    await page.locator("#conversations li").last.locator("a").click()
+    await expect(answers(page).locator(".message-body")).to_have_text("one")
+
+
+async def test_a_long_question_is_asked_though_no_url_could_hold_it(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, "长问题" * 3000 + question)
+    await exchange.answer("read it all")
+    await expect(answers(page).locator(".message-body")).to_have_text("read it all")
+    assert len(upstream.asked(question)) == 1
+
+
+async def test_on_a_phone_the_list_is_a_drawer_and_nothing_runs_over(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await (await ask(page, upstream, question)).answer(
+        "x" * 500 + "\n\n| a | b |\n|-|-|\n" + "| 1 | 2 |\n" * 3
+    )
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    assert await page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    await expect(page.locator("#question")).to_be_in_viewport()
+    await expect(page.locator("#conversations li")).not_to_be_in_viewport()
+
+
+async def test_a_network_that_goes_and_comes_back_costs_no_word(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.say("seen ")
+    await expect(answers(page).locator(".message-body")).to_have_text("seen")
+    await page.context.set_offline(True)
+    await exchange.say("while away ")
+    await page.context.set_offline(False)
+    await exchange.answer("and back")
+    await expect(answers(page).locator(".message-body")).to_have_text("seen while away and back")
+    assert len(upstream.asked(question)) == 1
