@@ -16,7 +16,7 @@ AWAY = b"retry: 5000\n: the store is away, try again\n\n"
 
 _RETRY_MS = 1000
 _TURN = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.(\d{1,15})")
+_FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")
 
 
 class Event(NamedTuple):

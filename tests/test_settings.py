@@ -80,7 +80,9 @@ def test_a_real_model_needs_a_name_and_a_name_needs_a_server(monkeypatch: pytest
 def test_a_file_of_settings_is_read_and_the_environment_wins(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / ".env").write_text("PORT=1234\nSYSTEM_PROMPT=说中文\nLOG_LEVEL=DEBUG\nUNRELATED=1\n", encoding="utf-8")
+    (tmp_path / ".env").write_text(
+        "PORT=1234\nSYSTEM_PROMPT=说中文\nLOG_LEVEL=DEBUG\nUNRELATED=1\n", encoding="utf-8"
+    )
     monkeypatch.setenv("PORT", "4321")
     settings = load()
     assert (settings.port, settings.system_prompt, settings.log_level) == (4321, "说中文", "debug")
@@ -107,7 +109,8 @@ def test_a_rate_is_a_number_and_a_window(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "eighty"), ("OPENAI_BASE_URL", "sk-secret-in-the-wrong-place"), ("LEASE_S", "x")]
+    ("name", "value"),
+    [("PORT", "eighty"), ("OPENAI_BASE_URL", "sk-secret-in-the-wrong-place"), ("LEASE_S", "x")],
 )
 async def test_the_server_does_not_start_and_says_why(tmp_path: Path, name: str, value: str) -> None:
     process = await asyncio.create_subprocess_exec(
