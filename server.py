@@ -15,7 +15,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.response import BaseHTTPResponse, file
 from sanic_ext import Extend
 
-from chat import operations, problems, routes
+from chat import conversation_routes, operations, problems, routes
 from chat.following import Following
 from chat.history import History
 from chat.log import Committer
@@ -58,6 +58,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     problems.install(app)
     middleware.install(app, lambda request: request.app.ctx.store, settings.session_max_s)
     app.blueprint(routes.api)
+    app.blueprint(conversation_routes.conversations)
     app.blueprint(operations.operations)
     add_page(app)
     add_services(app, settings, redis_url)

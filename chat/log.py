@@ -16,7 +16,7 @@ from sessions.turn_store import Place, State, TurnStore
 
 logger = logging.getLogger("holdline.log")
 
-HEARTBEAT_S = 15
+HEARTBEAT_S = 12
 LOG_MAX = 8 << 20
 """Largest log of one turn in bytes, far above what a model says in one go."""
 

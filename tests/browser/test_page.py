@@ -1,10 +1,15 @@
 """The page in a real browser, as a person uses it."""
 
+import json
 import re
 
+import pytest
 from playwright.async_api import Locator, Page, expect
 
+from tests.processes import ROOT
 from tests.upstream import Exchange, ScriptedUpstream
+
+CASES = json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
 
 expect.set_options(timeout=30_000)
 
@@ -100,6 +105,24 @@ async def test_hostile_markdown_is_shown_and_harms_nobody(
     await expect(body.locator("img, script, iframe, [onclick], [onerror]")).to_have_count(0)
     await expect(body.locator('a[href^="javascript:"]')).to_have_count(0)
     assert await page.evaluate("() => window.hurt") is None
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"), json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
+)
+async def test_emphasis_beside_chinese_punctuation_is_emphasis(
+    page: Page, markdown: str, expected: str
+) -> None:
+    shown = await page.evaluate(
+        """async (text) => {
+            const { renderMarkdown } = await import("/js/markdown.js");
+            const box = document.createElement("div");
+            box.append(renderMarkdown(text));
+            return box.innerHTML.trim();
+        }""",
+        markdown,
+    )
+    assert shown == f"<p>{expected}</p>"
 
 
 async def test_a_failure_is_shown_and_the_question_asked_again_stands_once(

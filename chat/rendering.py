@@ -1,0 +1,133 @@
+"""Markdown → safe HTML, and a conversation as a file to take home. Pure.
+
+What a model or person wrote is hostile: HTML in it is text, what Markdown makes of it is cleaned by nh3,
+and a file loads nothing from anywhere.
+"""
+
+import html
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from mdit_py_cjk_friendly import cjk_friendly
+
+_TAGS = {
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p",
+    "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "td": {"align"}, "th": {"align"}}
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_NAMES = {"user": "You", "assistant": "Assistant"}
+_NOTES = {
+    "stopped": "This answer was stopped.",
+    "length": "This answer was cut off at the model's limit.",
+    "failed": "This answer broke off.",
+}
+
+Message = dict[str, Any]
+
+
+def markdown_to_html(text: str) -> str:
+    """A fragment of HTML that may be shown as it is: images are links, links open apart and tell nothing."""
+    return nh3.clean(
+        _markdown().render(text),
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+
+
+def as_markdown(title: str, messages: Sequence[Message]) -> str:
+    """The conversation as Markdown, its texts unchanged."""
+    parts = [f"# {title or 'Conversation'}"]
+    for message in messages:
+        parts.append(f"## {_NAMES[message['role']]} · {_when(message)}")
+        parts.append(message["content"])
+        if note := _NOTES.get(message.get("finish_reason", "")):
+            parts.append(f"*{note}*")
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(conversation: dict[str, Any]) -> str:
+    """The conversation as the API gives it."""
+    return json.dumps(conversation, ensure_ascii=False, indent=2) + "\n"
+
+
+def as_html(title: str, messages: Sequence[Message]) -> str:
+    """The conversation as one file that needs nothing else."""
+    shown = html.escape(title or "Conversation")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{shown}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n<h1>{shown}</h1>\n"
+        + "".join(_article(message) for message in messages)
+        + "</body>\n</html>\n"
+    )
+
+
+def file_name(title: str, extension: str) -> str:
+    """The value of a `Content-Disposition` header: a name in ASCII, and the title itself (RFC 6266)."""
+    safe = "".join(c if c.isprintable() and c not in '/\\:*?"<>|%' else " " for c in title)
+    name = " ".join(safe.split()).strip(". ")[:80] or "conversation"
+    plain = name if name.isascii() else "conversation"
+    return (
+        f"attachment; filename=\"{plain}.{extension}\"; filename*=UTF-8''{quote(name, safe='')}.{extension}"
+    )
+
+
+def _article(message: Message) -> str:
+    role = message["role"]
+    text = message["content"]
+    body = markdown_to_html(text) if role == "assistant" else f'<p class="said">{html.escape(text)}</p>\n'
+    model = f" · {html.escape(message['model'])}" if message.get("model") else ""
+    note = _NOTES.get(message.get("finish_reason", ""))
+    when = _when(message)
+    return (
+        f'<article class="{role}">\n<header>{_NAMES[role]}{model} · '
+        f'<time datetime="{when.replace(" UTC", "Z").replace(" ", "T")}">{when}</time></header>\n{body}'
+        + (f'<p class="note">{note}</p>\n' if note else "")
+        + "</article>\n"
+    )
+
+
+def _when(message: Message) -> str:
+    return datetime.fromtimestamp(message["created"] / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("gfm-like", {"html": False, "linkify": True}).use(cjk_friendly)
+    markdown.add_render_rule("image", _image_as_link)
+    for cell in ("td_open", "th_open"):
+        markdown.add_render_rule(cell, _aligned)
+    return markdown
+
+
+def _image_as_link(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    token = tokens[index]
+    address = str(token.attrs.get("src", ""))
+    words = self.renderInlineAsText(token.children, options, env) or address
+    return f'<a href="{html.escape(address)}">{html.escape(words)}</a>'
+
+
+def _aligned(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    """A cell's alignment as an attribute of its own: style is not let through."""
+    token = tokens[index]
+    align = str(token.attrs.pop("style", "")).removeprefix("text-align:")
+    return f'<{token.tag} align="{align}">' if align else f"<{token.tag}>"
+
+
+@cache
+def _style() -> str:
+    return Path(__file__).with_name("export.css").read_text(encoding="utf-8")
