@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -73,16 +74,17 @@ def add_page(app: Sanic[Any, Any]) -> None:
         return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
 
     libraries = FRONTEND / "node_modules"
-    for name, path in {
+    files = {
         "style.css": FRONTEND / "style.css",
         "favicon.svg": FRONTEND / "favicon.svg",
         "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
         "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
-    }.items():
-        types = {".css": "text/css", ".svg": "image/svg+xml"}
+        **{f"js/{path.name}": path for path in (FRONTEND / "js").glob("*.js")},
+    }
+    types = {".css": "text/css", ".svg": "image/svg+xml"}
+    for name, path in files.items():  # each by its name: no folder is open to what a URL may say
         content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
-        app.static(f"/{name}", path, name=path.stem, content_type=content_type)
-    app.static("/js", FRONTEND / "js", name="js")
+        app.static(f"/{name}", path, name=re.sub(r"\W", "_", name), content_type=content_type)
 
     async def secure(request: Request, response: BaseHTTPResponse) -> None:
         for name, value in SECURITY_HEADERS.items():

@@ -138,7 +138,8 @@ class Upstream:
             timeout=httpx2.Timeout(timeout_s, connect=10.0),
             max_retries=2,
             http_client=openai.DefaultAioHttpClient(
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
+                # To aiohttp 0 means any number; None would leave its own limit of 100 in place.
+                limits=httpx2.Limits(max_connections=0, max_keepalive_connections=100),
                 # A proxy (HTTP_PROXY) cannot reach what listens on this very machine.
                 trust_env=host != "localhost" and not host.startswith("127.") and host != "::1",
             ),

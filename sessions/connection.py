@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
@@ -40,15 +40,16 @@ def connect(url: str) -> Client:
 
     A command whose reply was lost is sent again, so that every script must bear being run twice.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=64,
+        timeout=10,  # seconds that a command waits for a free connection, rather than to fail at once
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries=3),
-        max_connections=64,
-        health_check_interval=0,
         protocol=2,
     )
+    return Redis.from_pool(pool)
 
 
 async def call(redis: Client, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:

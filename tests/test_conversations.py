@@ -172,6 +172,9 @@ async def test_what_is_not_there_is_said_in_json(client: httpx.AsyncClient) -> N
     assert (await client.get("/nothing")).json()["error"]["type"] == "http"
     assert (await client.get("/nothing")).status_code == 404
     assert (await client.delete(LIST)).status_code == 405
+    for path in ("/js/", "/js/..%2f..%2fserver.py", "/vendor/", "/js/%2e%2e/package.json", "/%00"):
+        assert (await client.get(path)).status_code == 404, path
+    assert (await client.get("/js/app.js")).headers["content-type"] == "text/javascript; charset=utf-8"
     info = (await client.get("/api/info")).json()
     assert info == {
         "model": "test-model",

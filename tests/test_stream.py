@@ -397,3 +397,23 @@ async def test_with_the_store_away_an_eventsource_is_told_to_try_again(upstream:
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/")).status_code == 200
+
+
+async def test_many_answers_stream_at_once(server: Server, upstream: ScriptedUpstream, question: str) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+        ids = [(await client.post("/api/conversations/", json={})).json()["id"] for _ in range(150)]
+        readings = [
+            asyncio.create_task(
+                read(client, None, message=f"<{number}> {question}", conversation=conversation)
+            )
+            for number, conversation in enumerate(ids)
+        ]
+        exchanges = [await upstream.exchange(f"<{number}> {question}") for number in range(150)]
+        for word in ("all ", "at ", "once"):
+            for exchange in exchanges:
+                await exchange.say(word)
+        for exchange in exchanges:
+            await exchange.finish()
+        for events in await asyncio.gather(*readings):
+            assert text_of(events) == events[-1].data == "all at once"
