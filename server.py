@@ -117,14 +117,24 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         )
         committer = Committer(turn_store, settings.lease_s)
         history = History(
-            app.ctx.store, system_prompt=settings.system_prompt, context_tokens=settings.context_tokens
+            app.ctx.store,
+            system_prompt=settings.system_prompt,
+            context_tokens=settings.context_tokens,
+            prefill=settings.continue_mode == "prefill",
         )
         turns = app.ctx.turns = Turns(
-            turn_store, app.ctx.store, committer, history, app.ctx.upstream, app.ctx.models
+            turn_store,
+            app.ctx.store,
+            committer,
+            history,
+            app.ctx.upstream,
+            models=app.ctx.models,
+            continue_max=settings.continue_max,
         )
         turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
         background.append(asyncio.create_task(committer.run(), name="committer"))
         background.append(asyncio.create_task(turns.following.run(), name="following"))
+        background.append(asyncio.create_task(turns.sweep(), name="sweep"))
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:

@@ -46,19 +46,24 @@ class Estimator:
 
 
 def choose(
-    estimator: Estimator, model: str, budget: int, system: str, newest_first: Iterable[dict[str, Any]]
+    estimator: Estimator,
+    model: str,
+    budget: int,
+    system: str,
+    newest_first: Iterable[dict[str, Any]],
+    always: int = 1,
 ) -> list[ChatMessage]:
     """The system prompt, and of the history as much as fits `budget` tokens, newest first; in order of time.
 
-    The newest message goes always. Neighbours of one role (a question that got no answer, asked anew)
+    The newest `always` messages go always. Neighbours of one role (a question that got no answer, asked anew)
     become one message, since many chat templates insist that roles alternate; what is sent begins with a
     question.
     """
     left = budget - (estimator.tokens(model, system) if system else 0)
     chosen: list[ChatMessage] = []
-    for body in newest_first:
+    for number, body in enumerate(newest_first):
         left -= estimator.tokens(model, body["content"])
-        if left < 0 and chosen:
+        if left < 0 and number >= always:
             break
         _join(chosen, {"role": body["role"], "content": body["content"]})
     if len(chosen) > 1 and chosen[-1]["role"] != "user":

@@ -125,16 +125,22 @@ class EventDecoder:
         return Event(name or "message", "\n".join(data), self._id) if data else None
 
 
-def answer_so_far(log: bytes | bytearray) -> tuple[str, str]:
-    """The text and the reasoning that a log holds: its deltas, joined."""
-    text: list[str] = []
-    reasoning: list[str] = []
+class Made(NamedTuple):
+    """What a log holds of an answer: the data of its deltas, reasoning and seams, in order."""
+
+    text: list[str]
+    reasoning: list[str]
+    continued: list[str]
+
+
+def read_back(log: bytes | bytearray) -> Made:
+    """What a log holds of its answer so far."""
+    made = Made([], [], [])
+    lists = {"message": made.text, "reasoning": made.reasoning, "continued": made.continued}
     for event in EventDecoder().feed(bytes(log)):
-        if event.name == "message":
-            text.append(event.data)
-        elif event.name == "reasoning":
-            reasoning.append(event.data)
-    return "".join(text), "".join(reasoning)
+        if event.name in lists:
+            lists[event.name].append(event.data)
+    return made
 
 
 class TextNormaliser:

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from chat import frames
 from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from chat.history import History
-from chat.log import LOG_MAX, Writer
-from chat.upstream import Answer, Piece, Upstream, Usage
+from chat.log import LOG_MAX, Backoff, Writer
+from chat.seam import Seam
+from chat.upstream import Answer, Upstream, Usage
 from sessions.connection import AWAY
 from sessions.turn_store import State, TurnRecord
 
@@ -19,18 +21,38 @@ logger = logging.getLogger("holdline.generation")
 
 Ending = Literal["stopped", "shutdown"]
 
+_INTERRUPTED = UpstreamBroke(
+    "interrupted", "The server was interrupted in the middle of this answer. What was made is kept."
+)
+_CUT = UpstreamBroke("length", "The model's server cut the answer off at its limit.")
+
 
 class Generation:
-    """Generates one turn in a task of its own, until its end or until it is stopped."""
+    """Generates one turn in a task of its own, until its end or until it is stopped.
 
-    def __init__(self, record: TurnRecord, writer: Writer, history: History, upstream: Upstream) -> None:
+    An answer that breaks off (at its length, with the line, or with the worker that made it before) is
+    continued: asked for again with the text so far, the seam recorded.
+    """
+
+    def __init__(
+        self,
+        record: TurnRecord,
+        writer: Writer,
+        history: History,
+        upstream: Upstream,
+        *,
+        interrupted: bool = False,
+    ) -> None:
         self.record = record
         self.log = writer.log
         self._writer = writer
         self._history = history
         self._upstream = upstream
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
+        made = frames.read_back(self.log.data)
+        self._text = made.text
+        self._reasoning = made.reasoning
+        self._continued = [json.loads(seam) for seam in made.continued]
+        self._broken = _INTERRUPTED if interrupted else None
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._first_token_ms: int | None = None
@@ -47,7 +69,7 @@ class Generation:
             self.task.cancel()
 
     async def abandon(self) -> None:
-        """End the task without finishing the turn: its lease runs out, and another worker ends it."""
+        """End the task without finishing the turn: its lease runs out, and another worker goes on."""
         self._finishing = True
         self.task.cancel()
         await asyncio.wait([self.task])
@@ -56,24 +78,23 @@ class Generation:
         try:
             failure = await self._generate()
             self._finishing = True
-            await self._finish(failure)
+            if self._ending == "shutdown":
+                await self._writer.hand_over()
+            else:
+                await self._finish(failure)
         except Exception:
             logger.exception("turn %s broke", self.record.place.turn)
         finally:
             self._writer.close()
 
     async def _generate(self) -> UpstreamError | None:
-        """Relay the upstream's answer into the log; returns what went wrong, if anything did."""
+        """Make the answer, or what can be had of it; returns what went wrong in the end, if anything did."""
         try:
-            await self._relay()
+            return await self._answer()
         except asyncio.CancelledError:
             if self._ending is None or self._finishing:
                 raise
             self.task.uncancel()
-            if self._ending == "shutdown":
-                return UpstreamBroke(
-                    "shutdown", "The server was restarted. What was made is kept; ask again."
-                )
             self._finish_reason = "stopped"
         except UpstreamError as error:
             return error
@@ -81,33 +102,65 @@ class Generation:
             return UpstreamBroke("store", "The history could not be read. Try again in a moment.")
         return None
 
-    async def _relay(self) -> None:
-        model = self.record.model
-        messages = await self._history.messages(self.record)
-        async with self._upstream.ask(messages, model) as answer:
+    async def _answer(self) -> UpstreamError | None:
+        waits = Backoff()
+        while self._broken is None or self._go_on(self._broken.kind):
             try:
-                await self._append(answer)
-            finally:
-                self._usage, self._finish_reason = answer.usage, answer.finish_reason
-        if self._usage and self._usage.prompt_tokens:
-            self._history.learn(model, messages, self._usage.prompt_tokens)
+                await self._relay()
+            except UpstreamBroke as error:
+                if not self._text:
+                    return error  # nothing was shown: the package has tried again, now the person may
+                self._broken = error
+                await waits.wait()
+                continue
+            if self._finish_reason != "length":
+                return None
+            self._broken = _CUT
+        return None if self._broken is _CUT else self._broken
 
-    async def _append(self, answer: Answer) -> None:
+    def _go_on(self, why: str) -> bool:
+        """Whether the answer may be continued once more; if so, a frame says where and why."""
+        if max(len(self._continued), self._writer.fence - 2) >= self.record.continues:
+            return False
+        if self._text:
+            seam = {"at": len("".join(self._text)), "why": why}
+            self._continued.append(seam)
+            self._writer.append(json.dumps(seam), "continued")
+        return True
+
+    async def _relay(self) -> None:
+        """Relay one answer of the upstream, or a continuation, into the log."""
+        model, so_far = self.record.model, "".join(self._text)
+        messages = await self._history.messages(self.record, so_far)
+        prefill = bool(so_far) and self._history.prefill
+        seam = Seam(so_far)
+        async with self._upstream.ask(messages, model, prefill=prefill) as answer:
+            try:
+                await self._append(answer, seam)
+            finally:
+                self._say(seam.end())
+                self._finish_reason = answer.finish_reason
+                self._usage = answer.usage if self._usage is None else self._usage.plus(answer.usage)
+        if answer.usage and answer.usage.prompt_tokens:
+            self._history.learn(model, messages, answer.usage.prompt_tokens)
+
+    async def _append(self, answer: Answer, seam: Seam) -> None:
         async for pieces in answer:
             if self._first_token_ms is None:
                 self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
             for piece in pieces:
-                self._append_piece(piece)
+                if piece.reasoning:
+                    self._reasoning.append(piece.text)
+                    self._writer.append(piece.text, "reasoning")
+                else:
+                    self._say(seam.feed(piece.text))
             if len(self.log.data) > LOG_MAX:
                 raise UpstreamRefused("too_long", "The answer is longer than a turn may be.")
 
-    def _append_piece(self, piece: Piece) -> None:
-        if piece.reasoning:
-            self._reasoning.append(piece.text)
-            self._writer.append(piece.text, "reasoning")
-        else:
-            self._text.append(piece.text)
-            self._writer.append(piece.text)
+    def _say(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self._writer.append(text)
 
     async def _finish(self, failure: UpstreamError | None) -> None:
         text = "".join(self._text)
@@ -115,12 +168,30 @@ class Generation:
         reason = "failed" if failure else self._finish_reason or "stop"
         last = [
             ("usage", json.dumps(self._described_usage(reason), ensure_ascii=False)),
-            ("failed", described(failure)) if failure else ("end", text),
+            ("failed", _described(failure)) if failure else ("end", text),
         ]
         answer = ""
         if text or state == "done":
-            answer = answer_json(self.record, text, "".join(self._reasoning), reason, self._usage)
+            answer = self._message(text, reason)
         await self._writer.finish(last, state, answer)
+
+    def _message(self, text: str, reason: str) -> str:
+        """The answer as the history keeps it, with what happened to it."""
+        body: dict[str, Any] = {
+            "role": "assistant",
+            "content": text,
+            "created": time.time_ns() // 1_000_000,
+            "turn": self.record.place.turn,
+            "model": self.record.model,
+            "finish_reason": reason,
+        }
+        if self._reasoning:
+            body["reasoning"] = "".join(self._reasoning)
+        if self._usage:
+            body["usage"] = msgspec.to_builtins(self._usage)
+        if self._continued:
+            body["continued"] = self._continued
+        return json.dumps(body, ensure_ascii=False)
 
     def _described_usage(self, reason: str) -> dict[str, Any]:
         return {
@@ -128,29 +199,11 @@ class Generation:
             "finish_reason": reason,
             "upstream": self._upstream.name,
             "first_token_ms": self._first_token_ms,
+            **({"continued": self._continued} if self._continued else {}),
         }
 
 
-def answer_json(
-    record: TurnRecord, text: str, reasoning: str, finish_reason: str, usage: Usage | None
-) -> str:
-    """An answer as the history keeps it, with what happened to it."""
-    body: dict[str, Any] = {
-        "role": "assistant",
-        "content": text,
-        "created": time.time_ns() // 1_000_000,
-        "turn": record.place.turn,
-        "model": record.model,
-        "finish_reason": finish_reason,
-    }
-    if reasoning:
-        body["reasoning"] = reasoning
-    if usage:
-        body["usage"] = msgspec.to_builtins(usage)
-    return json.dumps(body, ensure_ascii=False)
-
-
-def described(failure: UpstreamError) -> str:
+def _described(failure: UpstreamError) -> str:
     """The data of a `failed` frame."""
     body = {"type": failure.kind, "message": failure.message, "retryable": failure.retryable}
     return json.dumps(body, ensure_ascii=False)

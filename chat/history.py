@@ -5,6 +5,11 @@ from chat.context import ChatMessage
 from sessions.store import Store
 from sessions.turn_store import TurnRecord
 
+_GO_ON = (
+    "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
+    "repeat nothing, add no introduction, and keep its language and format."
+)
+
 _MESSAGES_MAX = 2000
 """Most messages sent upstream: real ones of this number pass any budget sooner."""
 
@@ -12,14 +17,15 @@ _MESSAGES_MAX = 2000
 class History:
     """Chooses the messages for a turn; what it reads does not grow with the conversation."""
 
-    def __init__(self, store: Store, *, system_prompt: str, context_tokens: int) -> None:
+    def __init__(self, store: Store, *, system_prompt: str, context_tokens: int, prefill: bool) -> None:
+        self.prefill = prefill
         self._store = store
         self._system_prompt = system_prompt
         self._budget = context_tokens
         self._estimator = context.Estimator()
 
-    async def messages(self, record: TurnRecord) -> list[ChatMessage]:
-        """The messages that a turn's question ends; raises what is in AWAY."""
+    async def messages(self, record: TurnRecord, so_far: str = "") -> list[ChatMessage]:
+        """The messages that a turn's question ends, or the answer so far; raises what is in AWAY."""
         place = record.place
         conversation = await self._store.read(place.owner, place.conversation)
         newest_first = await self._store.branch(
@@ -32,8 +38,12 @@ class History:
         system = self._system_prompt
         if conversation and conversation.system is not None:
             system = conversation.system
+        newest = [{"role": "assistant", "content": so_far}] if so_far else []
+        if so_far and not self.prefill:
+            newest.insert(0, {"role": "user", "content": _GO_ON})
+        bodies = newest + [message.body for message in newest_first]
         return context.choose(
-            self._estimator, record.model, self._budget, system, (message.body for message in newest_first)
+            self._estimator, record.model, self._budget, system, bodies, always=len(newest) + 1
         )
 
     def learn(self, model: str, messages: list[ChatMessage], reported: int) -> None:

@@ -96,8 +96,7 @@ class Writer:
         worker's by now is left to it.
         """
         log = self.log
-        while log.committed < len(log.data) and not self.refused:
-            await log.changed()
+        await self._flush()
         begin = len(log.data)
         for event, data in last:
             self._encode(data, event)
@@ -113,6 +112,16 @@ class Writer:
             except AWAY as error:
                 logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
                 await waits.wait()
+
+    async def hand_over(self) -> None:
+        """Commit all, then let go of the turn, so that another worker goes on with it at once."""
+        await self._flush()
+        if not self.refused:
+            await self._store.release(self.log.place, self.fence)
+
+    async def _flush(self) -> None:
+        while self.log.committed < len(self.log.data) and not self.refused:
+            await self.log.changed()
 
     def refuse(self) -> None:
         """Give up the log: the turn is another worker's now."""
@@ -214,6 +223,7 @@ class Committer:
                 continue
             with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
                 replies = await self._store.send([self._store.renew(w.log.place, w.fence) for w in writers])
+                await self._store.register([w.log.place for w in writers if w in self._writers])
                 for writer, reply in zip(writers, replies, strict=True):
                     if writer in self._writers:
                         self._heed(writer, reply)

@@ -28,6 +28,7 @@ class AskBody(msgspec.Struct):
     turn: str | None = None
     model: str | None = None
     last_event_id: str | None = None
+    go_on: bool = msgspec.field(name="continue", default=True)
 
 
 @api.get("/chat_stream/")
@@ -38,7 +39,9 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     query = parsing.query(request)
     names = ("message", "conversation", "turn", "model")
     last_event_id = query.get("last_event_id") or query.get("lastEventId")
-    return await _stream(request, AskBody(**{n: query.get(n) for n in names}, last_event_id=last_event_id))
+    go_on = query.get("continue", "1") not in ("0", "false")
+    asked = AskBody(**{name: query.get(name) for name in names}, last_event_id=last_event_id, go_on=go_on)
+    return await _stream(request, asked)
 
 
 @api.post("/chat_stream/")
@@ -93,6 +96,7 @@ def _ask(request: Request, body: AskBody, message: str) -> Ask:
         conversation=ConversationId(body.conversation) if body.conversation else None,
         turn=TurnId(body.turn) if body.turn else None,
         model=parsing.known_model(request, body.model),
+        go_on=body.go_on,
     )
 
 

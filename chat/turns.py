@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -10,25 +11,32 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from chat import frames
-from chat.errors import Conflict, NotFound, RateLimited, Unavailable, UpstreamBroke
+from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.following import Following
-from chat.generation import Generation, answer_json, described
+from chat.generation import Generation
 from chat.history import History
 from chat.log import Committer, Log
 from chat.upstream import Upstream
+from sessions.connection import AWAY
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.store import Session, Store, new_id, title_of
 from sessions.turn_store import Place, Question, TurnRecord, TurnStore
 
+logger = logging.getLogger("holdline.turns")
+
+_SWEEP_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question as it came in: what to ask, and in which conversation, turn and model, where it says."""
+    """A question as it came in: what to ask, in which conversation, turn and model, where it says, and
+    whether its answer may be continued when it breaks off."""
 
     message: str
     conversation: ConversationId | None
     turn: TurnId | None
     model: str | None
+    go_on: bool = True
 
 
 class Turns:
@@ -42,6 +50,7 @@ class Turns:
         history: History,
         upstream: Upstream,
         models: tuple[str, ...],
+        continue_max: int,
     ) -> None:
         self._turn_store = turn_store
         self._store = store
@@ -49,6 +58,7 @@ class Turns:
         self._history = history
         self._upstream = upstream
         self._models = models
+        self._continue_max = continue_max
         self._generations: dict[str, Generation] = {}
         self._draining = False
         self.following: Following
@@ -66,6 +76,7 @@ class Turns:
         turn_id = ask.turn or TurnId(secrets.token_urlsafe(16))
         for _ in range(3):
             question = await self._question(session, ask, conversation_id, turn_id)
+            await self._turn_store.register([question.place])
             begun = await self._turn_store.begin(question)
             if begun.outcome == "begun" and begun.user:
                 return self._start(question, begun.user)
@@ -122,18 +133,32 @@ class Turns:
             message=json.dumps(body, ensure_ascii=False),
             title=title_of(ask.message),
             model=model,
+            continues=self._continue_max if ask.go_on else 0,
             first_frame=(before, after),
             attempt=secrets.token_urlsafe(12),
         )
 
     def _start(self, question: Question, user: MessageId) -> TurnRecord:
-        record = TurnRecord(question.place, "running", question.digest, question.model, user, question.answer)
+        record = TurnRecord(
+            question.place,
+            "running",
+            question.digest,
+            question.model,
+            user,
+            question.answer,
+            question.continues,
+        )
         before, after = question.first_frame
-        writer = self._committer.open(Log(question.place, before + user.encode() + after), fence=1)
-        key = question.place.turn_key
-        generation = self._generations[key] = Generation(record, writer, self._history, self._upstream)
-        generation.task.add_done_callback(lambda _: self._generations.pop(key))
+        self._generate(record, Log(question.place, before + user.encode() + after), fence=1)
         return record
+
+    def _generate(self, record: TurnRecord, log: Log, fence: int, *, interrupted: bool = False) -> None:
+        key = record.place.turn_key
+        writer = self._committer.open(log, fence)
+        generation = self._generations[key] = Generation(
+            record, writer, self._history, self._upstream, interrupted=interrupted
+        )
+        generation.task.add_done_callback(lambda _: self._generations.pop(key))
 
     # View
 
@@ -206,26 +231,30 @@ class Turns:
 
     # Take over
 
+    async def sweep(self) -> None:
+        """Go on with turns whose worker is gone, whether anybody watches or not; until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                for place in [] if self._draining else await self._turn_store.overdue():
+                    await self.look_after(place)
+            except AWAY as error:
+                logger.debug("cannot sweep (%s)", type(error).__name__)
+
     async def look_after(self, place: Place) -> None:
-        """End a turn whose worker is gone, keeping what it made."""
+        """Go on with a turn here, if the worker that had it is gone."""
+        if place.turn_key in self._generations or self._draining:
+            return
         fence = await self._turn_store.take_over(place, secrets.token_urlsafe(12))
+        if fence < 0:
+            await self._turn_store.unregister(place)
         if fence <= 0:
             return
         record = await self._turn_store.find(place.owner, place.turn)
-        if record is None:
-            return
         made, _ = await self._turn_store.read_log(place)
-        text, reasoning = frames.answer_so_far(made)
-        writer = self._committer.open(Log(place, made), fence)
-        try:
-            failure = UpstreamBroke(
-                "interrupted",
-                "The server was interrupted in the middle of this answer. What was made is kept.",
-            )
-            answer = answer_json(record, text, reasoning, "failed", None) if text else ""
-            await writer.finish([("failed", described(failure))], "failed", answer)
-        finally:
-            writer.close()
+        if record:
+            logger.warning("turn %s is taken over", place.turn)
+            self._generate(record, Log(place, made), fence, interrupted=True)
 
     # Shut down
 
@@ -235,7 +264,7 @@ class Turns:
         return self._draining
 
     async def drain(self) -> None:
-        """Begin no more turns, end those that run, let the viewers of others go; safe to call again."""
+        """Begin no more turns, hand over those that run, let all viewers go; safe to call again."""
         self._draining = True
         generations = list(self._generations.values())
         for generation in generations:

@@ -48,6 +48,16 @@ class Usage(msgspec.Struct):
     completion_tokens: int = 0
     total_tokens: int = 0
 
+    def plus(self, other: "Usage | None") -> "Usage":
+        """The tokens of both; unchanged where the other was not reported."""
+        if other is None:
+            return self
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+        )
+
 
 class Chunk(msgspec.Struct):
     """A chat completion chunk, or a whole completion where an upstream does not stream."""
@@ -148,10 +158,15 @@ class Upstream:
         self._usage_asked = True
 
     @asynccontextmanager
-    async def ask(self, messages: list[ChatMessage], model: str) -> AsyncIterator[Answer]:
-        """Ask for one answer; leaving the block closes the connection. Raises UpstreamError, also within."""
+    async def ask(
+        self, messages: list[ChatMessage], model: str, *, prefill: bool = False
+    ) -> AsyncIterator[Answer]:
+        """Ask for one answer; leaving the block closes the connection. Raises UpstreamError, also within.
+
+        With `prefill` the last message is the answer's beginning, which the upstream is told to continue.
+        """
         try:
-            async with self._open(messages, model) as response:
+            async with self._open(messages, model, prefill) as response:
                 streamed = "json" not in response.headers.get("content-type", "")
                 yield Answer(response.iter_bytes(), streamed, lambda error: self._fail_inside(error, model))
         except UpstreamError:
@@ -168,9 +183,11 @@ class Upstream:
         await self._client.close()
 
     @asynccontextmanager
-    async def _open(self, messages: list[ChatMessage], model: str) -> AsyncIterator[Any]:
+    async def _open(self, messages: list[ChatMessage], model: str, prefill: bool) -> AsyncIterator[Any]:
         create = self._client.chat.completions.with_streaming_response.create
         arguments: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+        if prefill:
+            arguments["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         if self._usage_asked:
             try:
                 async with create(**arguments, stream_options={"include_usage": True}) as response:

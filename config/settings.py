@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     upstream_timeout_s: float = Field(
         120, gt=0, description="Longest silence of the upstream before a turn fails, in seconds"
     )
+    continue_mode: Literal["prompt", "prefill"] = Field(
+        "prompt",
+        description="How an answer that broke off is continued: asked to go on, or prefill (vLLM and others)",
+    )
+    continue_max: int = Field(4, ge=0, le=100, description="How often one answer is continued at the most")
     message_max: int = Field(32_000, ge=1, description="Longest question, in characters")
     rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         "60/minute", description="New turns a session may begin, such as 60/minute, or off"

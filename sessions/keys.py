@@ -62,6 +62,11 @@ def rate(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:rate"
 
 
+def running() -> str:
+    """Sorted set: turns that run, as `<owner> <conversation> <turn>`, by the end of their lease in ms."""
+    return "holdline:running"
+
+
 def stops() -> str:
     """Channel: turns that their worker should stop, by the name of their key."""
     return "holdline:stops"

@@ -1,5 +1,6 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,8 @@ class TurnRecord:
     model: str
     user: MessageId
     answer: MessageId
+    continues: int = 0
+    """How often this answer may be continued."""
     length: int = 0
     """Length of an ended turn's log in bytes."""
 
@@ -54,6 +57,7 @@ class Question:
     message: str
     title: str
     model: str
+    continues: int
     first_frame: tuple[bytes, bytes]
     attempt: str
 
@@ -94,7 +98,7 @@ class TurnStore:
         arguments: list[Argument] = [
             place.turn, place.conversation, int(question.may_create), question.digest, question.user,
             question.message, question.title, question.model, *question.first_frame, question.attempt,
-            self._lease_ms, self._kept_s, limit, window_s, question.answer,
+            self._lease_ms, self._kept_s, limit, window_s, question.answer, question.continues,
         ]  # fmt: skip
         reply = await call(self._redis, "begin", names, arguments)
         outcome = reply[0].decode()
@@ -118,6 +122,7 @@ class TurnStore:
             model=text["model"],
             user=MessageId(text["user"]),
             answer=MessageId(text["answer"]),
+            continues=int(text["continues"]),
             length=int(text.get("length", 0)),
         )
 
@@ -164,7 +169,29 @@ class TurnStore:
         arguments: list[Argument] = [
             fence, offset, frames, state, place.turn, place.conversation, answer, keys.LOG_S, self._kept_s,
         ]  # fmt: skip
-        return bool(await call(self._redis, "finish", names, arguments) == 1)
+        done = bool(await call(self._redis, "finish", names, arguments) == 1)
+        await self.unregister(place)
+        return done
+
+    async def release(self, place: Place, fence: int) -> None:
+        """Let go of a turn, so that any worker may take it over at once."""
+        await call(self._redis, "release", [place.turn_key], [fence])
+        await self.register([place], until_ms=0)
+
+    async def register(self, places: list[Place], until_ms: int | None = None) -> None:
+        """List turns among those that run, for as long as a lease lasts (or until `until_ms`)."""
+        until_ms = time.time_ns() // 1_000_000 + self._lease_ms if until_ms is None else until_ms
+        await self._redis.zadd(keys.running(), {_member(place): until_ms for place in places})
+
+    async def unregister(self, place: Place) -> None:
+        """Take a turn off the list."""
+        await self._redis.zrem(keys.running(), _member(place))
+
+    async def overdue(self) -> list[Place]:
+        """Turns of the list whose lease has run out, some 100 at a time."""
+        now_ms = time.time_ns() // 1_000_000
+        found = await self._redis.zrangebyscore(keys.running(), "-inf", now_ms, start=0, num=100)
+        return [_place(member) for member in found]
 
     async def ask_to_stop(self, place: Place) -> None:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
@@ -172,3 +199,12 @@ class TurnStore:
         pipeline.hset(place.turn_key, "stop", 1)
         pipeline.publish(keys.stops(), place.turn_key)
         await pipeline.execute()
+
+
+def _member(place: Place) -> str:
+    return f"{place.owner} {place.conversation} {place.turn}"
+
+
+def _place(member: bytes) -> Place:
+    owner, conversation, turn = member.decode().split(" ")
+    return Place(Owner(owner), ConversationId(conversation), TurnId(turn))

@@ -15,7 +15,7 @@ LAYERS = [
     {"config.settings", "config.workers"},
     {"sessions.keys", "sessions.cookie", "sessions.connection", "sessions.embedded"},
     {"sessions.store", "sessions.turn_store"},
-    {"chat.frames", "chat.context", "chat.errors"},
+    {"chat.frames", "chat.context", "chat.errors", "chat.seam"},
     {"chat.log", "chat.upstream", "chat.history"},
     {"chat.following", "chat.generation"},
     {"chat.turns"},

@@ -61,9 +61,10 @@ def test_a_frame_ends_where_it_ends_and_nowhere_else(said: list[tuple[str, str]]
 
 @given(st.lists(st.tuples(names, texts), max_size=5))
 def test_an_answer_is_read_back_out_of_its_log(said: list[tuple[str, str]]) -> None:
-    text, reasoning = frames.answer_so_far(encode_all(said)[0])
-    assert text == "".join(data for name, data in said if name == "")
-    assert reasoning == "".join(data for name, data in said if name == "reasoning")
+    made = frames.read_back(encode_all(said)[0])
+    assert made.text == [data for name, data in said if name == ""]
+    assert made.reasoning == [data for name, data in said if name == "reasoning"]
+    assert made.continued == []
 
 
 def test_every_form_of_an_event_stream_is_understood() -> None:

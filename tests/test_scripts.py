@@ -36,6 +36,7 @@ def question() -> Question:
         message='{"role": "user", "content": "q"}',
         title="q",
         model="m",
+        continues=4,
         first_frame=(b"<", b">"),
         attempt="attempt-1",
     )

@@ -41,6 +41,8 @@ def test_the_example_lists_every_setting_with_its_default(monkeypatch: pytest.Mo
         ("REDIS_URL", "localhost:6379"),
         ("OPENAI_BASE_URL", "api.example.com/v1"),
         ("OPENAI_BASE_URL", "http://"),
+        ("CONTINUE_MODE", "hope"),
+        ("CONTINUE_MAX", "-1"),
         ("CONTEXT_TOKENS", "10"),
         ("CONTEXT_TOKENS", "16k"),
         ("UPSTREAM_TIMEOUT_S", "0"),

@@ -55,57 +55,98 @@ async def test_a_restart_loses_nothing(upstream: ScriptedUpstream, question: str
         await server.stop()
 
 
-async def test_what_was_shown_of_an_unfinished_answer_outlives_the_servers_death(
+async def test_an_answer_outlives_the_death_of_all_that_made_it(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with private_folder() as home:
         server = await start(home, **model(upstream))
+        said = f"shown of {question} "
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             async with asking(client, message=question) as source:
                 events = source.aiter_sse()
                 begun = json.loads((await anext(events)).data)
                 exchange = await upstream.exchange(question)
-                await exchange.say("shown ", "before the end")
+                await exchange.say(said, "before the end ")
                 shown = [await anext(events), await anext(events)]
                 await server.stop(signal.SIGKILL)
                 with pytest.raises(httpx.HTTPError):
                     await anext(events)
             server = await start(home, **model(upstream))
             client.base_url = httpx.URL(server.url)
-            rest = await read(client, {"Last-Event-ID": shown[0].id}, message=question)
-            assert text_of(rest) == "before the end"
-            failure = json.loads(rest[-1].data)
-            assert (rest[-1].event, failure["type"], failure["retryable"]) == ("failed", "interrupted", True)
+            reading = asyncio.create_task(read(client, {"Last-Event-ID": shown[0].id}, message=question))
+            again = await upstream.continued(said + "before the end ")
+            assert again.messages[0]["content"] == question
+            await again.answer("and after")
+            rest = await reading
+            whole = said + "before the end and after"
+            assert text_of(rest) == "before the end and after"
+            assert (rest[-1].event, rest[-1].data) == ("end", whole)
+            assert len(upstream.asked(question)) == 1
             path = f"/api/conversations/{begun['conversation']}"
             messages = (await client.get(path)).json()["messages"]
-            assert [m["content"] for m in messages] == [question, "shown before the end"]
-            await ask(client, upstream, question + "?", "a new one", conversation=begun["conversation"])
+            assert [m["content"] for m in messages] == [question, whole]
+            assert messages[1]["continued"] == [{"at": len(said) + 15, "why": "interrupted"}]
         await server.stop()
 
 
-async def test_a_killed_worker_is_replaced_and_the_others_tell_the_end_of_its_turn(
+async def test_a_killed_worker_is_replaced_and_another_goes_on_with_its_turn(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server:
+    async with (
+        holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
         workers = children(server.process.pid, "python")
         assert len(workers) == 2
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            async with asking(client, message=question) as source:
-                turn = json.loads((await anext(source.aiter_sse())).data)["turn"]
-                exchange = await upstream.exchange(question)
-                await exchange.say("so far")
-                os.kill(await serving(exchange.peer), signal.SIGKILL)
-            await gone(*(set(workers) - set(children(server.process.pid, "python"))))
-            rest = await read(client, turn=turn)
-            assert rest[-1].event == "failed"
-            assert text_of(rest) in ("", "so far")
-            async with asyncio.timeout(PATIENCE_S):
-                while len(children(server.process.pid, "python")) < 2:
-                    await asyncio.sleep(0.02)
-            await ask(client, upstream, question + "?", "served on")
+        async with asking(client, message=question) as source:
+            events = source.aiter_sse()
+            turn = json.loads((await anext(events)).data)["turn"]
+            exchange = await upstream.exchange(question)
+            await exchange.say(f"so far of {question} ")
+            assert (await anext(events)).data
+            os.kill(serving(exchange.peer), signal.SIGKILL)
+            # Nobody watches: the sweeper of the other worker, or of the new one, goes on.
+            again = await upstream.continued(f"so far of {question} ")
+            await again.answer("to the end")
+        rest = await read(client, turn=turn)
+        assert rest[-1].data == f"so far of {question} to the end"
+        async with asyncio.timeout(PATIENCE_S):
+            while len(children(server.process.pid, "python")) < 2:
+                await asyncio.sleep(0.02)
+        await ask(client, upstream, question + "?", "served on")
 
 
-async def serving(port: int) -> int:
+async def test_a_frozen_worker_that_wakes_up_can_write_nothing_more(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        turn = "t" + question[-32:]
+        said = f"so far of {question} "
+        async with asking(client, message=question, turn=turn) as source:
+            events = source.aiter_sse()
+            await anext(events)
+            exchange = await upstream.exchange(question)
+            await exchange.say(said)
+            assert (await anext(events)).data == said
+            frozen = serving(exchange.peer)
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                again = await upstream.continued(said)
+                await exchange.say("the old worker's words")
+                await again.say("the new one's ")
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+        await exchange.closed.wait()  # the old worker has found its fence fallen
+        await again.answer("words")
+        last = await read(client, turn=turn)
+        assert last[-1].data == text_of(last) == f"{said}the new one's words"
+        assert [event.event for event in last].count("end") == 1
+
+
+def serving(port: int) -> int:
     """The process that holds the other end of the upstream's connection."""
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:
@@ -154,18 +195,53 @@ async def test_a_new_question_stops_the_answer_on_another_worker(
                 assert (await reading)[-1].data == "half"
 
 
-async def test_a_stopping_server_ends_its_answers_and_says_so(
-    upstream: ScriptedUpstream, question: str, redis_url: str
+async def test_a_stopped_server_parks_its_answers_and_the_next_goes_on(
+    redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with holdline(REDIS_URL=redis_url, **model(upstream)) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            readings = [asyncio.create_task(read(client, message=f"{i} {question}")) for i in range(20)]
-            for i in range(20):
-                await (await upstream.exchange(f"{i} {question}")).say("begun")
-            assert await server.stop() == 0
-            for events in await asyncio.gather(*readings):
-                assert json.loads(events[-1].data)["type"] == "shutdown"
+    count = 20
+    async with (
+        holdline(REDIS_URL=redis_url, **model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        ids = [(await client.post("/api/conversations/", json={})).json()["id"] for _ in range(count)]
+        readings = [
+            asyncio.create_task(read(client, None, message=f"<{i}> {question}", conversation=ids[i]))
+            for i in range(count)
+        ]
+        for i in range(count):
+            await (await upstream.exchange(f"<{i}> {question}")).say(f"<{i}> begun {question} ")
+        assert await server.stop() == 0
+        left = await asyncio.gather(*readings)
+        cookies = dict(client.cookies)
+        assert {events[-1].event for events in left} <= {"turn", "message"}
         assert "Traceback" not in server.logged()
+    async with (
+        holdline(REDIS_URL=redis_url, **model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, cookies=cookies, timeout=60) as client,
+    ):
+        readings = [asyncio.create_task(read(client, {"Last-Event-ID": e[-1].id})) for e in left]
+        for i in range(count):
+            await (await upstream.continued(f"<{i}> begun {question} ")).answer("and done")
+        for i, rest in enumerate(await asyncio.gather(*readings)):
+            assert rest[-1].data == f"<{i}> begun {question} and done"
+
+
+async def test_of_two_workers_one_goes_on_when_the_other_ends(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        async with asking(client, message=question) as source:
+            events = source.aiter_sse()
+            turn = json.loads((await anext(events)).data)["turn"]
+            exchange = await upstream.exchange(question)
+            await exchange.say(f"begun {question} ")
+            await anext(events)
+            os.kill(serving(exchange.peer), signal.SIGTERM)
+            await (await upstream.continued(f"begun {question} ")).answer("and done")
+        assert (await read(client, turn=turn))[-1].data == f"begun {question} and done"
 
 
 async def test_a_second_server_on_the_same_data_is_refused(upstream: ScriptedUpstream) -> None:

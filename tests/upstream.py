@@ -131,6 +131,17 @@ class ScriptedUpstream:
             await self._arrived.wait_for(lambda: len(self.asked(question)) >= number)
         return self.asked(question)[number - 1]
 
+    async def continued(self, so_far: str, number: int = 1) -> Exchange:
+        """The `number`-th request that asks to go on with just this text; waits until it arrives."""
+        said = {"role": "assistant", "content": so_far}
+
+        def found() -> list[Exchange]:
+            return [exchange for exchange in self.exchanges if said in exchange.messages[-2:]]
+
+        async with asyncio.timeout(30), self._arrived:
+            await self._arrived.wait_for(lambda: len(found()) >= number)
+        return found()[number - 1]
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         exchange = Exchange(request, await request.json())
         async with self._arrived:

@@ -3,7 +3,7 @@
 -- ARGV  1 turn id  2 conversation id  3 "1" if the conversation may be made here  4 digest of the question
 --       5 message id  6 message JSON  7 title  8 model  9, 10 first frame before and after the message id
 --       11 attempt (random)  12 lease in ms  13 lifetime in s  14 most turns a window (0: any)  15 window in s
---       16 answer's message id
+--       16 answer's message id  17 how often the answer may be continued
 -- Result  {"begun", message id} | {"known"} | {"conflict"} | {"unknown"} | {"attach", turn} | {"busy", turn}
 --         | {"limited", s}
 -- Idempotent: the turn remembers the attempt that began it, and that attempt sent again is told "begun" again.
@@ -44,7 +44,8 @@ redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'open', ARGV[4] .. 
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
-  'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16])
+  'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16],
+  'continues', ARGV[17])
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
 for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
