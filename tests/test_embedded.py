@@ -34,12 +34,10 @@ try:
 except EmbeddedRedisError as error:
     sys.exit(str(error))
 exec(sys.argv[2])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # kept until it is waited for, however early it comes
 print(redis.pid, flush=True)
-while True:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        print("draining", redis.poll(), flush=True)
+while signal.sigwait([signal.SIGINT]):
+    print("draining", redis.poll(), flush=True)
 """
 
 LOADING_SERVER = """#!{python}
