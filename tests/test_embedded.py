@@ -34,7 +34,7 @@ try:
 except EmbeddedRedisError as error:
     sys.exit(str(error))
 exec(sys.argv[2])
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # kept until it is waited for, however early it comes
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # none is lost, however early it comes
 print(redis.pid, flush=True)
 while signal.sigwait([signal.SIGINT]):
     print("draining", redis.poll(), flush=True)
