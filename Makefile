@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 INTERPRETER := $(VENV)/python-$(VERSION)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
 PAGE := frontend/node_modules/.package-lock.json
@@ -27,7 +27,7 @@ test: $(VENV)/dev.lock $(PAGE)  ## Run every test, with a real Redis and a real 
 check: $(VENV)/dev.lock  ## Lint, look at the format, check the types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/python -m mypy $(SOURCES)
 
 format: $(VENV)/dev.lock  ## Put the code into its format
 	$(BIN)/ruff check --fix-only $(SOURCES)

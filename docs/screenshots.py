@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,62 @@ from playwright.async_api import Browser, async_playwright, expect
 from tests.processes import holdline
 
 IMAGES = Path(__file__).parent / "images"
-CHATS = (
-    ("How does it work?",),
-    ("用中文写一段 Python 代码",),
-    ("Hello!", "Compare green, black and oolong tea"),
-)
-ARGUMENTS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+LARGEST = 400_000
+"""Most bytes of a picture: it is loaded with the README."""
+
+CODE = "Write a Python function that merges overlapping intervals, with tests"
+TABLE = "用表格比较一下绿茶、红茶和乌龙茶"
+ARGUMENTS = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
-async def take(browser: Browser, url: str, name: str, width: int, height: int, **options: Any) -> None:
-    """Ask the questions in a fresh profile and keep what the window shows."""
-    context = await browser.new_context(
-        base_url=url, viewport={"width": width, "height": height}, locale="en-GB", **options
-    )
+async def take(browser: Browser, url: str, name: str, questions: list[str], **options: Any) -> None:
+    """Ask each question in a conversation of its own, and keep what the window then shows of the last."""
+    context = await browser.new_context(base_url=url, locale="en-GB", **options)
     page = await context.new_page()
     await page.goto("/")
-    for questions in CHATS:
+    for question in questions:
         await page.locator("#new-chat").dispatch_event("click")
         await expect(page.locator("article.message")).to_have_count(0)
-        for number, question in enumerate(questions, 1):
-            await page.locator("#question").fill(question)
-            await page.locator("#question").press("Enter")
-            await expect(page.locator('article.message[data-role="assistant"]')).to_have_count(number)
-            await expect(page.locator("[data-streaming]")).to_have_count(0, timeout=120_000)
-    await page.screenshot(path=IMAGES / f"{name}.png")
+        await page.locator("textarea#question").fill(question)
+        await page.locator("textarea#question").press("Enter")
+        answer = page.locator('article.message[data-role="assistant"]')
+        await expect(answer.locator(".message-body")).not_to_be_empty()
+        await expect(page.locator("[data-streaming]")).to_have_count(0, timeout=120_000)
+        await expect(answer.locator(".failure")).to_be_hidden()
+    asked = page.locator('article.message[data-role="user"]')
+    await asked.evaluate("(question) => { question.scrollIntoView(); scroller.scrollBy(0, -16); }")
+    await page.locator("textarea#question").blur()
+    picture = IMAGES / f"{name}.png"
+    await page.screenshot(path=picture, animations="disabled")
     await context.close()
-    print(f"docs/images/{name}.png")
+    size = picture.stat().st_size
+    print(f"docs/images/{picture.name}: {size:,} bytes")
+    if size > LARGEST:
+        raise SystemExit(f"{picture.name} is larger than {LARGEST:,} bytes")
 
 
 async def main() -> None:
-    path = next(
-        found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))
-    )
+    """Take all pictures at once, each in a profile of its own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        sys.exit("no Chromium on the PATH: make screenshots installs one as root")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    desk, phone = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
     IMAGES.mkdir(exist_ok=True)
-    async with holdline(RATE_LIMIT="off") as server, async_playwright() as playwright:
+    async with holdline() as server, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS + sandbox)
         await asyncio.gather(
-            take(browser, server.url, "desktop", 1280, 800),
-            take(browser, server.url, "dark", 1280, 800, color_scheme="dark"),
-            take(browser, server.url, "phone", 390, 844, device_scale_factor=2, is_mobile=True),
-        )
+            take(browser, server.url, "desktop", [TABLE, CODE], viewport=desk),
+            take(browser, server.url, "dark", [CODE, TABLE], viewport=desk, color_scheme="dark"),
+            take(
+                browser, server.url, "phone", [CODE, TABLE],
+                viewport=phone, device_scale_factor=2, is_mobile=True, has_touch=True,
+            ),
+        )  # fmt: skip
         await browser.close()
 
 

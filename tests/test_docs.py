@@ -1,18 +1,36 @@
-"""What the documents say is so: settings, routes, tests, links, commands."""
+"""What the documents say is so: settings, routes, errors, numbers, tests, links, commands."""
 
+import ast
+import logging
 import re
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from sanic import Sanic
 
+from chat import errors, frames, log
 from config.settings import Settings
 from server import create_app
-from tests.processes import ROOT
+from sessions import keys
+from tests.conftest import KEY
+from tests.processes import ROOT, holdline
+from tests.streams import ask, asking
+from tests.upstream import ScriptedUpstream
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BEHAVIOUR = (ROOT / "docs" / "behaviour.md").read_text()
+READMES = ["README.md", "README.zh-CN.md"]
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+@pytest.fixture(scope="module")
+def app() -> Sanic[Any, Any]:
+    """The application as `server.py` builds it, not running; Sanic allows one of a name."""
+    return create_app(Settings.model_construct(), "redis://localhost")
+
+
+@pytest.mark.parametrize("readme", READMES)
 def test_the_readme_lists_every_setting_with_its_default(readme: str) -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", (ROOT / readme).read_text(), re.MULTILINE)
     defaults = {}
@@ -20,20 +38,62 @@ def test_the_readme_lists_every_setting_with_its_default(readme: str) -> None:
         empty = field.default is None or field.default in ("", ())
         defaults[name.upper()] = "" if empty else str(field.default)
     assert dict(rows) == defaults
+    assert [name for name, _ in rows] == list(defaults)
 
 
-def test_every_route_is_documented_and_every_documented_route_exists() -> None:
-    app = create_app(Settings(), "redis://localhost")
+def test_every_route_is_documented_and_every_documented_route_exists(app: Sanic[Any, Any]) -> None:
     served = set()
     for route in app.router.routes:
         path = "/" + re.sub(r"<(\w+):\w+>", r"{\1}", route.path)
         served |= {(method, path.rstrip("/")) for method in route.methods or ()}
-    text = (ROOT / "docs" / "behaviour.md").read_text()
-    named = re.findall(r"`(GET|POST|PATCH|DELETE)\s+(/[^`\s]*)`", text)
+    named = re.findall(r"`(GET|POST|PUT|PATCH|DELETE)\s+(/[^`\s]*)`", BEHAVIOUR)
     documented = {(method, path.rstrip("/")) for method, path in named}
     served = {(method, path) for method, path in served if method not in ("HEAD", "OPTIONS")}
-    static = {("GET", path) for _, path in served if re.match(r"/(js|vendor|style|favicon)", path)}
-    assert documented == served - static
+    files = {("GET", path) for _, path in served if re.match(r"/(js|vendor|style|favicon)", path)}
+    assert documented == served - files
+    for _, path in files:
+        assert f"`/{path.split('/')[1]}" in BEHAVIOUR
+
+
+def test_the_errors_of_the_documents_are_the_codes() -> None:
+    table = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", BEHAVIOUR, re.MULTILINE))
+    plain = {
+        (str(kind.status), kind.type)
+        for kind in vars(errors).values()
+        if isinstance(kind, type)
+        and issubclass(kind, errors.HoldlineError)
+        and not issubclass(kind, errors.UpstreamError)
+    }
+    assert {(status, kind) for status, kind in table if kind != "http"} == plain
+
+
+def test_the_failures_of_the_documents_are_the_codes() -> None:
+    table = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", BEHAVIOUR, re.MULTILINE))
+    raised = {}
+    for path in (ROOT / "chat").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                name, kind = node.func.id, node.args[0]
+                if name in ("UpstreamBroke", "UpstreamRefused") and isinstance(kind, ast.Constant):
+                    raised[str(kind.value)] = "yes" if name == "UpstreamBroke" else "no"
+    del raised["length"]  # the reason of a seam; an answer that stays cut off ends with `end`
+    assert table == raised
+
+
+def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
+    assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
+    assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
+    assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
+    assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
+    assert keys.LOG_S == 3600  # "an hour after its end"
+    assert b"retry: 5000\n" in frames.AWAY
+    assert frames.encode_first("turn-0123456789ab", "").startswith(b"retry: 1000\n")
+
+
+def test_every_promise_names_its_test() -> None:
+    bullets = re.findall(r"^- .*(?:\n  .*)*", BEHAVIOUR, re.MULTILINE)
+    assert len(bullets) > 40
+    assert [bullet for bullet in bullets if "::test_" not in bullet] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -48,6 +108,9 @@ def test_what_a_document_names_is_there(document: Path) -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#|$)", text, re.MULTILINE):
         assert target in targets, f"{document.name} says make {target}"
+    known = {name.upper() for name in Settings.model_fields}
+    for variable in re.findall(r"(?:^|[`\s])([A-Z]+(?:_[A-Z]+)+)=", text, re.MULTILINE):
+        assert variable in known, f"{document.name} sets {variable}"
 
 
 def test_the_readmes_show_the_same_commands() -> None:
@@ -56,3 +119,29 @@ def test_the_readmes_show_the_same_commands() -> None:
         return [re.sub(r"[ ]*#.*", "", block) for block in found]
 
     assert blocks("README.md") == blocks("README.zh-CN.md")
+
+
+async def test_no_word_of_a_conversation_is_logged(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    """At the chattiest level, through an answer, a failure, refused requests and the end of the server."""
+    model = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "m"}
+    async with holdline(REDIS_URL=redis_url, LOG_LEVEL="debug", **model) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            await ask(client, upstream, question, "an answer of saffron")
+            await ask_and_fail(client, upstream, f"{question} again")
+            assert (await client.get(f"/api/nothing?message={question}")).status_code == 404
+            assert (await client.post("/api/chat_stream/", content=question)).status_code == 400
+            cookie = client.cookies["holdline"]
+        assert await server.stop() == 0
+        logged = server.logged()
+    assert logging.getLevelName(logging.WARNING) in logged  # the failure, in words of our own
+    for secret in (question, "saffron", cookie, KEY, "crimson"):
+        assert secret not in logged
+
+
+async def ask_and_fail(client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str) -> None:
+    async with asking(client, message=question) as source:
+        exchange = await upstream.exchange(question)
+        exchange.reply(400, {"error": {"message": f"crimson: {question}"}})
+        assert [event.event async for event in source.aiter_sse()][-1] == "failed"
