@@ -30,6 +30,8 @@ from sessions.embedded import EmbeddedRedisError, PrivateRedis
 from sessions.store import Store
 from sessions.turn_store import TurnStore
 
+logger = logging.getLogger("holdline.server")
+
 FRONTEND = Path(__file__).parent / "frontend"
 
 SECURITY_HEADERS = {
@@ -132,9 +134,13 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             continue_max=settings.continue_max,
         )
         turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
-        background.append(asyncio.create_task(committer.run(), name="committer"))
-        background.append(asyncio.create_task(turns.following.run(), name="following"))
-        background.append(asyncio.create_task(turns.sweep(), name="sweep"))
+        for name, work in (
+            ("committer", committer.run()),
+            ("following", turns.following.run()),
+            ("sweep", turns.sweep()),
+        ):
+            background.append(asyncio.create_task(work, name=name))
+            background[-1].add_done_callback(die_with)
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:
@@ -151,6 +157,13 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         if settings.demo:
             await app.ctx.demo.stop()
         await app.ctx.redis.aclose()
+
+
+def die_with(task: asyncio.Task[None]) -> None:
+    """End the worker if a task broke that it needs: it is replaced, its turns go on elsewhere."""
+    if not task.cancelled() and task.exception():
+        logger.critical("the %s broke, and this worker ends", task.get_name(), exc_info=task.exception())
+        os._exit(70)  # EX_SOFTWARE
 
 
 async def start_demo(app: Sanic[Any, Any]) -> str:

@@ -180,6 +180,8 @@ class TurnStore:
 
     async def register(self, places: list[Place], until_ms: int | None = None) -> None:
         """List turns among those that run, for as long as a lease lasts (or until `until_ms`)."""
+        if not places:  # the last of them ended while their leases were being renewed
+            return
         until_ms = time.time_ns() // 1_000_000 + self._lease_ms if until_ms is None else until_ms
         await self._redis.zadd(keys.running(), {_member(place): until_ms for place in places})
 

@@ -215,3 +215,14 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
     found = await store.read(session.owner, created)
     assert found is not None
     assert found.title == "made"
+
+
+async def test_the_list_of_running_turns_tells_which_are_overdue(redis: Client, question: Question) -> None:
+    turns = TurnStore(redis, lease_s=1000, kept_s=1000, rate=(0, 1))
+    await turns.register([])  # all ended meanwhile: nothing to do, and no error
+    await turns.register([question.place])
+    assert question.place not in await turns.overdue()
+    await turns.register([question.place], until_ms=0)
+    assert question.place in await turns.overdue()
+    await turns.unregister(question.place)
+    assert question.place not in await turns.overdue()

@@ -5,11 +5,13 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from server import die_with
 from tests.processes import PATIENCE_S, holdline, private_folder, start
 from tests.streams import ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
@@ -280,3 +282,19 @@ async def test_a_private_redis_that_dies_is_started_again(upstream: ScriptedUpst
         (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
         assert listed["title"] == question
         await ask(client, upstream, question + "?", "on we go")
+
+
+async def test_a_worker_does_not_outlive_what_it_cannot_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+
+    async def breaks() -> None:
+        raise RuntimeError("broken")
+
+    for work in (breaks(), asyncio.sleep(0), asyncio.Event().wait()):
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
+        task.add_done_callback(die_with)
+        asyncio.get_running_loop().call_later(0.01, task.cancel)
+        await asyncio.wait([task])
+        await asyncio.sleep(0)  # its callbacks run
+    assert statuses == [70]
