@@ -53,7 +53,7 @@ def as_markdown(title: str, messages: Sequence[Message]) -> str:
     for message in messages:
         parts.append(f"## {_NAMES[message['role']]} · {_when(message)}")
         parts.append(message["content"])
-        if note := _NOTES.get(message.get("finish_reason", "")):
+        if note := _note(message):
             parts.append(f"*{note}*")
     return "\n\n".join(parts) + "\n"
 
@@ -91,7 +91,7 @@ def _article(message: Message) -> str:
     text = message["content"]
     body = markdown_to_html(text) if role == "assistant" else f'<p class="said">{html.escape(text)}</p>\n'
     model = f" · {html.escape(message['model'])}" if message.get("model") else ""
-    note = _NOTES.get(message.get("finish_reason", ""))
+    note = _note(message)
     when = _when(message)
     return (
         f'<article class="{role}">\n<header>{_NAMES[role]}{model} · '
@@ -99,6 +99,15 @@ def _article(message: Message) -> str:
         + (f'<p class="note">{note}</p>\n' if note else "")
         + "</article>\n"
     )
+
+
+def _note(message: Message) -> str:
+    """What a reader must know of how an answer came to be."""
+    times = len(message.get("continued", ()))
+    continued = (
+        f"This answer broke off and was continued, {times} time{'s' if times > 1 else ''}." if times else ""
+    )
+    return f"{continued} {_NOTES.get(message.get('finish_reason', ''), '')}".strip()
 
 
 def _when(message: Message) -> str:

@@ -128,3 +128,11 @@ async def test_a_conversation_is_taken_home(
     assert whole == {name: value for name, value in shown.items() if name != "earlier"}
     assert (await client.get(f"{path}/export", params={"format": "pdf"})).status_code == 400
     assert (await client.get("/api/conversations/unknown/export")).status_code == 404
+
+
+def test_what_befell_an_answer_is_said_in_every_form() -> None:
+    message = {"role": "assistant", "content": "x", "created": 0, "finish_reason": "length"}
+    message["continued"] = [{"at": 1, "why": "length"}, {"at": 2, "why": "interrupted"}]
+    for shown in (rendering.as_markdown("t", [message]), rendering.as_html("t", [message])):
+        assert "broke off and was continued, 2 times. This answer was cut off" in shown
+    assert "1970-01-01 00:00 UTC" in rendering.as_markdown("t", [message])

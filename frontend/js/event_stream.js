@@ -7,7 +7,7 @@
 
 import { beginTurn, streamUrl, whyRefused } from "./api.js";
 
-const LONGEST_URL = 7000; // bytes; the server takes a request head of 8,192
+const LONGEST_URL = 7000; // bytes; the server takes a head of 16,384, but nginx a line of 8,192
 const SLOWEST_RETRY_MS = 15_000;
 const FRAMES = ["turn", "message", "reasoning", "restart", "usage", "failed", "end"];
 
