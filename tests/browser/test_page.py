@@ -2,11 +2,12 @@
 
 import json
 import re
+import signal
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.processes import ROOT
+from tests.processes import ROOT, private_folder, start
 from tests.upstream import Exchange, ScriptedUpstream
 
 CASES = json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
@@ -213,3 +214,25 @@ async def test_a_network_that_goes_and_comes_back_costs_no_word(
     await exchange.answer("and back")
     await expect(answers(page).locator(".message-body")).to_have_text("seen while away and back")
     assert len(upstream.asked(question)) == 1
+
+
+async def test_the_server_is_killed_in_mid_answer_and_the_page_goes_on(
+    browser: Browser, upstream: ScriptedUpstream, question: str
+) -> None:
+    settings = {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
+    async with private_folder() as home:
+        server = await start(home, **settings)
+        context = await browser.new_context(base_url=server.url)
+        page = await context.new_page()
+        await page.goto("/")
+        exchange = await ask(page, upstream, question)
+        said = f"seen of {question} "
+        await exchange.say(said)
+        await expect(answers(page).locator(".message-body")).to_have_text(said.strip())
+        await server.stop(signal.SIGKILL)
+        server = await start(home, **settings, PORT=server.url.rpartition(":")[2])
+        await (await upstream.continued(said)).answer("and on to the end")
+        await expect(answers(page).locator(".message-body")).to_have_text(f"{said}and on to the end")
+        await expect(page.get_by_text("continued once")).to_be_visible()
+        await context.close()
+        await server.stop()
