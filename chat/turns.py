@@ -30,13 +30,19 @@ _SWEEP_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A question as it came in: what to ask, in which conversation, turn and model, where it says, and
-    whether its answer may be continued when it breaks off."""
+    whether its answer may be continued when it breaks off.
+
+    It stands at the end of the branch shown, unless `parent` names the message that it follows ("" for
+    none). With `regenerate` instead of a message, that message's question is answered anew.
+    """
 
     message: str
     conversation: ConversationId | None
     turn: TurnId | None
     model: str | None
     go_on: bool = True
+    parent: str | None = None
+    regenerate: str | None = None
 
 
 class Turns:
@@ -68,8 +74,8 @@ class Turns:
     async def begin(self, session: Session, ask: Ask) -> TurnRecord:
         """The turn that answers a question: begun now, or the one that does so already.
 
-        Raises NotFound for an unknown conversation, Conflict for a turn of another question, RateLimited,
-        and Unavailable while the server is stopping.
+        Raises NotFound for an unknown conversation or message, Conflict for a turn of another question,
+        RateLimited, and Unavailable while the server is stopping.
         """
         owner = session.owner
         conversation_id = ask.conversation or await self._store.current(session)
@@ -106,7 +112,8 @@ class Turns:
             raise Unavailable("The server is restarting. Try again in a moment.", retry_after_s=2)
         conversation = await self._store.read(session.owner, conversation_id)
         model = ask.model or (conversation.model if conversation else "") or self._models[0]
-        user = MessageId(new_id())
+        again = await self._asked_before(session.owner, conversation_id, ask)
+        user = again or MessageId(new_id())
         answer = MessageId(new_id())
         described = {
             "turn": turn_id,
@@ -126,17 +133,32 @@ class Turns:
         return Question(
             place=Place(session.owner, conversation_id, turn_id),
             session=session.digest,
-            may_create=ask.conversation is None,
-            digest=hashlib.sha256(ask.message.encode()).hexdigest(),
+            may_create=ask.conversation is None and again is None and not ask.parent,
+            digest=_digest(ask, again),
             user=user,
             answer=answer,
-            message=json.dumps(body, ensure_ascii=False),
+            message="" if again else json.dumps(body, ensure_ascii=False),
+            parent=ask.parent,
             title=title_of(ask.message),
             model=model,
             continues=self._continue_max if ask.go_on else 0,
             first_frame=(before, after),
             attempt=secrets.token_urlsafe(12),
         )
+
+    async def _asked_before(
+        self, owner: Owner, conversation_id: ConversationId, ask: Ask
+    ) -> MessageId | None:
+        """The question to answer anew, if that is asked for; raises NotFound where the named is not there."""
+        named = ask.regenerate or ask.parent
+        if not named:
+            return None
+        message = await self._store.message(owner, conversation_id, named)
+        if message is None:
+            raise NotFound("There is no such message.")
+        if not ask.regenerate:
+            return None
+        return message.parent if message.body["role"] == "assistant" else message.id
 
     def _start(self, question: Question, user: MessageId) -> TurnRecord:
         record = TurnRecord(
@@ -277,6 +299,12 @@ class Turns:
         """Abandon what could not end in time."""
         for generation in list(self._generations.values()):
             await generation.abandon()
+
+
+def _digest(ask: Ask, again: MessageId | None) -> str:
+    """What tells one question from another: its words, and its place where it names one."""
+    asked = [ask.message, again, ask.parent] if again or ask.parent is not None else ask.message
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 async def _restarted(log: Log) -> AsyncIterator[bytes]:

@@ -46,7 +46,11 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `begin` writes: the user's message, and the first frame around that message's id."""
+    """What `begin` writes: the user's message, and the first frame around that message's id.
+
+    `message` is its JSON, or "" where `user` stands in the history already and is answered anew; `parent` is
+    the message that it follows ("" for none), or None for the end of the branch.
+    """
 
     place: Place
     session: SessionDigest
@@ -55,6 +59,7 @@ class Question:
     user: MessageId
     answer: MessageId
     message: str
+    parent: str | None
     title: str
     model: str
     continues: int
@@ -99,6 +104,7 @@ class TurnStore:
             place.turn, place.conversation, int(question.may_create), question.digest, question.user,
             question.message, question.title, question.model, *question.first_frame, question.attempt,
             self._lease_ms, self._kept_s, limit, window_s, question.answer, question.continues,
+            "." if question.parent is None else question.parent,
         ]  # fmt: skip
         reply = await call(self._redis, "begin", names, arguments)
         outcome = reply[0].decode()
