@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=256, description="Worker processes")
     data_dir: Path = Field(Path(".data"), description="Where the private Redis keeps its data")
     redis_url: str | None = Field(
-        None, description="Your own Redis or Valkey (6.2 or later); unset: a private one in DATA_DIR"
+        None, description="Your own Redis, Valkey or Redis Cluster; unset: a private one in DATA_DIR"
     )
     openai_api_key: SecretStr | None = Field(
         None, description="Key for the upstream; with neither key nor base URL the demo model answers"
@@ -86,8 +86,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value and not re.match(r"(rediss?(\+cluster)?|unix)://", value):
+            raise ValueError(
+                "must begin with redis://, rediss:// or unix://, for a Cluster redis+cluster:// or rediss+cluster://"
+            )
         return value
 
     @field_validator("openai_base_url")

@@ -87,7 +87,7 @@ class Store:
     async def current(self, session: Session) -> ConversationId:
         """The conversation that a question without one belongs to; its id is chosen now if there is none."""
         key = keys.current(session.owner, session.digest)
-        pipeline = self._redis.pipeline()
+        pipeline = self._redis.pipeline(transaction=False)
         pipeline.set(key, new_id(), nx=True, ex=self.kept_s)
         pipeline.get(key)
         _, found = await pipeline.execute()
@@ -181,10 +181,12 @@ class Store:
         """Delete a conversation, its messages, its turns and their logs; False if there is none."""
         members = await self._redis.smembers(keys.turns(owner, conversation_id))
         turn_ids = [TurnId(member.decode()) for member in members]
-        pipeline = self._redis.pipeline()
-        pipeline.unlink(keys.conversation(owner, conversation_id))
-        pipeline.zrem(keys.conversations(owner), conversation_id)
-        pipeline.unlink(
+        pipeline = self._redis.pipeline(transaction=True)
+        # As plain commands, for a Cluster's pipeline has no `unlink` of many keys.
+        pipeline.execute_command("UNLINK", keys.conversation(owner, conversation_id))
+        pipeline.execute_command("ZREM", keys.conversations(owner), conversation_id)
+        pipeline.execute_command(
+            "UNLINK",
             keys.messages(owner, conversation_id),
             keys.turns(owner, conversation_id),
             *(name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import AWAY, Argument, Call, Client, call, call_all
+from sessions.connection import AWAY, Argument, Call, Client, call, call_all, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -134,11 +134,15 @@ class TurnStore:
 
     async def read_log(self, place: Place, offset: int = 0) -> tuple[bytes, bool]:
         """The log's bytes from `offset` on, and whether the turn has ended."""
-        pipeline = self._redis.pipeline()
+        pipeline = self._redis.pipeline(transaction=True)
         pipeline.hget(place.turn_key, "state")
         pipeline.getrange(place.log_key, offset, -1)
         state, log = await pipeline.execute()
         return log, state != b"running"
+
+    def node(self, place: Place) -> str:
+        """The name of the node that holds a turn, or ""."""
+        return node_of(self._redis, place.turn_key)
 
     @staticmethod
     def commit(place: Place, fence: int, offset: int, frames: bytes) -> Call:
@@ -203,10 +207,8 @@ class TurnStore:
 
     async def ask_to_stop(self, place: Place) -> None:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hset(place.turn_key, "stop", 1)
-        pipeline.publish(keys.stops(), place.turn_key)
-        await pipeline.execute()
+        await self._redis.hset(place.turn_key, "stop", 1)
+        await self._redis.publish(keys.stops(), place.turn_key)
 
 
 def _member(place: Place) -> str:

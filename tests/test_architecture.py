@@ -13,7 +13,13 @@ PRODUCT = sorted(
 )
 LAYERS = [
     {"config.settings", "config.workers"},
-    {"sessions.keys", "sessions.cookie", "sessions.connection", "sessions.embedded"},
+    {
+        "sessions.keys",
+        "sessions.cookie",
+        "sessions.connection",
+        "sessions.notifications",
+        "sessions.embedded",
+    },
     {"sessions.store", "sessions.turn_store"},
     {"chat.frames", "chat.context", "chat.errors", "chat.seam"},
     {"chat.log", "chat.upstream", "chat.history"},
