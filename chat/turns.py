@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class Turns:
         store: Store,
         committer: Committer,
         history: History,
-        upstream: Upstream,
+        upstreams: Sequence[Upstream],
         models: tuple[str, ...],
         continue_max: int,
     ) -> None:
@@ -62,7 +62,7 @@ class Turns:
         self._store = store
         self._committer = committer
         self._history = history
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._models = models
         self._continue_max = continue_max
         self._generations: dict[str, Generation] = {}
@@ -178,7 +178,7 @@ class Turns:
         key = record.place.turn_key
         writer = self._committer.open(log, fence)
         generation = self._generations[key] = Generation(
-            record, writer, self._history, self._upstream, interrupted=interrupted
+            record, writer, self._history, self._upstreams, interrupted=interrupted
         )
         generation.task.add_done_callback(lambda _: self._generations.pop(key))
 
