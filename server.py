@@ -17,6 +17,7 @@ from sanic.response import BaseHTTPResponse, file
 from sanic_ext import Extend
 
 from chat import conversation_routes, operations, problems, routes
+from chat.asking import Asking
 from chat.following import Following
 from chat.history import History
 from chat.log import Committer
@@ -123,8 +124,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             committer,
             history,
             app.ctx.upstreams,
-            models=app.ctx.models,
-            continue_max=settings.continue_max,
+            Asking(app.ctx.store, app.ctx.models, settings.continue_max),
         )
         turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
         for name, work in (

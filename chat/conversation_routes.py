@@ -78,7 +78,7 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
     messages, earlier = await _messages(store, owner, found.id, start, limit)
     alternatives = await store.alternatives(owner, found.id, messages)
     shown = [
-        {**_plain(message), "parent": message.parent, **({"alternatives": ids} if len(ids) > 1 else {})}
+        {**_plain(message), **({"alternatives": ids} if len(ids) > 1 else {})}
         for message, ids in zip(messages, alternatives, strict=True)
     ]
     return json({**_listed(found), "messages": shown, "earlier": earlier}, ensure_ascii=False)
@@ -165,7 +165,7 @@ def _listed(conversation: Conversation) -> dict[str, Any]:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    return {"id": message.id, **message.body}
+    return {"id": message.id, "parent": message.parent, **message.body}
 
 
 def _fields(request: Request, body: ConversationBody) -> dict[str, str]:

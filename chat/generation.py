@@ -184,6 +184,7 @@ class Generation:
                     self._writer.append(piece.text, "reasoning")
                 else:
                     self._say(seam.feed(piece.text))
+            await self._writer.room()
             if len(self.log.data) > LOG_MAX:
                 raise UpstreamError("too_long", "The answer is longer than a turn may be.")
 

@@ -8,7 +8,7 @@ fed by Redis's notifications (`following`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from chat import frames
 from sessions.connection import AWAY
@@ -19,6 +19,9 @@ logger = logging.getLogger("holdline.log")
 HEARTBEAT_S = 12
 LOG_MAX = 8 << 20
 """Largest log of one turn in bytes, far above what a model says in one go."""
+
+PENDING_MAX = 256 << 10
+"""Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
 
 _SLICE = 64 << 10
 
@@ -32,6 +35,7 @@ class Log:
         self.committed = len(data)
         self.ended = ended
         self.lost = False
+        self.viewers = 0
         self._changed = asyncio.Event()
 
     def confirm(self, committed: int, *, ended: bool = False) -> None:
@@ -44,6 +48,15 @@ class Log:
         """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
         self.lost = True
         self._wake()
+
+    @contextlib.contextmanager
+    def viewed(self) -> Iterator[None]:
+        """Count one more viewer while the block runs."""
+        self.viewers += 1
+        try:
+            yield
+        finally:
+            self.viewers -= 1
 
     async def changed(self) -> None:
         """Return when something was confirmed, or the log was lost."""
@@ -89,6 +102,11 @@ class Writer:
         """Encode a frame at the log's end and have it committed."""
         self._encode(data, event)
         self.lane.submit(self)
+
+    async def room(self) -> None:
+        """Return when at most PENDING_MAX bytes wait for Redis, or the turn is another worker's."""
+        while len(self.log.data) - self.log.committed > PENDING_MAX and not self.refused:
+            await self.log.changed()
 
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.

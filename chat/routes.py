@@ -8,9 +8,10 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat import frames, guard, parsing
+from chat.asking import Ask
 from chat.errors import BadRequest, TooLarge
 from chat.problems import STREAM_HEADERS, STREAM_TYPE
-from chat.turns import Ask, Turns
+from chat.turns import Turns
 from sessions.keys import ConversationId, TurnId
 from sessions.store import Session
 from sessions.turn_store import TurnRecord

@@ -23,7 +23,7 @@ LAYERS = [
     {"sessions.store", "sessions.turn_store"},
     {"chat.frames", "chat.context", "chat.errors", "chat.seam"},
     {"chat.log", "chat.upstream", "chat.history"},
-    {"chat.following", "chat.generation"},
+    {"chat.following", "chat.generation", "chat.asking"},
     {"chat.turns"},
     {"sessions.middleware", "chat.guard", "chat.problems", "chat.parsing", "chat.rendering"},
     {"chat.routes", "chat.conversation_routes", "chat.operations"},
