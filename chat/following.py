@@ -56,7 +56,7 @@ class Following:
             self._readers[channel] -= 1
             if not self._readers[channel]:
                 del self._readers[channel], self._logs[channel]
-                await self._unsubscribe(channel)
+                await self._notifications.unsubscribe(channel)
 
     async def run(self) -> None:
         """Listen and look until cancelled."""
@@ -100,12 +100,6 @@ class Following:
                 log.data += missed
                 log.confirm(len(log.data), ended=ended)
             return
-
-    async def _unsubscribe(self, channel: str) -> None:
-        try:
-            await self._notifications.unsubscribe(channel)
-        except AWAY as error:
-            logger.debug("cannot unsubscribe (%s)", type(error).__name__)
 
     def release(self) -> None:
         """Let every viewer go, so that it reconnects elsewhere."""

@@ -1,13 +1,16 @@
 """The connection to Redis: our own timeouts and retries, the scripts, and what counts as "away"."""
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis._parsers import BaseParser
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
@@ -63,11 +66,29 @@ Call = tuple[str, Sequence[str], Sequence[Argument]]
 """A script's name, its keys, its arguments."""
 
 
+@contextlib.contextmanager
+def lost() -> Iterator[None]:
+    """Have what redis-py trips over, where another task closed its connection, count as a lost one."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise RedisConnectionError("the connection was closed") from error
+
+
+class _Cluster(RedisCluster):
+    """When one command finds the Cluster changed, redis-py closes the connections of all."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with lost():
+            return await super().execute_command(*args, **options)
+
+
 def connect(url: str) -> Client:
     """A client that gives up on a silent Redis within about 10 s; it connects at its first command.
 
-    With `redis+cluster://` or `rediss+cluster://` the URL names any node of a Redis Cluster. A command whose
-    reply was lost is sent again, so that every script must bear being run twice.
+    With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, with commas
+    between: one that answers is enough. A command whose reply was lost is sent again, so that every script
+    must bear being run twice.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 2,
@@ -79,7 +100,13 @@ def connect(url: str) -> Client:
     if cluster:
         # Its pools cannot wait for a free connection. One slot without a node is no reason to stop serving.
         options |= {"max_connections": 4096, "require_full_coverage": False}
-        return RedisCluster.from_url(f"{scheme}://{rest}", **options)
+        first, *others = rest.split(",")
+        if others:
+            others[-1], slash, tail = others[-1].partition("/")
+            first += slash + tail
+        nodes = [(url.hostname, url.port or 6379) for url in (urlsplit(f"//{node}") for node in others)]
+        options["startup_nodes"] = [ClusterNode(str(host), port) for host, port in nodes]
+        return _Cluster.from_url(f"{scheme}://{first}", **options)
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=64,
@@ -134,7 +161,8 @@ async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     shas = _SHARDED_SHAS if is_cluster(redis) else _SHAS
     for script, keys, arguments in calls:
         pipeline.execute_command("EVALSHA", shas[script], len(keys), *keys, *arguments)
-    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    with lost():
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return [_classed(reply) if type(reply) is ResponseError else reply for reply in replies]
 
 

@@ -104,32 +104,49 @@ async def redis_server(*options: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def redis_cluster() -> AsyncIterator[str]:
-    """A Redis Cluster of three masters on loopback; yields its URL."""
+async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
+    """A Redis Cluster on loopback: three masters, each with so many replicas; yields its URL."""
     async with AsyncExitStack() as stack:
-        ports = free_ports(6)
+        count = 3 * (1 + replicas)
+        ports = free_ports(2 * count)
+        places = list(zip(ports[:count], ports[count:], strict=True))
         nodes: list[Client] = []
-        for port, bus in zip(ports[:3], ports[3:], strict=True):
+        for port, bus in places:
             path = await stack.enter_async_context(
                 redis_server(
                     "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus),
-                    "--cluster-node-timeout", "2000",
+                    "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0",
                 )
             )  # fmt: skip
             nodes.append(await stack.enter_async_context(Redis.from_url(path)))
-        for number, node in enumerate(nodes):
+        for number, node in enumerate(nodes[:3]):
             slots = (16384 * number // 3, 16384 * (number + 1) // 3 - 1)
             await node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
             await node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-        for port, bus in zip(ports[:3], ports[3:], strict=True):
+        for port, bus in places:
             await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
         async with asyncio.timeout(PATIENCE_S):
             for node in nodes:
-                while (info := await node.execute_command("CLUSTER INFO"))["cluster_state"] != "ok" or (
-                    info["cluster_slots_ok"] != "16384"
+                await until_cluster_knows(node, cluster_known_nodes=count, cluster_slots_ok=16384)
+            for number, node in enumerate(nodes[3:]):
+                master = await nodes[number % 3].execute_command("CLUSTER MYID")
+                await node.execute_command("CLUSTER REPLICATE", master)
+            for node in nodes:
+                while (info := await node.info("replication"))["role"] == "slave" and (
+                    info["master_link_status"] != "up"
                 ):
                     await asyncio.sleep(0.02)
-        yield f"redis+cluster://127.0.0.1:{ports[0]}"
+                await until_cluster_knows(node, cluster_state="ok")
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in places)
+
+
+async def until_cluster_knows(node: Client, **expected: object) -> None:
+    """Return when a node says this of its Cluster."""
+    while True:
+        info = await node.execute_command("CLUSTER INFO")
+        if all(info[name] == str(value) for name, value in expected.items()):
+            return
+        await asyncio.sleep(0.02)
 
 
 def free_ports(count: int) -> list[int]:
