@@ -93,6 +93,7 @@ class Writer:
         self.log = log
         self.fence = fence
         self.refused = False
+        self.finishing = False
         self.on_stop: Callable[[], None] = lambda: None
         self.lane = lane
         self._committer = committer
@@ -116,6 +117,7 @@ class Writer:
         """
         log = self.log
         await self._flush()
+        self.finishing = True
         begin = len(log.data)
         for event, data in last:
             self._encode(data, event)
@@ -258,7 +260,8 @@ class Committer:
                 replies = await self._store.send([self._store.renew(w.log.place, w.fence) for w in writers])
                 await self._store.register([w.log.place for w in writers if w in self._writers])
                 for writer, reply in zip(writers, replies, strict=True):
-                    if writer in self._writers:
+                    # A turn that has just ended has no lease to renew; its end has an answer of its own.
+                    if writer in self._writers and not writer.finishing:
                         self._heed(writer, reply)
 
     def _heed(self, writer: Writer, reply: object) -> None:

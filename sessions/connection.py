@@ -75,6 +75,14 @@ def lost() -> Iterator[None]:
         raise RedisConnectionError("the connection was closed") from error
 
 
+class _Single(Redis):
+    """A connection that Redis has closed makes uvloop raise a RuntimeError at the next write."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with lost():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
 class _Cluster(RedisCluster):
     """When one command finds the Cluster changed, redis-py closes the connections of all."""
 
@@ -113,7 +121,7 @@ def connect(url: str) -> Client:
         timeout=10,  # seconds that a command waits for a free connection, rather than to fail at once
         **options,
     )
-    return Redis.from_pool(pool)
+    return _Single.from_pool(pool)
 
 
 def is_cluster(redis: Client) -> bool:
@@ -147,6 +155,13 @@ async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
         await load(redis)
         for i, reply in zip(missing, await _send(redis, [calls[i] for i in missing]), strict=True):
             replies[i] = reply
+    return replies
+
+
+async def execute(pipeline: Any) -> list[Any]:
+    """Run a pipeline of plain commands; raises what redis-py raises."""
+    with lost():
+        replies: list[Any] = await pipeline.execute()
     return replies
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sessions import cookie, keys
-from sessions.connection import Client, call
+from sessions.connection import Client, call, execute
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 TITLE_MAX = 120
@@ -90,7 +90,7 @@ class Store:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.set(key, new_id(), nx=True, ex=self.kept_s)
         pipeline.get(key)
-        _, found = await pipeline.execute()
+        _, found = await execute(pipeline)
         return ConversationId(found.decode())
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
@@ -127,7 +127,7 @@ class Store:
         pipeline = self._redis.pipeline(transaction=False)
         for member, _ in page:
             pipeline.hgetall(keys.conversation(owner, ConversationId(member)))
-        found = zip(page, await pipeline.execute(), strict=True)
+        found = zip(page, await execute(pipeline), strict=True)
         more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
         return [_conversation(ConversationId(row[0]), fields) for row, fields in found if fields], more
 
@@ -191,7 +191,7 @@ class Store:
             keys.turns(owner, conversation_id),
             *(name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)),
         )
-        return bool((await pipeline.execute())[0])
+        return bool((await execute(pipeline))[0])
 
     async def ping(self) -> None:
         """Return when Redis has answered; raises what is in AWAY when it does not."""

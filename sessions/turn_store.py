@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import AWAY, Argument, Call, Client, call, call_all, node_of
+from sessions.connection import AWAY, Argument, Call, Client, call, call_all, execute, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -137,7 +137,7 @@ class TurnStore:
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.hget(place.turn_key, "state")
         pipeline.getrange(place.log_key, offset, -1)
-        state, log = await pipeline.execute()
+        state, log = await execute(pipeline)
         return log, state != b"running"
 
     def node(self, place: Place) -> str:
