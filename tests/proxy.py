@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -26,10 +27,11 @@ class RedisProxy:
         self._holds: Callable[[Command], bool] = lambda command: False
         self._held = asyncio.Event()
         self._says: bytes | None = None
-        self._refuses = False
+        self._hangs_up = False
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._place: socket.socket | None = None
         self._listener: asyncio.Server
 
     def lose_replies(self, to: Callable[[Command], bool]) -> None:
@@ -37,7 +39,7 @@ class RedisProxy:
         self._loses = to
 
     def hold_replies(self, to: Callable[[Command], bool]) -> None:
-        """Keep back the replies to commands that are meant, and what follows on their lines, until `recover`."""
+        """Keep back the replies to commands that are meant, and what follows them, until `recover`."""
         self._holds = to
         self._held.clear()
 
@@ -49,34 +51,50 @@ class RedisProxy:
         """Take connections and commands, and pass nothing on; what was sent by then arrives late."""
         self._flows.clear()
 
-    def refuse(self) -> None:
+    def hang_up(self) -> None:
         """Hang up on everyone, and on whoever comes."""
-        self._refuses = True
+        self._hangs_up = True
         for writer in self._writers:
             writer.transport.abort()
 
-    def recover(self) -> None:
+    def refuse(self) -> None:
+        """Hang up on everyone and listen no longer: connections are refused."""
+        self._listener.close()
+        self.hang_up()
+
+    async def recover(self) -> None:
         """Pass everything on again."""
-        self._says, self._refuses = None, False
+        self._says, self._hangs_up = None, False
         self._flows.set()
         self._held.set()
+        if not self._listener.is_serving():
+            self._listener = await asyncio.start_server(self._serve, sock=self._bind())
 
     async def start(self) -> None:
         """Listen on a free port of loopback."""
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        self._place = self._bind()
+        self.url = f"redis://127.0.0.1:{self._place.getsockname()[1]}"
+        self._listener = await asyncio.start_server(self._serve, sock=self._bind())
 
     async def stop(self) -> None:
         """Hang up on everyone and listen no longer."""
-        self._listener.close()
-        self.recover()
+        await self.recover()
         self.refuse()
         await self._listener.wait_closed()
+        if self._place:
+            self._place.close()
+
+    def _bind(self) -> socket.socket:
+        # A socket that is bound and does not listen keeps the port while connections to it are refused.
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(self._place.getsockname() if self._place else ("127.0.0.1", 0))
+        return bound
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         self._writers.add(to_client)
         try:
-            if not self._refuses:
+            if not self._hangs_up:
                 redis, to_redis = await asyncio.open_unix_connection(self._path)
                 try:
                     line = _Line(self, redis, to_redis, to_client)

@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
 import pytest
+import uvloop
 from httpx_sse import ServerSentEvent
 
-from sessions.connection import SCRIPTS
+from sessions.connection import AWAY, SCRIPTS, Client, connect
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, free_ports, holdline
 from tests.proxy import Command, RedisProxy, redis_proxy
@@ -90,8 +91,35 @@ async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
         async with asyncio.timeout(PATIENCE_S):
             while renewed() < 2:  # the reply to the first of them has been read by then
                 await asyncio.sleep(0.01)
-        proxy.recover()
+        await proxy.recover()
         assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="uvloop's RuntimeError for a closed transport is not AWAY, and ends the committer"
+)
+async def test_a_redis_that_hangs_up_is_away() -> None:
+    found: set[type[BaseException]] = set()
+
+    async def ping(client: Client) -> None:
+        try:
+            await client.ping()
+        except AWAY:
+            return
+        except Exception as error:
+            found.add(type(error))
+
+    async def ping_often(url: str) -> None:
+        client = connect(url)
+        for _ in range(10):
+            await asyncio.gather(*(ping(client) for _ in range(50)))
+        await client.aclose()
+
+    async with own_redis() as redis, redis_proxy(redis.url) as proxy:
+        proxy.hang_up()
+        # On the loop that the workers run on, whose words for a closed line are its own.
+        await asyncio.to_thread(uvloop.run, ping_often(proxy.url))
+    assert found == set()
 
 
 Outage = Callable[[OwnRedis, RedisProxy], AbstractAsyncContextManager[None]]
@@ -110,16 +138,16 @@ async def stalled(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
     """The network takes everything and passes it on late."""
     proxy.stall()
     yield
-    proxy.recover()
+    await proxy.recover()
 
 
 @asynccontextmanager
 async def refused(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """Nobody is there for ten seconds."""
+    """Nobody listens for ten seconds."""
     proxy.refuse()
     yield
     await asyncio.sleep(10)  # how long it is away, not how long anything takes
-    proxy.recover()
+    await proxy.recover()
 
 
 @asynccontextmanager
@@ -134,7 +162,7 @@ async def killed(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 async def loading(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
     proxy.say(b"LOADING Redis is loading the dataset in memory")
     yield
-    proxy.recover()
+    await proxy.recover()
 
 
 @asynccontextmanager
@@ -222,7 +250,7 @@ async def test_redis_goes_away_in_mid_answer_and_costs_no_word(
             await exchange.say("still, ")
         await exchange.say("after")
         await exchange.finish()
-        shown += [event async for event in arriving]  # on the line that it had all the while
+        shown += [event async for event in arriving if event.data]  # on the line that it had all the while
         assert text_of(shown) == shown[-1].data == "before, meanwhile, still, after"
         await agree(client, shown, question)
         assert len([e for e in upstream.exchanges if e.messages[0]["content"] == question]) == 1
