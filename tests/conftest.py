@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from sessions.connection import Client, connect
 from tests.processes import Server, holdline, redis_cluster, redis_server
 from tests.upstream import ScriptedUpstream
+
+settings.register_profile("deep")  # for --hypothesis-profile: tests that can look for longer then do
 
 KEY = "sk-test-secret-key-0123456789"
 """The upstream's key; it may never be seen outside the request to the upstream."""
