@@ -64,9 +64,6 @@ async def test_a_step_whose_reply_is_lost_is_taken_once(upstream: ScriptedUpstre
         await agree(client, shown, question)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a renewal that comes after the end is taken for a fallen fence: viewers are cut"
-)
 async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
     upstream: ScriptedUpstream, question: str
 ) -> None:
@@ -95,9 +92,6 @@ async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
         assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="uvloop's RuntimeError for a closed transport is not AWAY, and ends the committer"
-)
 async def test_a_redis_that_hangs_up_is_away() -> None:
     found: set[type[BaseException]] = set()
 
