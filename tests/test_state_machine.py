@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -27,7 +28,7 @@ from hypothesis.stateful import (
 
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, Server, holdline
-from tests.test_workers import children, serving
+from tests.test_workers import serving
 from tests.upstream import Exchange, ScriptedUpstream
 from tests.viewer import Viewer
 
@@ -226,9 +227,9 @@ class Answers(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def kill_a_worker(self, number: int) -> None:
         self.disturbed = True
-        workers = children(self.world.server.process.pid, "python")
-        if workers:
-            os.kill(workers[number % len(workers)], signal.SIGKILL)
+        for worker in psutil.Process(self.world.server.process.pid).children()[number : number + 1]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it was killed before, and is being replaced
+                worker.kill()
 
     @precondition(lambda self: self.question and self.redis_is_up and not self.froze)
     @rule(number=signals)
