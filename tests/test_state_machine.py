@@ -244,9 +244,9 @@ class Answers(RuleBasedStateMachine):
             count = len(self.exchanges)
             try:
                 worker = serving(exchange.peer)
-            except AssertionError:  # it was killed a moment ago
+                os.kill(worker, number)
+            except (AssertionError, ProcessLookupError):  # it was killed a moment ago
                 return
-            os.kill(worker, number)
             self.frozen = worker if self.froze else None
             async with asyncio.timeout(PATIENCE_S):
                 while len(self.exchanges) == count:
@@ -256,8 +256,9 @@ class Answers(RuleBasedStateMachine):
     @rule()
     def thaw(self) -> None:
         self.froze = False
-        if self.frozen and psutil.pid_exists(self.frozen):
-            os.kill(self.frozen, signal.SIGCONT)
+        if self.frozen:
+            with contextlib.suppress(ProcessLookupError):  # it was killed in its sleep
+                os.kill(self.frozen, signal.SIGCONT)
         self.frozen = None
 
     @precondition(lambda self: self.question and self.redis_is_up)
