@@ -245,8 +245,8 @@ class Answers(RuleBasedStateMachine):
             try:
                 worker = serving(exchange.peer)
                 os.kill(worker, number)
-            except (AssertionError, ProcessLookupError):  # it was killed a moment ago
-                return
+            except (AssertionError, ProcessLookupError, TypeError):
+                return  # it was killed a moment ago: nobody, or nothing, is at the other end
             self.frozen = worker if self.froze else None
             async with asyncio.timeout(PATIENCE_S):
                 while len(self.exchanges) == count:
