@@ -20,6 +20,9 @@ logger = logging.getLogger("holdline.following")
 
 _LOOK_S = 1.0
 
+_OVERLAP = 256
+"""How many bytes before the end that is known are compared with the log; a failover may have lost its end."""
+
 
 class Following:
     """The logs that viewers of this worker read and another worker writes."""
@@ -93,9 +96,15 @@ class Following:
         """Read what is missing from the log itself."""
         while not log.ended:
             begin = log.committed
-            missed, ended = await self._store.read_log(log.place, begin)
+            known = bytes(log.data[max(0, begin - _OVERLAP) : begin])
+            found, ended = await self._store.read_log(log.place, begin - len(known))
             if log.committed != begin:
                 continue  # a notification came in between
+            missed = found[len(known) :]
+            if found[: len(known)] != known and not (ended and not found):
+                self._logs[log.place.log_key] = Log(log.place)  # viewers come back, and are told anew
+                log.lose()
+                return
             if missed or ended:
                 log.data += missed
                 log.confirm(len(log.data), ended=ended)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
@@ -47,6 +48,7 @@ class Turns:
         self._asking = asking
         self._generations: dict[str, Generation] = {}
         self._draining = False
+        self._trusts_leases_from = 0.0
         self.following: Following
 
     # Begin
@@ -194,15 +196,22 @@ class Turns:
                     await self.look_after(place)
             except AWAY as error:
                 logger.debug("cannot sweep (%s)", type(error).__name__)
+                # Nobody could renew a lease: those who live get the time of one to say so.
+                self._trusts_leases_from = time.monotonic() + self._turn_store.lease_s
 
     async def look_after(self, place: Place) -> None:
         """Go on with a turn here, if the worker that had it is gone."""
         if place.turn_key in self._generations or self._draining:
             return
+        if time.monotonic() < self._trusts_leases_from:
+            return
         fence = await self._turn_store.take_over(place, secrets.token_urlsafe(12))
         if fence < 0:
             await self._turn_store.unregister(place)
         if fence <= 0:
+            return
+        if self.draining:  # since the last look
+            await self._turn_store.release(place, fence)
             return
         record = await self._turn_store.find(place.owner, place.turn)
         made, _ = await self._turn_store.read_log(place)

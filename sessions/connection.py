@@ -1,9 +1,10 @@
 """The connection to Redis: our own timeouts and retries, the scripts, and what counts as "away"."""
 
+import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,11 +76,26 @@ def lost() -> Iterator[None]:
         raise RedisConnectionError("the connection was closed") from error
 
 
+_GIVE_UP_S = 10
+"""Longest wait for a reply: redis-py connects anew within each of its tries, over a minute in all."""
+
+
+@contextlib.asynccontextmanager
+async def answered() -> AsyncIterator[None]:
+    """Wait for Redis as long as it may take, and no longer; raises what is in AWAY."""
+    try:
+        async with asyncio.timeout(_GIVE_UP_S):
+            with lost():
+                yield
+    except TimeoutError as error:
+        raise RedisTimeoutError("Redis is silent") from error
+
+
 class _Single(Redis):
     """A connection that Redis has closed makes uvloop raise a RuntimeError at the next write."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with lost():
+        async with answered():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -87,7 +103,7 @@ class _Cluster(RedisCluster):
     """When one command finds the Cluster changed, redis-py closes the connections of all."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with lost():
+        async with answered():
             return await super().execute_command(*args, **options)
 
 
@@ -160,7 +176,7 @@ async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
 
 async def execute(pipeline: Any) -> list[Any]:
     """Run a pipeline of plain commands; raises what redis-py raises."""
-    with lost():
+    async with answered():
         replies: list[Any] = await pipeline.execute()
     return replies
 
@@ -176,7 +192,7 @@ async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     shas = _SHARDED_SHAS if is_cluster(redis) else _SHAS
     for script, keys, arguments in calls:
         pipeline.execute_command("EVALSHA", shas[script], len(keys), *keys, *arguments)
-    with lost():
+    async with answered():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return [_classed(reply) if type(reply) is ResponseError else reply for reply in replies]
 

@@ -82,6 +82,7 @@ class TurnStore:
 
     def __init__(self, redis: Client, *, lease_s: float, kept_s: int, rate: tuple[int, int]) -> None:
         self._redis = redis
+        self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._kept_s = kept_s
         self._rate = rate
