@@ -200,7 +200,8 @@ def serve(
         asyncio.get_running_loop().add_reader(life, os._exit, 1)
         ready()
 
-    app.run(sock=listener, single_process=True, motd=False, access_log=False)
+    # Sanic listens anew on the socket, by default with a queue of 100.
+    app.run(sock=listener, single_process=True, motd=False, access_log=False, backlog=4096)
 
 
 def main() -> int:
