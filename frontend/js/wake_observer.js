@@ -13,8 +13,9 @@ export class WakeObserver {
 
   constructor(delegate) {
     this.#delegate = delegate;
-    for (const name of ["visibilitychange", "resume"]) document.addEventListener(name, () => this.#wake());
-    for (const name of ["focus", "online", "pageshow"]) window.addEventListener(name, () => this.#wake());
+    document.addEventListener("visibilitychange", () => document.hidden || delegate.pageWoke());
+    document.addEventListener("resume", () => delegate.pageWoke());
+    for (const name of ["focus", "online", "pageshow"]) window.addEventListener(name, () => delegate.pageWoke());
     window.addEventListener("offline", () => delegate.networkGone());
     setInterval(() => this.#tick(), TICK_MS);
   }
@@ -22,10 +23,6 @@ export class WakeObserver {
   #tick() {
     const late = Date.now() - this.#ticked - TICK_MS;
     this.#ticked = Date.now();
-    if (late > JUMP_MS) this.#wake();
-  }
-
-  #wake() {
-    if (!document.hidden) this.#delegate.pageWoke();
+    if (late > JUMP_MS) this.#delegate.pageWoke();
   }
 }
