@@ -1,5 +1,7 @@
 /** The page's words, in English and Chinese; markup names them by `data-text`, `data-label` and `data-placeholder`. */
 
+const COMMAND = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
+
 const english = {
   appName: "Holdline",
   conversations: "Conversations",
@@ -43,6 +45,7 @@ const english = {
   retry: "Try again",
   edit: "Edit question",
   editing: "Your question, edited",
+  editorKeys: `${COMMAND} + Enter sends · Esc cancels`,
   regenerate: "Answer again",
   previousVersion: "Previous version",
   nextVersion: "Next version",
@@ -114,6 +117,7 @@ const chinese = {
   retry: "重试",
   edit: "编辑问题",
   editing: "修改您的问题",
+  editorKeys: `${COMMAND} + Enter 发送 · Esc 取消`,
   regenerate: "重新回答",
   previousVersion: "上一个版本",
   nextVersion: "下一个版本",

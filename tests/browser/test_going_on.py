@@ -16,8 +16,8 @@ from tests.upstream import ScriptedUpstream
 THAW = "() => document.dispatchEvent(new Event('resume'))"
 
 
-@pytest.mark.parametrize("how", ["slept", "thawed"])
-async def test_an_answer_goes_on_after_a_sleep_in_which_its_line_died(
+@pytest.mark.parametrize("how", ["slept", "thawed", "silent"])
+async def test_an_answer_goes_on_though_its_line_died_without_a_word(
     browser: Browser, server: Server, upstream: ScriptedUpstream, question: str, how: str
 ) -> None:
     async with line_to(server) as line:
@@ -29,11 +29,16 @@ async def test_an_answer_goes_on_after_a_sleep_in_which_its_line_died(
         await exchange.say("before ")
         await expect(answers(page).locator(".message-body")).to_have_text("before")
         line.go_dead()
-        await exchange.say("asleep ")
-        await (page.clock.fast_forward("20") if how == "slept" else page.evaluate(THAW))
-        await expect(answers(page).locator(".message-body")).to_have_text("before asleep")
+        await exchange.say("unheard ")
+        if how == "thawed":
+            await page.evaluate(THAW)
+        elif how == "slept":
+            await page.clock.fast_forward("20")  # no timer runs meanwhile, as in a computer that sleeps
+        else:
+            await page.clock.run_for("31")  # all timers run: nothing but the silence can be noticed
+        await expect(answers(page).locator(".message-body")).to_have_text("before unheard")
         await exchange.answer("and after")
-        await expect(answers(page).locator(".message-body")).to_have_text("before asleep and after")
+        await expect(answers(page).locator(".message-body")).to_have_text("before unheard and after")
         assert len(upstream.asked(question)) == 1
         await context.close()
 

@@ -196,8 +196,10 @@ async def test_a_network_that_goes_and_comes_back_costs_no_word(
     await exchange.say("seen ")
     await expect(answers(page).locator(".message-body")).to_have_text("seen")
     await page.context.set_offline(True)
+    await expect(page.locator("#status")).to_have_text("Connection lost. Reconnecting…")
     await exchange.say("while away ")
     await page.context.set_offline(False)
+    await expect(page.locator("#status")).to_be_empty()
     await exchange.answer("and back")
     await expect(answers(page).locator(".message-body")).to_have_text("seen while away and back")
     assert len(upstream.asked(question)) == 1
