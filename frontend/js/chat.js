@@ -29,6 +29,7 @@ export class Chat {
   #asked = new Set(); // turns that this page itself asked
   #opening = null; // id of the conversation that is wanted
   #opened = null; // done when that one is shown
+  #reads = 0; // how often a conversation was asked for: only the newest answer counts
 
   constructor(delegate) {
     this.#delegate = delegate;
@@ -43,15 +44,17 @@ export class Chat {
   async #open(id) {
     if (id !== this.state.id) this.close();
     this.#opening = id;
+    const read = ++this.#reads;
+    const isStale = () => read !== this.#reads || this.#opening !== id;
     try {
       const conversation = await readConversation(id);
-      if (this.#opening !== id || this.#isReading(id)) return; // what is shown has become newer than this
+      if (isStale() || this.#isReading(id)) return; // what is shown has become newer than this
       this.#delegate.lineHeld();
       this.#step({ type: "opened", conversation });
       const running = runningAnswer(this.state);
       if (running) this.#read(running.key).attach();
     } catch (error) {
-      if (this.#opening === id) this.#delegate.openFailed(error);
+      if (!isStale()) this.#delegate.openFailed(error);
     }
   }
 
@@ -170,6 +173,7 @@ export class Chat {
   }
 
   #read(key) {
+    this.#reads++; // what is still to come of a conversation does not know of this answer
     const stream = new EventStream(key, {
       frameCame: (name, data) => this.#take(key, name, data),
       lineLost: () => this.#delegate.lineLost(),

@@ -4,18 +4,21 @@
  */
 
 const TICK_MS = 2000;
-const JUMP_MS = 10_000; // a tick this late was slept through; a hidden page's timers may be slowed to a minute
+const JUMP_MS = 10_000; // a tick this late was slept through, or is a hidden page's, which may be a minute late
+const GATHER_MS = 100; // one return is told by several events
 
-/** The delegate hears `pageWoke()`, once or several times, and `networkGone()`. */
+/** The delegate hears `pageWoke()` and `networkGone()`. */
 export class WakeObserver {
   #delegate;
   #ticked = Date.now();
+  #timer = 0;
 
   constructor(delegate) {
     this.#delegate = delegate;
-    document.addEventListener("visibilitychange", () => document.hidden || delegate.pageWoke());
-    document.addEventListener("resume", () => delegate.pageWoke());
-    for (const name of ["focus", "online", "pageshow"]) window.addEventListener(name, () => delegate.pageWoke());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#wake());
+    document.addEventListener("resume", () => this.#wake());
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.#wake());
+    for (const name of ["focus", "online"]) window.addEventListener(name, () => this.#wake());
     window.addEventListener("offline", () => delegate.networkGone());
     setInterval(() => this.#tick(), TICK_MS);
   }
@@ -23,6 +26,13 @@ export class WakeObserver {
   #tick() {
     const late = Date.now() - this.#ticked - TICK_MS;
     this.#ticked = Date.now();
-    if (late > JUMP_MS) this.#delegate.pageWoke();
+    if (late > JUMP_MS) this.#wake();
+  }
+
+  #wake() {
+    this.#timer ||= setTimeout(() => {
+      this.#timer = 0;
+      this.#delegate.pageWoke();
+    }, GATHER_MS);
   }
 }

@@ -93,6 +93,18 @@ async def test_a_regeneration_that_fails_shows_the_old_answer_and_says_why(
     await expect(page.locator(".failure")).to_be_hidden()
 
 
+async def test_a_regeneration_that_is_stopped_at_once_shows_the_old_answer(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask_and_hear(page, upstream, question, "first")
+    await answers(page).get_by_role("button", name="Answer again").click()
+    await upstream.exchange(question, 2)
+    await page.locator("#stop").click()
+    await expect(bodies(page)).to_have_text([question, "first"])
+    await expect(page.locator(".failure")).to_be_hidden()
+    await expect(answers(page).get_by_role("group")).to_be_hidden()
+
+
 async def test_an_edit_that_is_refused_is_explained_and_can_be_sent_again(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
