@@ -138,3 +138,30 @@ async def test_a_seam_is_shown_at_its_block_with_its_reason(
             await expect(page.get_by_text("continued 2 times")).to_be_visible()
             await page.reload()
         await context.close()
+
+
+async def test_a_seam_anywhere_marks_one_block_and_changes_nothing_else(page: Page) -> None:
+    found = await page.evaluate(
+        """async (text) => {
+            const { renderMarkdown } = await import("/js/markdown.js");
+            const html = (seams, mark) => {
+                const box = document.createElement("div");
+                box.append(renderMarkdown(text, seams, mark));
+                return box.innerHTML;
+            };
+            const points = [...text];
+            const faults = [];
+            const marked = [];
+            for (let at = 0; at <= points.length; at += 1) {
+                const shown = html([{ at }], (block) => (marked.push(block.textContent.trim()), block));
+                if (shown !== html()) faults.push(at);
+            }
+            return { faults, length: points.length, count: marked.length, marked: [...new Set(marked)] };
+        }""",
+        "🦭 para\twith\ttabs\n===\n\n[a]: https://e.example\n\n- x\n\ty\n\n\n- z [a]\n\n"
+        "```js\nfoo\n\n```\nafter\r\n\r\n| a | b |\n|-|-|\n| 1 | 2 |\n\n\tcode\n\n> quote\nlazy\n\n***\n\nend\n\n\n",
+    )
+    assert found["faults"] == []
+    assert found["count"] == found["length"] + 1
+    first_words = [block.split()[0] if block else "" for block in found["marked"]]
+    assert first_words == ["🦭", "x", "js", "after", "a", "code", "quote", "", "end"]
