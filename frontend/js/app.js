@@ -62,7 +62,9 @@ const drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"
 new WakeObserver({
   networkGone: () => chat.loseNetwork(),
   pageWoke() {
-    chat.wake();
+    chat.reopen();
+    if (document.hidden) return; // it is told again when it is seen
+    chat.refresh();
     list.refresh();
   },
 });

@@ -74,10 +74,9 @@ export class Chat {
     if (id && this.#streams.size === 0 && !unsent) await this.open(id);
   }
 
-  /** Takes up again what may have gone on, or broken, while nobody looked. */
-  wake() {
+  /** Opens the lines of running answers again: they may be dead without a sign. */
+  reopen() {
     for (const stream of this.#streams.values()) stream.reopen();
-    this.refresh();
   }
 
   /** Says so if an answer now has to wait for the network. */

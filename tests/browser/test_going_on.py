@@ -158,8 +158,8 @@ async def test_a_seam_anywhere_marks_one_block_and_changes_nothing_else(page: Pa
             }
             return { faults, length: points.length, count: marked.length, marked: [...new Set(marked)] };
         }""",
-        "🦭 para\twith\ttabs\n===\n\n[a]: https://e.example\n\n- x\n\ty\n\n\n- z [a]\n\n"
-        "```js\nfoo\n\n```\nafter\r\n\r\n| a | b |\n|-|-|\n| 1 | 2 |\n\n\tcode\n\n> quote\nlazy\n\n***\n\nend\n\n\n",
+        "🦭 para\twith\ttabs\n===\n\n[a]: https://e.example\n\n- x\n\ty\n\n\n- z [a]\n\n```js\nfoo\n\n```\n"
+        "after\r\n\r\n| a | b |\n|-|-|\n| 1 | 2 |\n\n\tcode\n\n> quote\nlazy\n\n***\n\nend\n\n\n",
     )
     assert found["faults"] == []
     assert found["count"] == found["length"] + 1
