@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -16,7 +18,12 @@ from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, free_ports, holdline
 from tests.proxy import Command, RedisProxy, redis_proxy
 from tests.streams import STREAM, asking, read, text_of
+from tests.test_workers import serving
 from tests.upstream import ScriptedUpstream
+from tests.viewer import Viewer
+
+NO_REUSE = httpx.Limits(max_keepalive_connections=0)
+"""Each request has a line of its own, and may meet another worker."""
 
 
 def runs(script: str) -> Callable[[Command], bool]:
@@ -265,3 +272,48 @@ async def live_through(outage: Outage, upstream: ScriptedUpstream, question: str
         await agree(client, await reading, other["message"])
         assert len(upstream.asked(other["message"])) == 1
         assert "Traceback" not in server.logged()
+
+
+@pytest.mark.xfail(strict=True, reason="a follower's log is not compared with the one that Redis has now")
+async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
+    upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        own_redis() as redis,
+        holdline(
+            REDIS_URL=redis.url, WORKERS="2", LEASE_S="60", OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m"
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, limits=NO_REUSE, timeout=60) as client,
+    ):
+        await client.get("/")
+        query = {"message": question, "turn": "turn-" + question[-32:]}
+        async with Viewer(client, query) as near, Viewer(client, query) as far:
+            near.connect()
+            exchange = await upstream.exchange(question)
+            worker = serving(exchange.peer)
+            os.kill(worker, signal.SIGSTOP)  # the next line is the other worker's
+            far.connect()
+            await far.begun.wait()
+            os.kill(worker, signal.SIGCONT)
+            await exchange.say(f"kept of {question} ")
+            async with asyncio.timeout(PATIENCE_S):
+                while "kept" not in far.text:
+                    await asyncio.sleep(0.01)
+            (log,) = [key async for key in redis.admin.scan_iter(f"holdline:*:log:{query['turn']}")]
+            kept = await redis.admin.get(log) or b""
+            await exchange.say("and lost ")
+            async with asyncio.timeout(PATIENCE_S):
+                while "lost" not in far.text:
+                    await asyncio.sleep(0.01)
+
+            # A failover to a replica that had not yet heard of the end.
+            await redis.admin.set(log, kept)
+            await exchange.say("and never heard of ")
+            await exchange.closed.wait()
+            await redis.admin.hset(log.replace(b":log:", b":turn:"), "lease", 0)
+            again = await upstream.continued(f"kept of {question} ")
+            await again.answer("and made anew, at some length, ", "to the very end")
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(near.see_it_end(), far.see_it_end())
+            whole = f"kept of {question} and made anew, at some length, to the very end"
+            assert (near.text, far.text) == (whole, whole)

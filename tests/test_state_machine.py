@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 import pytest
-from httpx_sse import aconnect_sse
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,20 +28,23 @@ from hypothesis.stateful import (
 
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, Server, holdline
-from tests.streams import STREAM
-from tests.test_workers import children, serving
+from tests.test_workers import serving
 from tests.upstream import Exchange, ScriptedUpstream
+from tests.viewer import Viewer
 
 T = TypeVar("T")
 
 QUICK = settings(
-    max_examples=18,
-    stateful_step_count=18,
+    max_examples=30,
+    stateful_step_count=24,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 DEEP = settings(QUICK, max_examples=200, stateful_step_count=40, derandomize=False)
+
+
+signals = st.sampled_from([signal.SIGKILL, signal.SIGSTOP])
 
 
 class World:
@@ -88,82 +91,6 @@ class World:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(3 * PATIENCE_S)
 
 
-class Viewer:
-    """One tab: it shows what comes, remembers where it was, and may lose its line."""
-
-    def __init__(self, client: httpx.AsyncClient, query: dict[str, str]) -> None:
-        self.text = ""
-        self.begun = asyncio.Event()
-        self.endings: list[str] = []
-        self._client = client
-        self._query = query
-        self._last_id = ""
-        self._line: asyncio.Task[None] | None = None
-
-    def connect(self) -> None:
-        """Open the line, where there is none, and go on where it was."""
-        if self._line is None or self._line.done():
-            self._line = asyncio.create_task(self._watch())
-
-    async def drop(self) -> None:
-        """Lose the line."""
-        if self._line is not None:
-            self._line.cancel()
-            await asyncio.wait([self._line])
-
-    def forget(self) -> None:
-        """Be as a reloaded page: nothing is shown, and no id is known."""
-        self.text, self._last_id = "", ""
-        self.endings.clear()
-
-    async def wait_until(self, reached: asyncio.Event) -> None:
-        """Stay connected until something has come, as an EventSource does."""
-        while not reached.is_set():
-            self.connect()
-            assert self._line is not None
-            waiting = asyncio.create_task(reached.wait())
-            await asyncio.wait([self._line, waiting], return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if self._line.done():
-                self._line.result()
-                await asyncio.sleep(0.02)  # its `retry:`, in a hurry
-
-    async def see_it_end(self) -> None:
-        """Stay connected, as an EventSource does, until the last frame has come."""
-        while not self.endings:
-            self.connect()
-            assert self._line is not None
-            await self._line
-            await asyncio.sleep(0.02)
-
-    async def _watch(self) -> None:
-        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
-        try:
-            async with aconnect_sse(
-                self._client, "GET", STREAM, params=self._query, headers=headers
-            ) as source:
-                if source.response.status_code == 204:
-                    assert self.endings
-                    return
-                async for event in source.aiter_sse():
-                    if event.event != "message" or event.data:  # httpx-sse takes a heartbeat for one
-                        self._take(event.event, event.data)
-                    self._last_id = event.id
-        except httpx.TransportError:
-            return  # the worker died, and the line with it
-
-    def _take(self, name: str, data: str) -> None:
-        assert not self.endings, "something came after the end"
-        if name == "message":
-            self.text += data
-        elif name == "restart":
-            self.text = ""
-        elif name in ("end", "failed"):
-            self.endings.append(name)
-            assert name == "failed" or data == self.text
-        self.begun.set()
-
-
 class Answers(RuleBasedStateMachine):
     """One browser asks, and all that can go wrong does."""
 
@@ -174,6 +101,8 @@ class Answers(RuleBasedStateMachine):
         self.words: dict[Exchange, list[str]] = {}
         self.finished: set[Exchange] = set()
         self.question = ""
+        # Preconditions rest on what was decided, and never on how soon the world does it.
+        self.froze = False
         self.frozen: int | None = None
         self.redis_is_up = True
         self.disturbed = False
@@ -208,7 +137,7 @@ class Answers(RuleBasedStateMachine):
 
     # Asking and answering
 
-    @precondition(lambda self: not self.question and self.redis_is_up and not self.frozen)
+    @precondition(lambda self: not self.question)
     @rule()
     def ask(self) -> None:
         self.world.run(self._ask())
@@ -244,7 +173,7 @@ class Answers(RuleBasedStateMachine):
                 except ConnectionError:  # its worker is dead, and the word with it
                     return
 
-    @precondition(lambda self: self.question and self.open)
+    @precondition(lambda self: self.question)
     @rule()
     def let_the_upstream_finish(self) -> None:
         self.world.run(self._finish())
@@ -298,34 +227,38 @@ class Answers(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def kill_a_worker(self, number: int) -> None:
         self.disturbed = True
-        workers = children(self.world.server.process.pid, "python")
-        if workers:
-            pid = workers[number % len(workers)]
-            os.kill(pid, signal.SIGKILL)
-            self.frozen = None if pid == self.frozen else self.frozen
+        for worker in psutil.Process(self.world.server.process.pid).children()[number : number + 1]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it was killed before, and is being replaced
+                worker.kill()
 
-    @precondition(lambda self: self.open and self.redis_is_up and not self.frozen)
-    @rule()
-    def let_a_lease_run_out(self) -> None:
-        self.world.run(self._freeze())
+    @precondition(lambda self: self.question and self.redis_is_up and not self.froze)
+    @rule(number=signals)
+    def take_the_worker_away(self, number: signal.Signals) -> None:
+        """Kill or freeze the worker that makes the answer, until another one goes on with it."""
+        self.froze = number == signal.SIGSTOP
+        self.world.run(self._take_away(number))
 
-    async def _freeze(self) -> None:
-        exchange = self.open
-        if exchange is None:
-            return
-        self.disturbed = True
-        count = len(self.exchanges)
-        self.frozen = serving(exchange.peer)
-        os.kill(self.frozen, signal.SIGSTOP)
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.exchanges) == count:
-                await asyncio.sleep(0.01)
+    async def _take_away(self, number: signal.Signals) -> None:
+        if exchange := self.open:
+            self.disturbed = True
+            count = len(self.exchanges)
+            try:
+                worker = serving(exchange.peer)
+                os.kill(worker, number)
+            except (AssertionError, ProcessLookupError, TypeError):
+                return  # it was killed a moment ago: nobody, or nothing, is at the other end
+            self.frozen = worker if self.froze else None
+            async with asyncio.timeout(PATIENCE_S):
+                while len(self.exchanges) == count:
+                    await asyncio.sleep(0.01)
 
-    @precondition(lambda self: self.frozen)
+    @precondition(lambda self: self.froze)
     @rule()
     def thaw(self) -> None:
-        if self.frozen and psutil.pid_exists(self.frozen):
-            os.kill(self.frozen, signal.SIGCONT)
+        self.froze = False
+        if self.frozen:
+            with contextlib.suppress(ProcessLookupError):  # it was killed in its sleep
+                os.kill(self.frozen, signal.SIGCONT)
         self.frozen = None
 
     @precondition(lambda self: self.question and self.redis_is_up)
@@ -352,10 +285,7 @@ class Answers(RuleBasedStateMachine):
         for viewer in self.viewers:
             assert not viewer.text or any(text.startswith(viewer.text) for text in made)
 
-    @precondition(lambda self: self.question)
-    @rule()
     def all_ends_well(self) -> None:
-        self.thaw()
         if not self.redis_is_up:
             self.start_redis()
         self.world.run(self._end())
@@ -386,11 +316,11 @@ class Answers(RuleBasedStateMachine):
         self.question, self.viewers = "", []
 
     def teardown(self) -> None:
+        self.thaw()
         try:
             if self.question:
                 self.all_ends_well()
         finally:
-            self.thaw()
             if not self.redis_is_up:
                 self.start_redis()
             self.world.run(self._leave())
