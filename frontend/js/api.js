@@ -36,6 +36,11 @@ export function renameConversation(id, title) {
   return request(`/api/conversations/${encodeURIComponent(id)}`, "PATCH", { title });
 }
 
+/** Shows the branch through a message, down to its newest end. */
+export function chooseBranch(id, message) {
+  return request(`/api/conversations/${encodeURIComponent(id)}`, "PATCH", { branch: message });
+}
+
 /** Deletes a conversation. */
 export function deleteConversation(id) {
   return request(`/api/conversations/${encodeURIComponent(id)}`, "DELETE", {});
@@ -105,7 +110,8 @@ async function errorOf(response) {
   return new ApiError(response.status, error?.type ?? "http", error?.message ?? strings.notUnderstood(response.status));
 }
 
+// An empty value says something too: a question without a parent.
 function query(parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
   return new URLSearchParams(given).toString();
 }

@@ -9,6 +9,7 @@ import { Drawer } from "./drawer.js";
 import { ScrollKeeper } from "./scroll_keeper.js";
 import { language, strings, translate } from "./strings.js";
 import { Transcript } from "./transcript.js";
+import { WakeObserver } from "./wake_observer.js";
 
 const RETRY_MS = 4000;
 
@@ -28,6 +29,7 @@ const chat = new Chat({
     find("#status").textContent = error.status === 404 ? strings.gone : error.message;
     if (error.passing) setTimeout(() => chat.refresh(), RETRY_MS);
   },
+  changeFailed: (error) => (find("#status").textContent = error.message),
 });
 
 const list = new ConversationList(find("#conversations"), find("#more-conversations"), {
@@ -39,21 +41,57 @@ const list = new ConversationList(find("#conversations"), find("#more-conversati
 });
 
 const transcript = new Transcript(find("#messages"), {
-  retryWanted: (key) => chat.askAgain(key, composer.model),
+  regenerateWanted: (key) => follow(chat.regenerate(key, composer.model)),
+  editWanted: (key, text) => follow(chat.edit(key, text, composer.model)),
+  branchWanted: showBranch,
+  longestQuestion: () => composer.most,
 });
 
 const scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
   topReached: () => chat.loadEarlier(),
 });
 
-const composer = new Composer(find("#composer"), { questionAsked: ask, stopWanted: () => chat.stop() });
+const composer = new Composer(find("#composer"), {
+  questionAsked: (question, model) => follow(chat.ask(question, model)),
+  stopWanted: () => chat.stop(),
+  lastWanted: () => editLast(),
+});
 
 const drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
 
-function ask(question, model) {
+new WakeObserver({
+  networkGone: () => chat.loseNetwork(),
+  pageWoke() {
+    chat.reopen();
+    if (document.hidden) return; // it is told again when it is seen
+    chat.refresh();
+    list.refresh();
+  },
+});
+
+// A reader who asks wants to see the answer.
+function follow(asking) {
   find("#announcer").textContent = "";
   scroll.follow();
-  chat.ask(question, model);
+  composer.focus();
+  return asking;
+}
+
+function editLast() {
+  const last = chat.state.messages.findLast((message) => message.role === "user");
+  if (last) transcript.view(last.key).edit();
+}
+
+// The stepper stays under the pointer, and keeps the focus, though it is another message's now.
+async function showBranch(id, way, stepper) {
+  const { top } = stepper.element.getBoundingClientRect();
+  await chat.choose(id);
+  render();
+  const message = chat.state.messages.find((shown) => shown.id === id);
+  if (!message) return;
+  const chosen = transcript.view(message.key).stepper;
+  scroll.holdAt(chosen.element, top);
+  chosen.focus(way);
 }
 
 let frame = 0;
@@ -69,11 +107,13 @@ function render() {
   const { state } = chat;
   const grewAbove = first && state.messages[0]?.key !== first && state.messages.some(({ key }) => key === first);
   first = state.messages[0]?.key ?? null;
-  if (grewAbove) scroll.holdWhile(() => transcript.render(state.messages));
-  else transcript.render(state.messages);
+  const running = Boolean(runningAnswer(state));
+  const show = () => transcript.render(state.messages, running);
+  if (grewAbove) scroll.holdWhile(show);
+  else show();
   find("#welcome").hidden = state.messages.length > 0 || (location.hash.length > 1 && !state.id);
   find("#title").textContent = state.title;
-  composer.setRunning(Boolean(runningAnswer(state)));
+  composer.setRunning(running);
   keepAddress(state.id);
 }
 
@@ -102,18 +142,13 @@ function followAddress() {
 for (const words of strings.suggestions) {
   const button = find("#suggestion").content.firstElementChild.cloneNode(true);
   button.querySelector("span").textContent = words;
-  button.addEventListener("click", () => ask(words, composer.model));
+  button.addEventListener("click", () => follow(chat.ask(words, composer.model)));
   find("#suggestions").append(button);
 }
 
 find("#new-chat").addEventListener("click", () => goTo(null));
 find("#new-chat-top").addEventListener("click", () => goTo(null));
 window.addEventListener("hashchange", followAddress);
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  list.refresh();
-  chat.refresh();
-});
 
 followAddress();
 list.refresh();

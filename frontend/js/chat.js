@@ -1,6 +1,9 @@
-/** What a reader can do in a conversation: open, ask, try again, stop. Holds the state and the answers' streams. */
+/**
+ * What a reader can do in a conversation: open, ask, edit, ask anew, choose a branch, stop. Holds the state and
+ * the answers' streams.
+ */
 
-import { createConversation, readConversation, stopTurn } from "./api.js";
+import { chooseBranch, createConversation, readConversation, stopTurn } from "./api.js";
 import { nothing, questionOf, reduce, runningAnswer } from "./conversation.js";
 import { EventStream, newTurnId } from "./event_stream.js";
 
@@ -17,7 +20,8 @@ const actions = {
 
 const RELOAD_MS = 1000; // what the server is about to write may not be there yet
 
-/** The delegate hears stateChanged(), listChanged(), answerEnded(), lineLost(), lineHeld(), openFailed(error). */
+/** The delegate hears stateChanged(), listChanged(), answerEnded(), lineLost(), lineHeld(), openFailed(error),
+ * changeFailed(error). */
 export class Chat {
   state = nothing;
   #delegate;
@@ -25,6 +29,7 @@ export class Chat {
   #asked = new Set(); // turns that this page itself asked
   #opening = null; // id of the conversation that is wanted
   #opened = null; // done when that one is shown
+  #reads = 0; // how often a conversation was asked for: only the newest answer counts
 
   constructor(delegate) {
     this.#delegate = delegate;
@@ -39,14 +44,17 @@ export class Chat {
   async #open(id) {
     if (id !== this.state.id) this.close();
     this.#opening = id;
+    const read = ++this.#reads;
+    const isStale = () => read !== this.#reads || this.#opening !== id;
     try {
       const conversation = await readConversation(id);
-      if (this.#opening !== id || this.#isReading(id)) return; // what is shown has become newer than this
+      if (isStale() || this.#isReading(id)) return; // what is shown has become newer than this
+      this.#delegate.lineHeld();
       this.#step({ type: "opened", conversation });
       const running = runningAnswer(this.state);
       if (running) this.#read(running.key).attach();
     } catch (error) {
-      if (this.#opening === id) this.#delegate.openFailed(error);
+      if (!isStale()) this.#delegate.openFailed(error);
     }
   }
 
@@ -59,10 +67,21 @@ export class Chat {
     this.#step({ type: "closed" });
   }
 
-  /** Brings the open conversation up to date, unless an answer is just coming in. */
+  /** Brings the open conversation up to date, unless an answer is coming in, or a question did not get through. */
   async refresh() {
     const id = this.state.id ?? this.#opening;
-    if (id && this.#streams.size === 0) await this.open(id);
+    const unsent = this.state.messages.some((message) => !message.id && message.role === "user");
+    if (id && this.#streams.size === 0 && !unsent) await this.open(id);
+  }
+
+  /** Opens the lines of running answers again: they may be dead without a sign. */
+  reopen() {
+    for (const stream of this.#streams.values()) stream.reopen();
+  }
+
+  /** Says so if an answer now has to wait for the network. */
+  loseNetwork() {
+    if (this.#streams.size > 0) this.#delegate.lineLost();
   }
 
   /** Loads the messages before the first one shown, if there are any. */
@@ -80,16 +99,36 @@ export class Chat {
     if (this.#isRunning(question)) return;
     const turn = newTurnId();
     this.#step({ type: "asked", turn, question });
-    await this.#send(turn, question, model);
+    await this.#send(turn, { message: question, model });
   }
 
-  /** Asks an unanswered question once more. */
-  async askAgain(key, model) {
-    const question = questionOf(this.state, key);
-    if (!question) return;
+  /** Asks a question in other words, on a branch beside the old one. */
+  async edit(key, message, model) {
+    if (this.#find(key)?.parent === undefined) await this.refresh(); // only the server knows what it follows
+    const parent = this.#find(key)?.parent;
+    if (parent === undefined || runningAnswer(this.state)) return;
     const turn = newTurnId();
-    this.#step({ type: "askedAgain", key, turn });
-    await this.#send(turn, question.content, model);
+    this.#step({ type: "edited", key, turn, question: message });
+    await this.#send(turn, { message, parent: parent ?? "", model });
+  }
+
+  /** Asks for another answer in the place of this one, or of the one that did not come. */
+  async regenerate(key, model) {
+    const question = questionOf(this.state, key);
+    if (!question || runningAnswer(this.state)) return;
+    const turn = newTurnId();
+    this.#step({ type: "regenerated", key, turn });
+    const { id, content: message, parent } = question;
+    // A question that did not get through is sent again, to the place where it was meant to stand.
+    const unsent = { message, parent: parent === undefined ? undefined : (parent ?? "") };
+    await this.#send(turn, { ...(id ? { regenerate: id } : unsent), model });
+  }
+
+  /** Shows the branch through a message. */
+  async choose(message) {
+    const failure = await chooseBranch(this.state.id, message).then(() => null, (error) => error);
+    await this.refresh();
+    if (failure) this.#delegate.changeFailed(failure);
   }
 
   /** Takes a conversation's title, if it is the open one's. */
@@ -112,11 +151,11 @@ export class Chat {
     return running && questionOf(this.state, running.key)?.content === question;
   }
 
-  async #send(turn, message, model) {
+  async #send(turn, question) {
     this.#asked.add(turn);
     try {
       const conversation = this.state.id ?? (await this.#create(turn));
-      await this.#read(turn).ask({ message, conversation, model });
+      await this.#read(turn).ask({ ...question, conversation });
     } catch (error) {
       this.#fail(turn, { type: error.type, message: error.message, retryable: true });
     }
@@ -133,6 +172,7 @@ export class Chat {
   }
 
   #read(key) {
+    this.#reads++; // what is still to come of a conversation does not know of this answer
     const stream = new EventStream(key, {
       frameCame: (name, data) => this.#take(key, name, data),
       lineLost: () => this.#delegate.lineLost(),
@@ -156,7 +196,14 @@ export class Chat {
     this.#step(action);
     this.#delegate.answerEnded();
     this.#delegate.listChanged();
-    if (action.type === "ended" && !this.#find(action.key)?.id) this.refresh();
+    if (this.#isUncertain(action.key)) this.refresh();
+  }
+
+  // The server knows what is beside an answer, and shows the branch from before where nothing came of it.
+  #isUncertain(key) {
+    const [question, answer] = [questionOf(this.state, key), this.#find(key)];
+    if (!answer?.id || !answer.content || !this.#asked.has(key)) return true;
+    return Boolean(answer.alternatives || question?.alternatives);
   }
 
   #find(key) {

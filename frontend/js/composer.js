@@ -15,7 +15,7 @@ export class Composer {
   #delegate;
   #most = Infinity;
 
-  /** The delegate hears `questionAsked(text, model)` and `stopWanted()`. */
+  /** The delegate hears `questionAsked(text, model)`, `stopWanted()` and `lastWanted()`: to edit the last question. */
   constructor(form, delegate) {
     this.#form = form;
     this.#delegate = delegate;
@@ -32,6 +32,11 @@ export class Composer {
   /** The model that was chosen, or undefined when there is no choice. */
   get model() {
     return this.#model.value || undefined;
+  }
+
+  /** The longest question, in characters. */
+  get most() {
+    return this.#most;
   }
 
   /** Takes the server's limits and models. */
@@ -66,11 +71,14 @@ export class Composer {
     window.addEventListener("resize", () => this.#fit());
   }
 
-  // Safari ends a composition before the Enter that ended it, and tells only by 229.
   #press(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (isComposing(event)) return;
+    const sends = event.key === "Enter" && !event.shiftKey;
+    const recalls = event.key === "ArrowUp" && !this.#field.value;
+    if (!sends && !recalls) return;
     event.preventDefault();
-    this.#ask();
+    if (sends) this.#ask();
+    else this.#delegate.lastWanted();
   }
 
   #ask() {
@@ -96,7 +104,12 @@ export class Composer {
   }
 }
 
-// In characters, as the server counts; a string's own length counts UTF-16 units.
-function lengthOf(text) {
+/** Whether a key belongs to an input method. Safari ends a composition before its Enter, and tells only by 229. */
+export function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
+/** A text's length in characters, as the server counts; a string's own length counts UTF-16 units. */
+export function lengthOf(text) {
   return [...text].length;
 }

@@ -33,7 +33,7 @@ const steps = {
     // What the reader has scrolled back to stays shown.
     const before = known.findIndex((message) => message.id && message.id === messages[0]?.id);
     if (conversation.running) attach(messages, conversation.running, known);
-    else offerRetry(messages);
+    else offerRetry(messages, known);
     return {
       id: conversation.id,
       title: conversation.title,
@@ -52,18 +52,31 @@ const steps = {
   retitled: (state, { title }) => ({ ...state, title }),
 
   asked(state, { turn, question }) {
-    const user = { key: `question-${turn}`, id: "", role: "user", turn, content: question };
-    return { ...state, messages: [...state.messages, user, newAnswer(turn)] };
+    const before = state.messages.map(withoutComplaint);
+    return { ...state, messages: [...before, newQuestion(turn, question), newAnswer(turn)] };
   },
 
-  askedAgain: (state, { key, turn }) => change(state, key, () => newAnswer(turn)),
+  // The question `key` in other words: what followed it stays on the branch that it leaves.
+  edited(state, { key, turn, question }) {
+    const at = state.messages.findIndex((message) => message.key === key);
+    const { parent, ...old } = state.messages[at];
+    const edited = { ...newQuestion(turn, question), parent, alternatives: [...versions(old), ""] };
+    return { ...state, messages: [...state.messages.slice(0, at), edited, newAnswer(turn)] };
+  },
+
+  // Another answer in the place of the answer `key`.
+  regenerated(state, { key, turn }) {
+    const at = state.messages.findIndex((message) => message.key === key);
+    const others = versions(state.messages[at]);
+    const answer = { ...newAnswer(turn), ...(others.length && { alternatives: [...others, ""] }) };
+    return { ...state, messages: [...state.messages.slice(0, at), answer] };
+  },
 
   began(state, { key, turn }) {
     const question = questionOf(state, key);
-    const named = question && change(state, question.key, (asked) => ({ ...asked, id: turn.message ?? asked.id }));
-    return change(named ?? state, key, (answer) => ({
-      ...answer,
-      id: turn.answer ?? answer.id,
+    const begun = question ? change(state, question.key, (asked) => named(asked, turn.message)) : state;
+    return change(begun, key, (answer) => ({
+      ...named(answer, turn.answer),
       turn: turn.turn ?? answer.turn,
       model: turn.model ?? answer.model,
     }));
@@ -89,15 +102,40 @@ function change(state, key, step) {
   return at < 0 ? state : { ...state, messages: state.messages.with(at, step(state.messages[at])) };
 }
 
+function newQuestion(turn, content) {
+  return { key: `question-${turn}`, id: "", role: "user", turn, content };
+}
+
 function newAnswer(turn) {
   return { key: turn, id: "", role: "assistant", turn, content: "", reasoning: "", streaming: true };
 }
 
-// A question whose answer never came, or broke off, can be asked again after a reload too.
-function offerRetry(messages) {
+// A message that is only being made has no id yet, and stands as "" among its alternatives.
+function named(message, id) {
+  const alternatives = message.alternatives?.map((other) => other || id);
+  return { ...message, id: id ?? message.id, ...(alternatives && { alternatives }) };
+}
+
+// What stands beside a message that is to be replaced: an answer of which nothing came was not kept.
+function versions({ id, content, alternatives }) {
+  return alternatives ?? (id && content ? [id] : []);
+}
+
+function withoutComplaint(message) {
+  return message.failure && message.content ? { ...message, failure: undefined } : message;
+}
+
+// A question whose answer never came, or broke off, can be asked again after a reload too. Where an answer
+// was wanted in another's place and did not come, the old one is shown again, and says why.
+function offerRetry(messages, known) {
+  const tried = known.at(-1);
+  const failed = tried?.failure && !tried.content ? tried : null;
+  const at = failed && known.length > 1 ? messages.findIndex(({ id }) => id === known.at(-2).id) : -1;
+  if (at >= 0 && at < messages.length - 1) messages[at + 1] = { ...messages[at + 1], failure: failed.failure };
   const last = messages.at(-1);
   if (last?.role === "user") {
-    messages.push({ ...newAnswer(`unanswered-${last.id}`), streaming: false, failure: { type: "unanswered" } });
+    const unanswered = { ...newAnswer(`unanswered-${last.id}`), streaming: false, failure: { type: "unanswered" } };
+    messages.push(at >= 0 ? failed : unanswered);
   } else if (last?.finishReason === "failed") {
     messages[messages.length - 1] = { ...last, failure: last.failure ?? { type: "broken" } };
   }
@@ -117,11 +155,14 @@ function fromServer(message, known) {
   return {
     key: shown?.key ?? message.id,
     id: message.id,
+    parent: message.parent,
+    alternatives: message.alternatives,
     role: message.role,
     content: message.content,
     reasoning: message.reasoning ?? "",
     turn: message.turn,
     streaming: false,
+    failure: shown?.content === message.content ? shown.failure : undefined,
     ...fromReport(message),
   };
 }
@@ -132,7 +173,7 @@ function fromReport(report) {
   const reported = {
     model: report.model,
     finishReason: report.finish_reason,
-    continued: countOf(report.continued),
+    continued: report.continued,
     tokens: usage.total_tokens || sum(usage.prompt_tokens, usage.completion_tokens),
     estimated: Boolean(usage.estimated),
   };
@@ -141,9 +182,4 @@ function fromReport(report) {
 
 function sum(prompt, completion) {
   return Number.isFinite(prompt) && Number.isFinite(completion) ? prompt + completion : undefined;
-}
-
-function countOf(continued) {
-  if (Array.isArray(continued)) return continued.length;
-  return typeof continued === "object" && continued ? continued.times : continued;
 }

@@ -8,6 +8,7 @@ import DOMPurify from "/vendor/purify.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
 import { strings } from "./strings.js";
 
+const HIDDEN = new Set(["space", "def"]); // tokens of which nothing is shown
 const LINE_BREAK = /^<br\s*\/?>/i;
 
 const marked = new Marked({ gfm: true }, cjkEmphasis, {
@@ -54,9 +55,36 @@ export function renderTokens(tokens) {
   return fragment;
 }
 
-/** A whole text as safe DOM. */
-export function renderMarkdown(text) {
-  return renderTokens(lex(text));
+/**
+ * A whole text as safe DOM. Every block in which some of the `seams` lie, or behind which one does, goes through
+ * `mark(block, seams)`, which returns what is shown in its place; a seam's `at` counts code points.
+ */
+export function renderMarkdown(text, seams = [], mark = null) {
+  const tokens = lex(text);
+  const fragment = new DocumentFragment();
+  let done = 0;
+  for (const [at, found] of blocksOf(seams, text, tokens)) {
+    fragment.append(renderTokens(tokens.slice(done, at)));
+    const block = renderTokens(tokens.slice(at, (done = at + 1)));
+    fragment.append(mark(block, found));
+  }
+  fragment.append(renderTokens(tokens.slice(done)));
+  return fragment;
+}
+
+// Which seams lie in which token, in the order of the text. marked counts UTF-16 units, and line ends as \n.
+function blocksOf(seams, text, tokens) {
+  const points = [...text];
+  const blocks = new Map();
+  for (const seam of seams) {
+    let left = points.slice(0, seam.at).join("").replaceAll("\r\n", "\n").length;
+    const within = tokens.findIndex(({ raw }) => (left -= raw.length) < 0);
+    const from = within < 0 ? tokens.length : within;
+    const at = tokens.findIndex(({ type }, index) => index >= from && !HIDDEN.has(type));
+    const shown = at < 0 ? tokens.findLastIndex(({ type }) => !HIDDEN.has(type)) : at;
+    if (shown >= 0) blocks.set(shown, [...(blocks.get(shown) ?? []), seam]);
+  }
+  return [...blocks].sort(([one], [other]) => one - other);
 }
 
 function openElsewhere(link) {

@@ -2,41 +2,86 @@
 
 import { copyFrom } from "./clipboard.js";
 import { renderMarkdown } from "./markdown.js";
+import { QuestionEditor } from "./question_editor.js";
+import { withSeam } from "./seam.js";
+import { Stepper } from "./stepper.js";
 import { StreamingMarkdown } from "./streaming_markdown.js";
 import { strings } from "./strings.js";
 
 export class MessageView {
   element;
+  stepper;
+  #delegate;
   #parts;
   #shown = {};
+  #busy = false;
   #writer = null;
+  #editor = null;
 
-  /** The delegate hears `retryWanted(key)`. */
+  /**
+   * The delegate hears `regenerateWanted(key)`, `editWanted(key, text)`, `branchWanted(id, way, stepper)`, and
+   * gives `longestQuestion()`, in characters.
+   */
   constructor(message, delegate) {
     const template = document.querySelector(`#${message.role}-message`);
     this.element = template.content.firstElementChild.cloneNode(true);
     this.element.dataset.role = message.role;
+    this.#delegate = delegate;
     this.#parts = {
       body: this.element.querySelector(".message-body"),
       reasoning: this.element.querySelector(".reasoning"),
       failure: this.element.querySelector(".failure"),
       footer: this.element.querySelector(".message-footer"),
+      changers: this.element.querySelectorAll(".edit, .regenerate, .retry"),
     };
-    this.element.querySelector(".retry")?.addEventListener("click", () => delegate.retryWanted(this.#shown.key));
-    this.element.querySelector(".copy-answer")?.addEventListener("click", (event) => {
-      copyFrom(event.currentTarget, this.#shown.content);
+    this.stepper = new Stepper((id, way) => delegate.branchWanted(id, way, this.stepper));
+    this.#parts.footer.prepend(this.stepper.element);
+    this.#listen();
+  }
+
+  /** Shows the message as it is now; does only what has changed. While `busy`, no branch can be changed. */
+  update(message, busy) {
+    if (message === this.#shown && busy === this.#busy) return;
+    const before = this.#shown;
+    this.#shown = message;
+    this.#busy = busy;
+    this.element.dataset.id = message.id;
+    this.stepper.show(message, busy);
+    for (const button of this.#parts.changers) button.disabled = busy;
+    if (message.role === "user") this.#updateQuestion(message);
+    else if (message !== before) this.#updateAnswer(message, before);
+  }
+
+  /** Opens a question's editor. */
+  edit() {
+    if (this.#busy || this.#editor || !this.#shown.id) return;
+    this.#editor = new QuestionEditor(this.#parts.body, {
+      most: this.#delegate.longestQuestion(),
+      sent: (text) => this.#delegate.editWanted(this.#shown.key, text),
+      closed: () => this.#closeEditor(),
     });
+    this.#parts.footer.hidden = true;
+  }
+
+  #listen() {
+    const on = (selector, step) => this.element.querySelector(selector)?.addEventListener("click", step);
+    on(".retry", () => this.#delegate.regenerateWanted(this.#shown.key));
+    on(".regenerate", () => this.#delegate.regenerateWanted(this.#shown.key));
+    on(".edit", () => this.edit());
+    on(".copy-answer", (event) => copyFrom(event.currentTarget, this.#shown.content));
     this.#parts.body.addEventListener("click", copyCode);
   }
 
-  /** Shows the message as it is now; does only what has changed. */
-  update(message) {
-    if (message === this.#shown) return;
-    const before = this.#shown;
-    this.#shown = message;
-    this.element.dataset.id = message.id;
-    if (message.role === "user") this.#parts.body.textContent = message.content;
-    else this.#updateAnswer(message, before);
+  #updateQuestion({ id, content }) {
+    this.#parts.body.textContent = content;
+    this.element.querySelector(".edit").hidden = !id; // the server does not have it yet
+    if (this.#editor) this.#editor.busy = this.#busy;
+  }
+
+  #closeEditor() {
+    this.#editor = null;
+    this.#parts.footer.hidden = false;
+    this.element.querySelector(".edit").focus();
   }
 
   #updateAnswer(message, before) {
@@ -52,9 +97,9 @@ export class MessageView {
     if (message.streaming) {
       this.#writer ??= new StreamingMarkdown(this.#parts.body);
       this.#writer.write(message.content);
-    } else if (this.#writer || message.content !== before.content) {
+    } else if (this.#writer || message.content !== before.content || !sameSeams(message, before)) {
       this.#writer = null;
-      this.#parts.body.replaceChildren(renderMarkdown(message.content));
+      this.#parts.body.replaceChildren(renderMarkdown(message.content, message.continued, withSeam));
     }
   }
 
@@ -87,7 +132,11 @@ export class MessageView {
 
 function facts({ model, tokens, estimated, continued }) {
   const count = tokens && `${estimated ? "≈ " : ""}${strings.tokens(tokens)}`;
-  return [model, count, continued && strings.continued(continued)].filter(Boolean);
+  return [model, count, continued?.length && strings.continued(continued.length)].filter(Boolean);
+}
+
+function sameSeams({ continued: one = [] }, { continued: other = [] }) {
+  return one.length === other.length && one.every(({ at }, index) => at === other[index].at);
 }
 
 function copyCode(event) {

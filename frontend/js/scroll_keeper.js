@@ -35,6 +35,13 @@ export class ScrollKeeper {
     if (!this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight - fromEnd;
   }
 
+  /** Leaves the end, and moves what is shown so that `element` stands at `top`, in px of the window. */
+  holdAt(element, top) {
+    this.#following = false;
+    this.#scroller.scrollTop += element.getBoundingClientRect().top - top;
+    this.#last = this.#scroller.scrollTop;
+  }
+
   #keep() {
     if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
     this.#last = this.#scroller.scrollTop;

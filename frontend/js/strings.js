@@ -1,5 +1,7 @@
 /** The page's words, in English and Chinese; markup names them by `data-text`, `data-label` and `data-placeholder`. */
 
+const COMMAND = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
+
 const english = {
   appName: "Holdline",
   conversations: "Conversations",
@@ -41,8 +43,25 @@ const english = {
   copied: "Copied",
   copyAnswer: "Copy answer",
   retry: "Try again",
+  edit: "Edit question",
+  editing: "Your question, edited",
+  editorKeys: `${COMMAND} + Enter sends · Esc cancels`,
+  regenerate: "Answer again",
+  previousVersion: "Previous version",
+  nextVersion: "Next version",
+  version: (at, count) => `Version ${at} of ${count}`,
   tokens: (count) => `${count.toLocaleString("en")} tokens`,
   continued: (times) => (times === 1 ? "continued once" : `continued ${times} times`),
+  seam: ({ why, model }) =>
+    `Here the answer ${english.seams[why] ?? "broke off"}, and ${model ? `${model} went on` : "it was continued"}.`,
+  seams: {
+    length: "reached the model’s length limit",
+    interrupted: "was interrupted with its server",
+    broke_off: "lost its line to the model",
+    timeout: "stood still too long",
+    rate_limited: "met a model with too much to do",
+    unreachable: "found no model listening",
+  },
   finish: { stopped: "Stopped", length: "Cut off: the model's length limit was reached", failed: "Broken off" },
   unanswered: "This question has no answer yet.",
   broken: "This answer broke off.",
@@ -96,8 +115,24 @@ const chinese = {
   copied: "已复制",
   copyAnswer: "复制回答",
   retry: "重试",
+  edit: "编辑问题",
+  editing: "修改您的问题",
+  editorKeys: `${COMMAND} + Enter 发送 · Esc 取消`,
+  regenerate: "重新回答",
+  previousVersion: "上一个版本",
+  nextVersion: "下一个版本",
+  version: (at, count) => `第 ${at} 个版本，共 ${count} 个`,
   tokens: (count) => `${count.toLocaleString("zh")} tokens`,
   continued: (times) => `续写 ${times} 次`,
+  seam: ({ why, model }) => `回答在此处${chinese.seams[why] ?? "中断"}，${model ? `由 ${model} ` : ""}续写。`,
+  seams: {
+    length: "达到模型的长度上限",
+    interrupted: "因服务器中断而停下",
+    broke_off: "与模型的连接断开",
+    timeout: "等待模型超时",
+    rate_limited: "因模型过于繁忙而停下",
+    unreachable: "无法连接模型",
+  },
   finish: { stopped: "已停止", length: "已达到模型的长度上限，回答被截断", failed: "回答中断" },
   unanswered: "这个问题还没有回答。",
   broken: "这个回答中断了。",

@@ -7,21 +7,26 @@ export class Transcript {
   #delegate;
   #views = new Map(); // by the message's key
 
-  /** The delegate hears `retryWanted(key)`. */
+  /** The delegate is that of a MessageView. */
   constructor(element, delegate) {
     this.#element = element;
     this.#delegate = delegate;
   }
 
-  /** Shows these messages, in this order. */
-  render(messages) {
+  /** Shows these messages, in this order; while `busy`, an answer is being made and no branch can be changed. */
+  render(messages, busy) {
     this.#removeOthers(new Set(messages.map((message) => message.key)));
     let place = this.#element.firstElementChild;
     for (const message of messages) {
-      const { element } = this.#show(message);
+      const { element } = this.#show(message, busy);
       if (element === place) place = place.nextElementSibling;
       else this.#element.insertBefore(element, place);
     }
+  }
+
+  /** The view of a message, by its key, or undefined. */
+  view(key) {
+    return this.#views.get(key);
   }
 
   #removeOthers(keys) {
@@ -32,10 +37,10 @@ export class Transcript {
     }
   }
 
-  #show(message) {
+  #show(message, busy) {
     let view = this.#views.get(message.key);
     if (!view) this.#views.set(message.key, (view = new MessageView(message, this.#delegate)));
-    view.update(message);
+    view.update(message, busy);
     return view;
   }
 }

@@ -5,26 +5,13 @@ import re
 import signal
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Page, expect
 
+from tests.browser.reading import answers, ask
 from tests.processes import ROOT, private_folder, start
-from tests.upstream import Exchange, ScriptedUpstream
+from tests.upstream import ScriptedUpstream
 
 CASES = json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
-
-expect.set_options(timeout=30_000)
-
-
-async def ask(page: Page, upstream: ScriptedUpstream, question: str) -> Exchange:
-    """Type a question, send it, and return when the upstream has it."""
-    number = len(upstream.asked(question)) + 1
-    await page.locator("#question").fill(question)
-    await page.locator("#question").press("Enter")
-    return await upstream.exchange(question, number)
-
-
-def answers(page: Page) -> Locator:
-    return page.locator('article.message[data-role="assistant"]')
 
 
 async def test_two_questions_stream_in_steps_and_a_reload_keeps_them(
@@ -209,8 +196,10 @@ async def test_a_network_that_goes_and_comes_back_costs_no_word(
     await exchange.say("seen ")
     await expect(answers(page).locator(".message-body")).to_have_text("seen")
     await page.context.set_offline(True)
+    await expect(page.locator("#status")).to_have_text("Connection lost. Reconnecting…")
     await exchange.say("while away ")
     await page.context.set_offline(False)
+    await expect(page.locator("#status")).to_be_empty()
     await exchange.answer("and back")
     await expect(answers(page).locator(".message-body")).to_have_text("seen while away and back")
     assert len(upstream.asked(question)) == 1

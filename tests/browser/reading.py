@@ -1,0 +1,35 @@
+"""What a reader does and sees, in the words of the page's tests."""
+
+from playwright.async_api import Locator, Page, expect
+
+from tests.upstream import Exchange, ScriptedUpstream
+
+expect.set_options(timeout=30_000)
+
+
+async def ask(page: Page, upstream: ScriptedUpstream, question: str) -> Exchange:
+    """Type a question, send it, and return when the upstream has it."""
+    number = len(upstream.asked(question)) + 1
+    await page.locator("#question").fill(question)
+    await page.locator("#question").press("Enter")
+    return await upstream.exchange(question, number)
+
+
+async def ask_and_hear(page: Page, upstream: ScriptedUpstream, question: str, *texts: str) -> None:
+    """Ask, have it answered with these texts, and return when the page shows the answer whole."""
+    await (await ask(page, upstream, question)).answer(*texts)
+    await expect(answers(page).last.locator(".message-body")).to_have_text("".join(texts))
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+
+
+def answers(page: Page) -> Locator:
+    return page.locator('article.message[data-role="assistant"]')
+
+
+def questions(page: Page) -> Locator:
+    return page.locator('article.message[data-role="user"]')
+
+
+def bodies(page: Page) -> Locator:
+    """The texts of all messages, in order."""
+    return page.locator(".message-body")
