@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from redis.asyncio import Redis
 
 from sessions.connection import Client
@@ -156,3 +157,11 @@ def free_ports(count: int) -> list[int]:
     for listener in listeners:
         listener.close()
     return ports
+
+
+def serving(port: int) -> int:
+    """The process that holds the other end of the upstream's connection."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            return int(connection.pid)
+    raise AssertionError("nobody holds that connection")

@@ -15,10 +15,9 @@ from httpx_sse import ServerSentEvent
 
 from sessions.connection import AWAY, SCRIPTS, Client, connect
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, free_ports, holdline
+from tests.processes import PATIENCE_S, free_ports, holdline, serving
 from tests.proxy import Command, RedisProxy, redis_proxy
 from tests.streams import STREAM, asking, read, text_of
-from tests.test_workers import serving
 from tests.upstream import ScriptedUpstream
 from tests.viewer import Viewer
 

@@ -27,8 +27,7 @@ from hypothesis.stateful import (
 )
 
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, Server, holdline
-from tests.test_workers import serving
+from tests.processes import PATIENCE_S, Server, holdline, serving
 from tests.upstream import Exchange, ScriptedUpstream
 from tests.viewer import Viewer
 

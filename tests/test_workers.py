@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from server import die_with
-from tests.processes import PATIENCE_S, holdline, private_folder, start
+from tests.processes import PATIENCE_S, holdline, private_folder, serving, start
 from tests.streams import ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
 
@@ -146,14 +146,6 @@ async def test_a_frozen_worker_that_wakes_up_can_write_nothing_more(
         last = await read(client, turn=turn)
         assert last[-1].data == text_of(last) == f"{said}the new one's words"
         assert [event.event for event in last].count("end") == 1
-
-
-def serving(port: int) -> int:
-    """The process that holds the other end of the upstream's connection."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.pid:
-            return int(connection.pid)
-    raise AssertionError("nobody holds that connection")
 
 
 async def test_an_answer_is_followed_from_every_worker(

@@ -8,8 +8,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.line import line_to
 from tests.browser.reading import answers, ask, ask_and_hear, bodies
-from tests.processes import Server, holdline
-from tests.test_workers import serving
+from tests.processes import Server, holdline, serving
 from tests.upstream import ScriptedUpstream
 
 # Under Playwright no page is ever frozen, for it emulates the focus: the browser's own event is given here.
