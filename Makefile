@@ -7,7 +7,7 @@ VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_in
 INTERPRETER := $(VENV)/python-$(VERSION)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
 PAGE := frontend/node_modules/.package-lock.json
-SOURCES := server.py chat config sessions tests docs
+SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
