@@ -17,6 +17,7 @@ from sanic.response import BaseHTTPResponse, file
 from sanic_ext import Extend
 
 from chat import conversation_routes, operations, problems, routes
+from chat.asking import Asking
 from chat.following import Following
 from chat.history import History
 from chat.log import Committer
@@ -103,16 +104,9 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
         redis = connection.connect(redis_url)
-        base_url = await start_demo(app) if settings.demo else settings.openai_base_url
-        key = settings.openai_api_key
-        app.ctx.models = settings.chat_model or ("demo",)
         app.ctx.redis = redis
-        app.ctx.upstream = Upstream(
-            base_url=base_url,
-            api_key=key.get_secret_value() if key else None,
-            timeout_s=settings.upstream_timeout_s,
-            name="demo" if settings.demo else "",
-        )
+        app.ctx.models = settings.models
+        app.ctx.upstreams = await open_upstreams(app, settings)
         app.ctx.store = Store(redis, settings.session_idle_s, settings.session_max_s)
         turn_store = TurnStore(
             redis, lease_s=settings.lease_s, kept_s=settings.session_max_s, rate=settings.rate
@@ -129,9 +123,8 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             app.ctx.store,
             committer,
             history,
-            app.ctx.upstream,
-            models=app.ctx.models,
-            continue_max=settings.continue_max,
+            app.ctx.upstreams,
+            Asking(app.ctx.store, app.ctx.models, settings.continue_max),
         )
         turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
         for name, work in (
@@ -153,7 +146,8 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await app.ctx.turns.following.close()
-        await app.ctx.upstream.close()
+        for upstream in app.ctx.upstreams:
+            await upstream.close()
         if settings.demo:
             await app.ctx.demo.stop()
         await app.ctx.redis.aclose()
@@ -164,6 +158,26 @@ def die_with(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception():
         logger.critical("the %s broke, and this worker ends", task.get_name(), exc_info=task.exception())
         os._exit(70)  # EX_SOFTWARE
+
+
+async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstream]:
+    """The upstreams in the order in which they are asked."""
+    timeout_s = settings.upstream_timeout_s
+    if settings.demo:
+        return [Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")]
+    described = [(settings.openai_base_url, settings.openai_api_key, "")] if settings.has_main else []
+    described += [(other.base_url, other.api_key, other.model) for other in settings.upstreams]
+    return [
+        Upstream(
+            base_url=base_url,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=timeout_s,
+            model=model,
+            # A stale connection is worth one more try; for the rest the next upstream is there.
+            retries=1 if len(described) > 1 else 2,
+        )
+        for base_url, key, model in described
+    ]
 
 
 async def start_demo(app: Sanic[Any, Any]) -> str:
@@ -233,7 +247,10 @@ def announce(settings: Settings, listener: socket.socket, private: PrivateRedis 
     if settings.demo:
         model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
     else:
-        model = f"{', '.join(settings.chat_model)} at {settings.openai_base_url or 'OpenAI'}"
+        upstreams = [(other.model, other.base_url) for other in settings.upstreams]
+        if settings.has_main:
+            upstreams.insert(0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI"))
+        model = ", then ".join(f"{name} at {address}" for name, address in upstreams)
     data = f"{settings.data_dir.resolve()} (private Redis {private.version})" if private else "your own Redis"
     print(f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True)
 

@@ -9,9 +9,9 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat import guard, parsing, rendering
-from chat.errors import BadRequest, NotFound
+from chat.errors import BadRequest, Conflict, NotFound
 from sessions.keys import ConversationId, MessageId
-from sessions.store import TITLE_MAX, Conversation, Store
+from sessions.store import TITLE_MAX, Conversation, Message, Store
 
 _PAGE = 200
 _EXPORTS = {
@@ -34,6 +34,12 @@ class ConversationBody(msgspec.Struct, forbid_unknown_fields=True):
     system: str | None = None
 
 
+class ChangeBody(ConversationBody):
+    """What may be changed besides: the branch shown, by any message on it."""
+
+    branch: str | None = None
+
+
 @conversations.get("/")
 async def list_conversations(request: Request) -> HTTPResponse:
     """The session's conversations, newest first, a page at a time."""
@@ -50,7 +56,7 @@ async def list_conversations(request: Request) -> HTTPResponse:
 async def create_conversation(request: Request) -> HTTPResponse:
     """Make an empty conversation, which becomes the session's current one."""
     guard.check(request)
-    fields = _fields(request)
+    fields = _fields(request, parsing.body(request, ConversationBody))
     conversation_id = await _store(request).create(request.ctx.session, **fields)
     return json(_listed(await _conversation(request, conversation_id)), status=201)
 
@@ -62,15 +68,20 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
     found = await _conversation(request, conversation)
     limit = parsing.count(query["limit"], _PAGE) if "limit" in query else None
     start = None
-    try:
-        if "before" in query:
-            start = await store.parent(owner, found.id, MessageId(query["before"]))
-            if start is None:
-                return json({**_listed(found), "messages": [], "earlier": False})
-    except KeyError:
-        raise NotFound("There is no such message.") from None
+    if "before" in query:
+        before = await store.message(owner, found.id, query["before"])
+        if before is None:
+            raise NotFound("There is no such message.")
+        start = before.parent
+        if start is None:
+            return json({**_listed(found), "messages": [], "earlier": False})
     messages, earlier = await _messages(store, owner, found.id, start, limit)
-    return json({**_listed(found), "messages": messages, "earlier": earlier}, ensure_ascii=False)
+    alternatives = await store.alternatives(owner, found.id, messages)
+    shown = [
+        {**_plain(message), **({"alternatives": ids} if len(ids) > 1 else {})}
+        for message, ids in zip(messages, alternatives, strict=True)
+    ]
+    return json({**_listed(found), "messages": shown, "earlier": earlier}, ensure_ascii=False)
 
 
 @conversations.get("/<conversation:str>/export")
@@ -83,7 +94,7 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     messages, _ = await _messages(_store(request), _owner(request), found.id, None, None)
     content_type, extension = _EXPORTS[kind]
     # Rendering takes some 3 ms a kilobyte, which other people's answers should not wait for.
-    content = await asyncio.to_thread(_export, kind, _listed(found), messages)
+    content = await asyncio.to_thread(_export, kind, _listed(found), [_plain(one) for one in messages])
     headers = {"Content-Disposition": rendering.file_name(found.title, extension)}
     return HTTPResponse(content, content_type=f"{content_type}; charset=utf-8", headers=headers)
 
@@ -97,13 +108,21 @@ def _export(kind: str, conversation: dict[str, Any], messages: list[dict[str, An
 
 @conversations.patch("/<conversation:str>")
 async def change_conversation(request: Request, conversation: str) -> HTTPResponse:
-    """Rename or pin a conversation, or set its model or system prompt."""
+    """Rename or pin a conversation, set its model or system prompt, or show another branch."""
     guard.check(request)
-    fields = _fields(request)
-    if not fields:
-        raise BadRequest("Nothing to change: give title, pinned, model or system.")
-    if not await _store(request).change(_owner(request), ConversationId(conversation), **fields):
-        raise NotFound("There is no such conversation.")
+    body = parsing.body(request, ChangeBody)
+    fields = _fields(request, body)
+    if not fields and body.branch is None:
+        raise BadRequest("Nothing to change: give title, pinned, model, system or branch.")
+    found = await _conversation(request, conversation)
+    if body.branch is not None:
+        selected = await _store(request).select(_owner(request), found.id, body.branch)
+        if selected is None:
+            raise NotFound("There is no such message.")
+        if not selected:
+            raise Conflict("An answer is being made in this conversation. Stop it, or wait for its end.")
+    if fields:
+        await _store(request).change(_owner(request), found.id, **fields)
     return json(_listed(await _conversation(request, conversation)))
 
 
@@ -127,13 +146,13 @@ async def _conversation(request: Request, conversation: str) -> Conversation:
 
 async def _messages(
     store: Store, owner: Any, conversation_id: ConversationId, start: MessageId | None, limit: int | None
-) -> tuple[list[dict[str, Any]], bool]:
+) -> tuple[list[Message], bool]:
     """Messages in order of time, and whether earlier ones exist; read by pages, not to hold up Redis."""
-    found: list[dict[str, Any]] = []
+    found: list[Message] = []
     while True:
         count = _PAGE if limit is None else limit - len(found)
         page = await store.branch(owner, conversation_id, start=start, max_count=count + 1)
-        found += [{"id": message.id, **message.body} for message in page[:count]]
+        found += page[:count]
         if len(page) <= count:
             return found[::-1], False
         if len(found) == limit:
@@ -145,8 +164,11 @@ def _listed(conversation: Conversation) -> dict[str, Any]:
     return dataclasses.asdict(conversation)
 
 
-def _fields(request: Request) -> dict[str, str]:
-    body = parsing.body(request, ConversationBody)
+def _plain(message: Message) -> dict[str, Any]:
+    return {"id": message.id, "parent": message.parent, **message.body}
+
+
+def _fields(request: Request, body: ConversationBody) -> dict[str, str]:
     parsing.known_model(request, body.model)
     fields = {"title": body.title and body.title.strip(), "model": body.model, "system": body.system}
     if body.title is not None and not fields["title"]:

@@ -1,6 +1,6 @@
 """Logs that another worker writes, followed here through Redis's notifications.
 
-One subscriber connection a worker. A notification carries an offset and, unless they are many, the bytes
+A notification carries an offset and, unless they are many, the bytes
 that stand there; whatever does not join on is read from the log itself. A look every second finds ends
 that went unnoticed and workers that died.
 """
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from chat.log import Log
 from sessions import keys
 from sessions.connection import AWAY, Client
+from sessions.notifications import Notifications
 from sessions.turn_store import Place, TurnStore
 
 logger = logging.getLogger("holdline.following")
@@ -31,7 +32,7 @@ class Following:
         on_stop: Callable[[str], None],
         on_look: Callable[[Place], Awaitable[None]],
     ) -> None:
-        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
+        self._notifications = Notifications(redis, self._take)
         self._store = store
         self._on_stop = on_stop
         self._on_look = on_look
@@ -48,7 +49,7 @@ class Following:
         self._readers[channel] = self._readers.get(channel, 0) + 1
         try:
             if self._readers[channel] == 1:
-                await self._pubsub.subscribe(channel)
+                await self._notifications.subscribe(channel)
             await self._catch_up(log)
             yield log
         finally:
@@ -60,20 +61,8 @@ class Following:
     async def run(self) -> None:
         """Listen and look until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
+            group.create_task(self._notifications.run(keys.stops()))
             group.create_task(self._look())
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._pubsub.subscribe(keys.stops())
-                while True:
-                    message = await self._pubsub.get_message(timeout=None)
-                    if message is not None:
-                        await self._take(message["channel"].decode(), message["data"])
-            except AWAY as error:
-                logger.warning("notifications are cut (%s)", type(error).__name__)
-                await asyncio.sleep(0.5)
 
     async def _take(self, channel: str, data: bytes) -> None:
         if channel == keys.stops():
@@ -114,7 +103,7 @@ class Following:
 
     async def _unsubscribe(self, channel: str) -> None:
         try:
-            await self._pubsub.unsubscribe(channel)
+            await self._notifications.unsubscribe(channel)
         except AWAY as error:
             logger.debug("cannot unsubscribe (%s)", type(error).__name__)
 
@@ -125,4 +114,4 @@ class Following:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._pubsub.aclose()
+        await self._notifications.close()

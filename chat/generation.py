@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -31,7 +32,8 @@ class Generation:
     """Generates one turn in a task of its own, until its end or until it is stopped.
 
     An answer that breaks off (at its length, with the line, or with the worker that made it before) is
-    continued: asked for again with the text so far, the seam recorded.
+    continued: asked for again with the text so far, the seam recorded. Where there are more upstreams than
+    one, the next is asked when one fails.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Generation:
         record: TurnRecord,
         writer: Writer,
         history: History,
-        upstream: Upstream,
+        upstreams: Sequence[Upstream],
         *,
         interrupted: bool = False,
     ) -> None:
@@ -47,12 +49,15 @@ class Generation:
         self.log = writer.log
         self._writer = writer
         self._history = history
-        self._upstream = upstream
+        self._upstreams = sorted(upstreams, key=lambda upstream: upstream.resting)
+        self._asked = 0
+        self._model = record.model
+        self._upstream_name = self._upstream.name
         made = frames.read_back(self.log.data)
         self._text = made.text
         self._reasoning = made.reasoning
         self._continued = [json.loads(seam) for seam in made.continued]
-        self._broken = _INTERRUPTED if interrupted else None
+        self._broken: UpstreamError | None = _INTERRUPTED if interrupted else None
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._first_token_ms: int | None = None
@@ -104,14 +109,21 @@ class Generation:
 
     async def _answer(self) -> UpstreamError | None:
         waits = Backoff()
+        untried = len(self._upstreams) - 1
         while self._broken is None or self._go_on(self._broken.kind):
             try:
                 await self._relay()
-            except UpstreamBroke as error:
-                if not self._text:
+            except (UpstreamBroke, UpstreamRefused) as error:
+                others = self._fail_over(error)
+                if self._text or self._reasoning:
+                    self._broken = error
+                    if isinstance(error, UpstreamRefused) and not others:
+                        return error
+                    await waits.wait()
+                elif not untried:
                     return error  # nothing was shown: the package has tried again, now the person may
-                self._broken = error
-                await waits.wait()
+                else:
+                    untried -= 1
                 continue
             if self._finish_reason != "length":
                 return None
@@ -122,18 +134,36 @@ class Generation:
         """Whether the answer may be continued once more; if so, a frame says where and why."""
         if max(len(self._continued), self._writer.fence - 2) >= self.record.continues:
             return False
-        if self._text:
+        if self._text or self._reasoning:
             seam = {"at": len("".join(self._text)), "why": why}
+            model = self._upstream.model or self.record.model
+            if model != self._model:
+                seam["model"] = model
             self._continued.append(seam)
             self._writer.append(json.dumps(seam), "continued")
         return True
 
+    @property
+    def _upstream(self) -> Upstream:
+        return self._upstreams[self._asked]
+
+    def _fail_over(self, error: UpstreamError) -> bool:
+        """Turn to the next upstream; False if there is no other."""
+        if len(self._upstreams) == 1:
+            return False
+        failed = self._upstream
+        failed.rest()
+        self._asked = (self._asked + 1) % len(self._upstreams)
+        logger.warning("%s failed (%s), the next is %s", failed.name, error.kind, self._upstream.name)
+        return True
+
     async def _relay(self) -> None:
         """Relay one answer of the upstream, or a continuation, into the log."""
-        model, so_far = self.record.model, "".join(self._text)
-        messages = await self._history.messages(self.record, so_far)
+        model, so_far = self._upstream.model or self.record.model, "".join(self._text)
+        messages = await self._history.messages(self.record, model, so_far)
         prefill = bool(so_far) and self._history.prefill
         seam = Seam(so_far)
+        self._model, self._upstream_name = model, self._upstream.name
         async with self._upstream.ask(messages, model, prefill=prefill) as answer:
             try:
                 await self._append(answer, seam)
@@ -154,8 +184,9 @@ class Generation:
                     self._writer.append(piece.text, "reasoning")
                 else:
                     self._say(seam.feed(piece.text))
+            await self._writer.room()
             if len(self.log.data) > LOG_MAX:
-                raise UpstreamRefused("too_long", "The answer is longer than a turn may be.")
+                raise UpstreamError("too_long", "The answer is longer than a turn may be.")
 
     def _say(self, text: str) -> None:
         if text:
@@ -182,7 +213,7 @@ class Generation:
             "content": text,
             "created": time.time_ns() // 1_000_000,
             "turn": self.record.place.turn,
-            "model": self.record.model,
+            "model": self._model,
             "finish_reason": reason,
         }
         if self._reasoning:
@@ -197,7 +228,8 @@ class Generation:
         return {
             **(msgspec.to_builtins(self._usage) if self._usage else {}),
             "finish_reason": reason,
-            "upstream": self._upstream.name,
+            "upstream": self._upstream_name,
+            "model": self._model,
             "first_token_ms": self._first_token_ms,
             **({"continued": self._continued} if self._continued else {}),
         }

@@ -24,8 +24,9 @@ class History:
         self._budget = context_tokens
         self._estimator = context.Estimator()
 
-    async def messages(self, record: TurnRecord, so_far: str = "") -> list[ChatMessage]:
-        """The messages that a turn's question ends, or the answer so far; raises what is in AWAY."""
+    async def messages(self, record: TurnRecord, model: str, so_far: str = "") -> list[ChatMessage]:
+        """The messages that a turn's question ends, or the answer so far, as many as `model` is likely to
+        count to within the budget; raises what is in AWAY."""
         place = record.place
         conversation = await self._store.read(place.owner, place.conversation)
         newest_first = await self._store.branch(
@@ -42,9 +43,7 @@ class History:
         if so_far and not self.prefill:
             newest.insert(0, {"role": "user", "content": _GO_ON})
         bodies = newest + [message.body for message in newest_first]
-        return context.choose(
-            self._estimator, record.model, self._budget, system, bodies, always=len(newest) + 1
-        )
+        return context.choose(self._estimator, model, self._budget, system, bodies, always=len(newest) + 1)
 
     def learn(self, model: str, messages: list[ChatMessage], reported: int) -> None:
         """Correct the estimate by the number of tokens that the upstream counted for `messages`."""

@@ -8,7 +8,7 @@ fed by Redis's notifications (`following`).
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from chat import frames
 from sessions.connection import AWAY
@@ -19,6 +19,9 @@ logger = logging.getLogger("holdline.log")
 HEARTBEAT_S = 12
 LOG_MAX = 8 << 20
 """Largest log of one turn in bytes, far above what a model says in one go."""
+
+PENDING_MAX = 256 << 10
+"""Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
 
 _SLICE = 64 << 10
 
@@ -32,6 +35,7 @@ class Log:
         self.committed = len(data)
         self.ended = ended
         self.lost = False
+        self.viewers = 0
         self._changed = asyncio.Event()
 
     def confirm(self, committed: int, *, ended: bool = False) -> None:
@@ -44,6 +48,15 @@ class Log:
         """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
         self.lost = True
         self._wake()
+
+    @contextlib.contextmanager
+    def viewed(self) -> Iterator[None]:
+        """Count one more viewer while the block runs."""
+        self.viewers += 1
+        try:
+            yield
+        finally:
+            self.viewers -= 1
 
     async def changed(self) -> None:
         """Return when something was confirmed, or the log was lost."""
@@ -76,18 +89,24 @@ class Log:
 class Writer:
     """A worker's right to append to one log, for as long as its fence holds."""
 
-    def __init__(self, log: Log, fence: int, committer: "Committer", store: TurnStore) -> None:
+    def __init__(self, log: Log, fence: int, committer: "Committer", lane: "_Lane", store: TurnStore) -> None:
         self.log = log
         self.fence = fence
         self.refused = False
         self.on_stop: Callable[[], None] = lambda: None
+        self.lane = lane
         self._committer = committer
         self._store = store
 
     def append(self, data: str, event: str = "") -> None:
         """Encode a frame at the log's end and have it committed."""
         self._encode(data, event)
-        self._committer.submit(self)
+        self.lane.submit(self)
+
+    async def room(self) -> None:
+        """Return when at most PENDING_MAX bytes wait for Redis, or the turn is another worker's."""
+        while len(self.log.data) - self.log.committed > PENDING_MAX and not self.refused:
+            await self.log.changed()
 
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.
@@ -152,44 +171,58 @@ class Backoff:
         self._delay_s = min(1.0, self._delay_s * 2)
 
 
+class _Lane:
+    """What the turns of one node have pending; while a group of them is sent, the next one gathers."""
+
+    def __init__(self) -> None:
+        self.pending: dict[Writer, None] = {}
+        self.submitted = asyncio.Event()
+
+    def submit(self, writer: Writer) -> None:
+        """Have what the writer's log has pending go with the next group."""
+        self.pending[writer] = None
+        self.submitted.set()
+
+
 class Committer:
-    """Commits the pending bytes of all turns of this worker, a group at a time, and keeps their leases."""
+    """Commits the pending bytes of all turns of this worker, a group at a time, and keeps their leases.
+
+    On a Redis Cluster each node has groups of its own, so that a slow or dead one holds up no other's turns.
+    """
 
     def __init__(self, store: TurnStore, lease_s: float) -> None:
         self._store = store
         self._lease_s = lease_s
-        self._pending: dict[Writer, None] = {}
         self._writers: dict[Writer, None] = {}
-        self._submitted = asyncio.Event()
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: asyncio.TaskGroup
 
     def open(self, log: Log, fence: int) -> Writer:
         """A writer whose lease is kept until it is closed."""
-        writer = Writer(log, fence, self, self._store)
+        node = self._store.node(log.place)
+        if node not in self._lanes:
+            self._lanes[node] = _Lane()
+            self._tasks.create_task(self._commit_groups(self._lanes[node]))
+        writer = Writer(log, fence, self, self._lanes[node], self._store)
         self._writers[writer] = None
         return writer
 
     def forget(self, writer: Writer) -> None:
         """Keep the writer's lease no longer."""
         self._writers.pop(writer, None)
-        self._pending.pop(writer, None)
-
-    def submit(self, writer: Writer) -> None:
-        """Have what the writer's log has pending go with the next group."""
-        self._pending[writer] = None
-        self._submitted.set()
+        writer.lane.pending.pop(writer, None)
 
     async def run(self) -> None:
         """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._commit_groups())
-            group.create_task(self._renew_leases())
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._renew_leases())
 
-    async def _commit_groups(self) -> None:
+    async def _commit_groups(self, lane: _Lane) -> None:
         while True:
-            await self._submitted.wait()
-            self._submitted.clear()
-            group = [(writer, len(writer.log.data)) for writer in self._pending]
-            self._pending.clear()
+            await lane.submitted.wait()
+            lane.submitted.clear()
+            group = [(writer, len(writer.log.data)) for writer in lane.pending]
+            lane.pending.clear()
             await self._commit(group)
 
     async def _commit(self, group: list[tuple[Writer, int]]) -> None:

@@ -8,9 +8,10 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat import frames, guard, parsing
+from chat.asking import Ask
 from chat.errors import BadRequest, TooLarge
 from chat.problems import STREAM_HEADERS, STREAM_TYPE
-from chat.turns import Ask, Turns
+from chat.turns import Turns
 from sessions.keys import ConversationId, TurnId
 from sessions.store import Session
 from sessions.turn_store import TurnRecord
@@ -27,6 +28,8 @@ class AskBody(msgspec.Struct):
     conversation: str | None = None
     turn: str | None = None
     model: str | None = None
+    parent: str | None = None
+    regenerate: str | None = None
     last_event_id: str | None = None
     go_on: bool = msgspec.field(name="continue", default=True)
 
@@ -37,7 +40,7 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     if request.method != "GET":  # sanic-ext would have a HEAD begin a turn
         return HTTPResponse(status=405, headers={"Allow": "GET, POST"})
     query = parsing.query(request)
-    names = ("message", "conversation", "turn", "model")
+    names = ("message", "conversation", "turn", "model", "parent", "regenerate")
     last_event_id = query.get("last_event_id") or query.get("lastEventId")
     go_on = query.get("continue", "1") not in ("0", "false")
     asked = AskBody(**{name: query.get(name) for name in names}, last_event_id=last_event_id, go_on=go_on)
@@ -77,6 +80,10 @@ async def _turn(request: Request, body: AskBody) -> tuple[TurnRecord, int | None
         return await turns.find(session.owner, TurnId(seen[0])), seen[1]
     message = next((text for text in (body.message, body.input, body.prompt) if text is not None), None)
     offset = -1 if last_event_id else None
+    if body.regenerate:
+        if message is not None or body.parent is not None:
+            raise BadRequest("To regenerate an answer takes neither message nor parent.")
+        return await turns.begin(session, _ask(request, body, "")), offset
     if message is None:
         if body.turn is None:
             raise BadRequest("There is no message: what is the question?")
@@ -87,7 +94,7 @@ async def _turn(request: Request, body: AskBody) -> tuple[TurnRecord, int | None
 def _ask(request: Request, body: AskBody, message: str) -> Ask:
     message = message.replace("\r\n", "\n").replace("\r", "\n")
     limit = request.app.ctx.settings.message_max
-    if not message.strip():
+    if not message.strip() and not body.regenerate:
         raise BadRequest("The message is empty.")
     if len(message) > limit:
         raise TooLarge(f"The message has {len(message)} characters; at most {limit} are taken.")
@@ -97,6 +104,8 @@ def _ask(request: Request, body: AskBody, message: str) -> Ask:
         turn=TurnId(body.turn) if body.turn else None,
         model=parsing.known_model(request, body.model),
         go_on=body.go_on,
+        parent=body.parent,
+        regenerate=body.regenerate,
     )
 
 

@@ -8,6 +8,7 @@ some ninety times as much.
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -25,6 +26,8 @@ logger = logging.getLogger("holdline.upstream")
 
 _LINE_MAX = 1 << 24
 """Longest event of an upstream, in bytes: more is no chat completion."""
+
+_REST_S = 30
 
 
 class Delta(msgspec.Struct):
@@ -134,10 +137,21 @@ class Answer:
 
 
 class Upstream:
-    """One OpenAI-compatible API."""
+    """One OpenAI-compatible API.
+
+    It is asked for `model`, or where that is "" for the one that the turn names. `retries` is how often a
+    request is made again that failed before its answer began.
+    """
 
     def __init__(
-        self, *, base_url: str | None, api_key: str | None, timeout_s: float, name: str = ""
+        self,
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        timeout_s: float,
+        name: str = "",
+        model: str = "",
+        retries: int = 2,
     ) -> None:
         self._key = api_key or ""
         host = urlsplit(base_url or "").hostname or ""
@@ -146,7 +160,7 @@ class Upstream:
             api_key=api_key or "none",
             base_url=base_url or "https://api.openai.com/v1",
             timeout=httpx2.Timeout(timeout_s, connect=10.0),
-            max_retries=2,
+            max_retries=retries,
             http_client=openai.DefaultAioHttpClient(
                 # To aiohttp 0 means any number; None would leave its own limit of 100 in place.
                 limits=httpx2.Limits(max_connections=0, max_keepalive_connections=100),
@@ -155,7 +169,18 @@ class Upstream:
             ),
         )
         self.name = name or urlsplit(str(self._client.base_url)).hostname or "upstream"
+        self.model = model
         self._usage_asked = True
+        self._rests_until = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """Whether it failed a short while ago, so that others are better asked first."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Ask others first for the next 30 s."""
+        self._rests_until = time.monotonic() + _REST_S
 
     @asynccontextmanager
     async def ask(

@@ -3,11 +3,12 @@
 A variable in the environment wins over the same one in `.env`. `.env.example` lists them all.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -19,6 +20,20 @@ def _rate(value: str) -> str:
     if value != "off" and not re.fullmatch(r"[1-9]\d{0,5}/(second|minute|hour)", value):
         raise ValueError("must look like 60/minute (or /second, /hour), or be off")
     return value
+
+
+def _http(value: str) -> str:
+    if not re.match(r"https?://[^/]", value):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    return value
+
+
+class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
+    """One of UPSTREAMS."""
+
+    base_url: Annotated[str, AfterValidator(_http)]
+    api_key: SecretStr | None = None
+    model: str = Field(min_length=1)
 
 
 class Settings(BaseSettings):
@@ -33,14 +48,19 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=256, description="Worker processes")
     data_dir: Path = Field(Path(".data"), description="Where the private Redis keeps its data")
     redis_url: str | None = Field(
-        None, description="Your own Redis or Valkey (6.2 or later); unset: a private one in DATA_DIR"
+        None, description="Your own Redis, Valkey or Redis Cluster; unset: a private one in DATA_DIR"
     )
     openai_api_key: SecretStr | None = Field(
         None, description="Key for the upstream; with neither key nor base URL the demo model answers"
     )
-    openai_base_url: str | None = Field(None, description="Base URL of any OpenAI-compatible API")
+    openai_base_url: Annotated[str, AfterValidator(_http)] | None = Field(
+        None, description="Base URL of any OpenAI-compatible API"
+    )
     chat_model: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Model to ask; a comma-separated list lets clients choose, the first is the default"
+    )
+    upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
+        (), description="More upstreams to fail over to, in order: a JSON list of base_url, api_key and model"
     )
     system_prompt: str = Field("", description="System message that every conversation begins with")
     context_tokens: int = Field(
@@ -86,16 +106,24 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value and not re.match(r"(rediss?(\+cluster)?|unix)://", value):
+            raise ValueError(
+                "must begin with redis://, rediss:// or unix://, for a Cluster redis+cluster:// or rediss+cluster://"
+            )
         return value
 
-    @field_validator("openai_base_url")
+    @field_validator("upstreams", mode="before")
     @classmethod
-    def _http_scheme(cls, value: str | None) -> str | None:
-        if value and not re.match(r"https?://[^/]", value):
-            raise ValueError("must begin with http:// or https:// and name a host")
-        return value
+    def _decode(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise ValueError('must be a JSON list such as [{"base_url": "http://…/v1", "model": "…"}]')
+        return found
 
     @property
     def rate(self) -> tuple[int, int]:
@@ -106,9 +134,19 @@ class Settings(BaseSettings):
         return int(count), {"second": 1, "minute": 60, "hour": 3600}[unit]
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a client may choose from; the first is the default."""
+        return self.chat_model or tuple(other.model for other in self.upstreams[:1]) or ("demo",)
+
+    @property
     def demo(self) -> bool:
         """Whether the built-in demo model answers."""
-        return self.openai_api_key is None and self.openai_base_url is None
+        return not self.has_main and not self.upstreams
+
+    @property
+    def has_main(self) -> bool:
+        """Whether OPENAI_API_KEY or OPENAI_BASE_URL name an upstream, which is asked before UPSTREAMS."""
+        return self.openai_api_key is not None or self.openai_base_url is not None
 
 
 def load(**overrides: object) -> Settings:
@@ -119,9 +157,10 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(_first_fault(error)) from None
     except UnicodeDecodeError:
         raise SettingsError(".env is not UTF-8 text") from None
-    if not settings.demo and not settings.chat_model:
+    if settings.has_main and not settings.chat_model:
         raise SettingsError("CHAT_MODEL must name the upstream's model, such as gpt-5-mini or llama3.2")
-    if settings.demo and not all(name.startswith("demo") for name in settings.chat_model):
+    named = [name for name in settings.chat_model if not (settings.demo and name.startswith("demo"))]
+    if named and not settings.has_main:
         raise SettingsError(
             "CHAT_MODEL names a real model, but neither OPENAI_API_KEY nor OPENAI_BASE_URL says where it is"
         )
@@ -130,6 +169,6 @@ def load(**overrides: object) -> Settings:
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
-    name = str(fault["loc"][0]).upper()
+    name = " ".join([str(fault["loc"][0]).upper(), *map(str, fault["loc"][1:])])
     words = fault["msg"].removeprefix("Value error, ")
     return f"{name} is wrong: {words[0].lower()}{words[1:]}"

@@ -38,7 +38,8 @@ def conversation(owner: Owner, conversation_id: ConversationId) -> str:
 
 
 def messages(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: message id → `<id of its parent>\\n<JSON>`; entries are added and never changed."""
+    """Hash: message id → `<id of its parent>\\n<JSON>`, added and never changed; `>` and a message id (or
+    nothing) → the ids of what follows it, in the order made, with spaces between."""
     return f"holdline:{{{owner}}}:messages:{conversation_id}"
 
 

@@ -1,10 +1,12 @@
 """Sessions, conversations and messages in Redis.
 
 A conversation's messages are a tree in one hash, each entry behind the id of its parent; they are added
-and never changed. The branch that is shown ends in the conversation's `head`.
+and never changed. Beside them stands what follows each message, so that alternatives are found. The branch
+that is shown ends in the conversation's `head`.
 """
 
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnI
 
 TITLE_MAX = 120
 """Longest title, in characters."""
+
+_MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Message(NamedTuple):
     """One entry of a history; `body` holds role, content, created and what else was recorded."""
 
     id: MessageId
+    parent: MessageId | None
     body: dict[str, Any]
 
 
@@ -82,7 +87,7 @@ class Store:
     async def current(self, session: Session) -> ConversationId:
         """The conversation that a question without one belongs to; its id is chosen now if there is none."""
         key = keys.current(session.owner, session.digest)
-        pipeline = self._redis.pipeline()
+        pipeline = self._redis.pipeline(transaction=False)
         pipeline.set(key, new_id(), nx=True, ex=self.kept_s)
         pipeline.get(key)
         _, found = await pipeline.execute()
@@ -139,18 +144,33 @@ class Store:
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
         flat = await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
         return [
-            Message(MessageId(message_id.decode()), json.loads(entry.partition(b"\n")[2]))
+            _message(message_id.decode(), entry)
             for message_id, entry in zip(flat[::2], flat[1::2], strict=True)
         ]
 
-    async def parent(
-        self, owner: Owner, conversation_id: ConversationId, child: MessageId
-    ) -> MessageId | None:
-        """The message before `child`, or None at the beginning; raises KeyError for an unknown one."""
-        entry = await self._redis.hget(keys.messages(owner, conversation_id), child)
-        if entry is None:
-            raise KeyError(child)
-        return MessageId(entry.partition(b"\n")[0].decode()) or None
+    async def message(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> Message | None:
+        """One message, or None."""
+        if not _MESSAGE_ID.fullmatch(message_id):
+            return None
+        entry = await self._redis.hget(keys.messages(owner, conversation_id), message_id)
+        return _message(message_id, entry) if entry else None
+
+    async def alternatives(
+        self, owner: Owner, conversation_id: ConversationId, messages: list[Message]
+    ) -> list[list[MessageId]]:
+        """For each message the ids of all that follow the same parent, itself included, in the order made."""
+        if not messages:
+            return []
+        parents = [f">{message.parent or ''}" for message in messages]
+        found = await self._redis.hmget(keys.messages(owner, conversation_id), parents)
+        return [[MessageId(one) for one in (ids or b"").decode().split()] for ids in found]
+
+    async def select(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> bool | None:
+        """Show the branch through a message; False while an answer is being made, None if it is unknown."""
+        if not _MESSAGE_ID.fullmatch(message_id):
+            return None
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        return {1: True, 0: None, -1: False}[await call(self._redis, "select", names, [message_id])]
 
     async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
         """Set fields of a conversation; False if there is none."""
@@ -161,10 +181,12 @@ class Store:
         """Delete a conversation, its messages, its turns and their logs; False if there is none."""
         members = await self._redis.smembers(keys.turns(owner, conversation_id))
         turn_ids = [TurnId(member.decode()) for member in members]
-        pipeline = self._redis.pipeline()
-        pipeline.unlink(keys.conversation(owner, conversation_id))
-        pipeline.zrem(keys.conversations(owner), conversation_id)
-        pipeline.unlink(
+        pipeline = self._redis.pipeline(transaction=True)
+        # As plain commands, for a Cluster's pipeline has no `unlink` of many keys.
+        pipeline.execute_command("UNLINK", keys.conversation(owner, conversation_id))
+        pipeline.execute_command("ZREM", keys.conversations(owner), conversation_id)
+        pipeline.execute_command(
+            "UNLINK",
             keys.messages(owner, conversation_id),
             keys.turns(owner, conversation_id),
             *(name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)),
@@ -185,6 +207,11 @@ def title_of(question: str) -> str:
     """A conversation's first title: the beginning of its first question, on one line."""
     line = " ".join(question.split())
     return line if len(line) <= 60 else line[:59].rstrip() + "…"
+
+
+def _message(message_id: str, entry: bytes) -> Message:
+    parent, _, body = entry.partition(b"\n")
+    return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
 
 
 def _conversation(conversation_id: ConversationId, fields: dict[bytes, bytes]) -> Conversation:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import AWAY, Argument, Call, Client, call, call_all
+from sessions.connection import AWAY, Argument, Call, Client, call, call_all, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -46,7 +46,11 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `begin` writes: the user's message, and the first frame around that message's id."""
+    """What `begin` writes: the user's message, and the first frame around that message's id.
+
+    `message` is its JSON, or "" where `user` stands in the history already and is answered anew; `parent` is
+    the message that it follows ("" for none), or None for the end of the branch.
+    """
 
     place: Place
     session: SessionDigest
@@ -55,6 +59,7 @@ class Question:
     user: MessageId
     answer: MessageId
     message: str
+    parent: str | None
     title: str
     model: str
     continues: int
@@ -99,6 +104,7 @@ class TurnStore:
             place.turn, place.conversation, int(question.may_create), question.digest, question.user,
             question.message, question.title, question.model, *question.first_frame, question.attempt,
             self._lease_ms, self._kept_s, limit, window_s, question.answer, question.continues,
+            "." if question.parent is None else question.parent,
         ]  # fmt: skip
         reply = await call(self._redis, "begin", names, arguments)
         outcome = reply[0].decode()
@@ -128,11 +134,15 @@ class TurnStore:
 
     async def read_log(self, place: Place, offset: int = 0) -> tuple[bytes, bool]:
         """The log's bytes from `offset` on, and whether the turn has ended."""
-        pipeline = self._redis.pipeline()
+        pipeline = self._redis.pipeline(transaction=True)
         pipeline.hget(place.turn_key, "state")
         pipeline.getrange(place.log_key, offset, -1)
         state, log = await pipeline.execute()
         return log, state != b"running"
+
+    def node(self, place: Place) -> str:
+        """The name of the node that holds a turn, or ""."""
+        return node_of(self._redis, place.turn_key)
 
     @staticmethod
     def commit(place: Place, fence: int, offset: int, frames: bytes) -> Call:
@@ -197,10 +207,8 @@ class TurnStore:
 
     async def ask_to_stop(self, place: Place) -> None:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hset(place.turn_key, "stop", 1)
-        pipeline.publish(keys.stops(), place.turn_key)
-        await pipeline.execute()
+        await self._redis.hset(place.turn_key, "stop", 1)
+        await self._redis.publish(keys.stops(), place.turn_key)
 
 
 def _member(place: Place) -> str:

@@ -6,26 +6,30 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
-from tests.processes import Server, holdline, redis_server
+from sessions.connection import Client, connect
+from tests.processes import Server, holdline, redis_cluster, redis_server
 from tests.upstream import ScriptedUpstream
 
 KEY = "sk-test-secret-key-0123456789"
 """The upstream's key; it may never be seen outside the request to the upstream."""
 
 
-@pytest_asyncio.fixture(scope="session")
-async def redis_url() -> AsyncIterator[str]:
-    """A real Redis that all tests share; owners are random, so that no test sees another's keys."""
-    async with redis_server() as url:
+@pytest_asyncio.fixture(scope="session", params=["redis", "cluster"])
+async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A real Redis that all tests share, and then a real Redis Cluster of three masters.
+
+    Owners are random, so that no test sees another's keys.
+    """
+    async with redis_server() if request.param == "redis" else redis_cluster() as url:
         yield url
 
 
 @pytest_asyncio.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
+async def redis(redis_url: str) -> AsyncIterator[Client]:
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
 
 
 @pytest_asyncio.fixture(scope="session")

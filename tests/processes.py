@@ -5,14 +5,17 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis.asyncio import Redis
+
+from sessions.connection import Client
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60
@@ -98,3 +101,41 @@ async def redis_server(*options: str) -> AsyncIterator[str]:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
+
+
+@asynccontextmanager
+async def redis_cluster() -> AsyncIterator[str]:
+    """A Redis Cluster of three masters on loopback; yields its URL."""
+    async with AsyncExitStack() as stack:
+        ports = free_ports(6)
+        nodes: list[Client] = []
+        for port, bus in zip(ports[:3], ports[3:], strict=True):
+            path = await stack.enter_async_context(
+                redis_server(
+                    "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus),
+                    "--cluster-node-timeout", "2000",
+                )
+            )  # fmt: skip
+            nodes.append(await stack.enter_async_context(Redis.from_url(path)))
+        for number, node in enumerate(nodes):
+            slots = (16384 * number // 3, 16384 * (number + 1) // 3 - 1)
+            await node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
+            await node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for port, bus in zip(ports[:3], ports[3:], strict=True):
+            await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
+        async with asyncio.timeout(PATIENCE_S):
+            for node in nodes:
+                while (info := await node.execute_command("CLUSTER INFO"))["cluster_state"] != "ok" or (
+                    info["cluster_slots_ok"] != "16384"
+                ):
+                    await asyncio.sleep(0.02)
+        yield f"redis+cluster://127.0.0.1:{ports[0]}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nobody listens now."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports

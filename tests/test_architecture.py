@@ -13,11 +13,17 @@ PRODUCT = sorted(
 )
 LAYERS = [
     {"config.settings", "config.workers"},
-    {"sessions.keys", "sessions.cookie", "sessions.connection", "sessions.embedded"},
+    {
+        "sessions.keys",
+        "sessions.cookie",
+        "sessions.connection",
+        "sessions.notifications",
+        "sessions.embedded",
+    },
     {"sessions.store", "sessions.turn_store"},
     {"chat.frames", "chat.context", "chat.errors", "chat.seam"},
     {"chat.log", "chat.upstream", "chat.history"},
-    {"chat.following", "chat.generation"},
+    {"chat.following", "chat.generation", "chat.asking"},
     {"chat.turns"},
     {"sessions.middleware", "chat.guard", "chat.problems", "chat.parsing", "chat.rendering"},
     {"chat.routes", "chat.conversation_routes", "chat.operations"},

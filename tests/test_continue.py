@@ -161,3 +161,84 @@ async def test_the_demo_model_is_continued_to_its_end() -> None:
         joined = await read(client, message="hello", model="demo-length")
         assert joined[-1].data == whole[-1].data
         assert len(usage_of(joined)["continued"]) > 2
+
+
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[ScriptedUpstream]:
+    """Another model's server."""
+    scripted = ScriptedUpstream()
+    scripted.base_url = await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+def both(upstream: ScriptedUpstream, other: ScriptedUpstream) -> dict[str, str]:
+    """Settings with two upstreams: the first for the model m, the other for the model n."""
+    more = [{"base_url": other.base_url, "api_key": "other-key", "model": "n"}]
+    return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "UPSTREAMS": json.dumps(more)}
+
+
+async def test_when_an_upstream_breaks_off_the_next_goes_on(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        turn = "t" + question[-32:]
+        reading = asyncio.create_task(read(client, message=question, turn=turn))
+        exchange = await upstream.exchange(question)
+        first = f"some of {question}, "
+        await exchange.say(first)
+        await first_seen(client, turn)
+        exchange.drop()
+        again = await other.continued(first)
+        assert again.body["model"] == "n"
+        assert again.headers["Authorization"] == "Bearer other-key"
+        await again.answer("the rest")
+        events = await reading
+        assert events[-1].data == first + "the rest"
+        usage = usage_of(events)
+        assert usage["continued"] == [{"at": len(first), "why": "broke_off", "model": "n"}]
+        assert usage["model"] == "n"
+        # The one that failed is left alone for a while.
+        reading = asyncio.create_task(read(client, message=f"{question} next"))
+        await (await other.exchange(f"{question} next")).answer("at once")
+        assert (await reading)[-1].data == "at once"
+        assert not upstream.asked(f"{question} next")
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+async def test_an_upstream_that_refuses_is_passed_over_before_a_word_is_shown(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str, status: int
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, CONTINUE_MAX="0", **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        tries = 2 if status in (429, 500) else 1
+        for number in range(tries):
+            (await upstream.exchange(question, number + 1)).reply(status, {"error": {"message": "no"}})
+        await (await other.exchange(question)).answer("from the other")
+        events = await reading
+        assert (events[-1].event, events[-1].data) == ("end", "from the other")
+        assert "continued" not in usage_of(events)
+        assert len(upstream.asked(question)) == tries
+
+
+async def test_when_all_upstreams_fail_the_turn_fails_and_asks_each_once(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        (await upstream.exchange(question)).reply(401, {"error": {"message": "no"}})
+        (await other.exchange(question)).reply(400, {"error": {"message": "not this"}})
+        events = await reading
+        assert events[-1].event == "failed"
+        assert json.loads(events[-1].data)["type"] == "refused"
+        assert (len(upstream.asked(question)), len(other.asked(question))) == (1, 1)
+        assert "other-key" not in server.logged()

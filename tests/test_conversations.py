@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
-from redis.asyncio import Redis
 
+from sessions.connection import Client
 from sessions.keys import ConversationId
 from tests.streams import ask
 from tests.test_context_cost import lengthen, owner_of
@@ -84,7 +84,7 @@ async def test_the_list_is_paged_newest_first_without_loss_or_repeat(client: htt
 
 
 async def test_a_long_conversation_is_read_whole_or_from_its_end_backwards(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Redis, question: str
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     conversation = json.loads((await ask(client, upstream, question, "first"))[0].data)["conversation"]
     await lengthen(redis, await owner_of(redis, conversation), ConversationId(conversation), 450)

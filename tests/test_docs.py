@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from chat import errors, frames, log
+from chat import errors, frames, log, turns
 from config.settings import Settings
 from server import create_app
 from sessions import keys
@@ -74,7 +74,9 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 name, kind = node.func.id, node.args[0]
-                if name in ("UpstreamBroke", "UpstreamRefused") and isinstance(kind, ast.Constant):
+                if name in ("UpstreamBroke", "UpstreamRefused", "UpstreamError") and isinstance(
+                    kind, ast.Constant
+                ):
                     raised[str(kind.value)] = "yes" if name == "UpstreamBroke" else "no"
     del raised["length"]  # the reason of a seam; an answer that stays cut off ends with `end`
     assert table == raised
@@ -83,6 +85,8 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
 def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
+    assert f"{log.PENDING_MAX >> 10} KiB of" in BEHAVIOUR
+    assert f"more than {turns.VIEWERS_MAX} readers" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"

@@ -1,13 +1,15 @@
 """A log in memory: what is committed is read, by each at its own pace; a silence is bridged."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from chat import frames, log
-from chat.log import Log
+from chat.log import Committer, Log
+from sessions.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import Place
+from sessions.turn_store import Place, TurnStore
 
 PLACE = Place(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
 
@@ -54,3 +56,22 @@ async def test_the_reader_of_a_lost_log_is_let_go() -> None:
     await asyncio.sleep(0)
     lost.lose()
     assert await waiting is None
+
+
+async def test_what_waits_for_redis_is_bounded(tmp_path: Path) -> None:
+    away = connect(f"unix://{tmp_path}/nobody-listens-here")
+    committer = Committer(TurnStore(away, lease_s=3, kept_s=1000, rate=(0, 1)), lease_s=3)
+    running = asyncio.create_task(committer.run())
+    await asyncio.sleep(0)
+    writer = committer.open(Log(PLACE), fence=1)
+    writer.append("x" * (log.PENDING_MAX // 2))
+    await writer.room()
+    writer.append("x" * log.PENDING_MAX)
+    waiting = asyncio.create_task(writer.room())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    writer.log.confirm(len(writer.log.data))
+    await waiting
+    running.cancel()
+    await asyncio.wait([running])
+    await away.aclose()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sessions import keys
 from sessions.connection import Client
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.store import Session, Store
@@ -34,6 +35,7 @@ def question() -> Question:
         user=MessageId("user-1"),
         answer=MessageId("answer-1"),
         message='{"role": "user", "content": "q"}',
+        parent=None,
         title="q",
         model="m",
         continues=4,
@@ -92,6 +94,14 @@ async def test_every_step_sent_twice_is_one_step(redis: Client, turns: TurnStore
     assert await twice(lambda: turns.take_over(place, "attempt-x")) == 2
     assert await twice(lambda: turns.finish(place, 2, 13, b"last", "done", '{"role": "assistant"}'))
     assert await turns.read_log(place) == (b"<user-1>framelast", True)
+
+    again = replace(another(question), message="", user=MessageId("user-1"), answer=MessageId("answer-b"))
+    assert (await twice(lambda: turns.begin(again))).user == "user-1"
+    assert await twice(lambda: turns.finish(again.place, 1, 8, b"last", "failed", ""))
+    conversation = keys.conversation(owner, place.conversation)
+    assert await redis.hget(conversation, "head") == b"answer-1", "no answer came: the branch is as it was"
+    store = Store(redis, idle_s=1000, kept_s=1000)
+    assert await twice(lambda: store.select(owner, place.conversation, "user-1"))
 
 
 async def expired(redis: Client, place: Place) -> None:

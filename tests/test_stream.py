@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from chat.turns import VIEWERS_MAX
 from tests.processes import Server, holdline, redis_server
 from tests.streams import STREAM, ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
@@ -417,3 +419,34 @@ async def test_many_answers_stream_at_once(server: Server, upstream: ScriptedUps
             await exchange.finish()
         for events in await asyncio.gather(*readings):
             assert text_of(events) == events[-1].data == "all at once"
+
+
+async def test_an_answer_has_only_so_many_readers_at_once(
+    client: httpx.AsyncClient, server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    turn = "t" + question[-32:]
+    await client.get("/")
+    readers: list[AsyncIterator[ServerSentEvent]] = []
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=server.url, cookies=client.cookies, limits=limits, timeout=60) as many,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(VIEWERS_MAX):
+            source = await stack.enter_async_context(asking(many, message=question, turn=turn))
+            readers.append(source.aiter_sse())
+            await anext(readers[-1])
+        refused = await many.get(STREAM, params={"turn": turn})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limited")
+        await stack.aclose()
+        reading = asyncio.create_task(until_let_in(many, turn))
+        await (await upstream.exchange(question)).answer("for all")
+        assert text_of(await reading) == "for all"
+
+
+async def until_let_in(client: httpx.AsyncClient, turn: str) -> list[ServerSentEvent]:
+    """The turn's events, asked for until the server has seen that other readers went away."""
+    while True:
+        with contextlib.suppress(httpx.HTTPStatusError):
+            return await read(client, turn=turn)
+        await asyncio.sleep(0.01)

@@ -1,9 +1,10 @@
 -- Begin a turn, once: the question joins the history, the turn and its log come to be, all together or not at all.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
 -- ARGV  1 turn id  2 conversation id  3 "1" if the conversation may be made here  4 digest of the question
---       5 message id  6 message JSON  7 title  8 model  9, 10 first frame before and after the message id
+--       5 message id  6 message JSON ("": it stands already)  7 title  8 model  9, 10 first frame before and after the message id
 --       11 attempt (random)  12 lease in ms  13 lifetime in s  14 most turns a window (0: any)  15 window in s
 --       16 answer's message id  17 how often the answer may be continued
+--       18 message that the question follows ("": none; ".": the branch's end)
 -- Result  {"begun", message id} | {"known"} | {"conflict"} | {"unknown"} | {"attach", turn} | {"busy", turn}
 --         | {"limited", s}
 -- Idempotent: the turn remembers the attempt that began it, and that attempt sent again is told "begun" again.
@@ -31,16 +32,26 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- The same question, of which no whole answer came, is asked again and not written again.
-local message = talk[4] and string.match(talk[4], '^' .. ARGV[4] .. ':(.+)$')
-if not message then
-  message = ARGV[5]
-  redis.call('HSETNX', KEYS[4], message, (talk[3] or '') .. '\n' .. ARGV[6])
+local message = ARGV[5]
+if ARGV[6] ~= '' then
+  -- The same question, of which no whole answer came, is asked again and not written again.
+  local open = talk[4] and string.match(talk[4], '^' .. ARGV[4] .. ':(.+)$')
+  if open then
+    message = open
+  else
+    local parent = ARGV[18] == '.' and (talk[3] or '') or ARGV[18]
+    local children = redis.call('HGET', KEYS[4], '>' .. parent)
+    redis.call('HSET', KEYS[4], message, parent .. '\n' .. ARGV[6],
+      '>' .. parent, children and children .. ' ' .. message or message)
+  end
+  redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
+  redis.call('HSET', KEYS[3], 'open', ARGV[4] .. ':' .. message)
+else
+  redis.call('HSET', KEYS[1], 'before', talk[3])
+  redis.call('HDEL', KEYS[3], 'open')
 end
 if not talk[1] then redis.call('HSET', KEYS[3], 'created', now) end
-redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
-redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'open', ARGV[4] .. ':' .. message,
-  'running', ARGV[1])
+redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'running', ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,

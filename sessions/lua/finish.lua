@@ -5,7 +5,7 @@
 -- Result  1 done | -1 another worker's turn, or ended otherwise | -2 not the log's end
 -- Idempotent: a turn that has ended with these very frames is done.
 
-local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer')
+local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before')
 if turn[1] ~= ARGV[1] then return -1 end
 local offset = tonumber(ARGV[2])
 if turn[2] ~= 'running' then
@@ -27,11 +27,16 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('ZADD', KEYS[5], now, ARGV[6])
   if talk[1] == ARGV[5] then redis.call('HDEL', KEYS[3], 'running') end
   if ARGV[7] ~= '' then
-    redis.call('HSETNX', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7])
+    local children = redis.call('HGET', KEYS[4], '>' .. turn[3])
+    redis.call('HSET', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7],
+      '>' .. turn[3], children and children .. ' ' .. turn[4] or turn[4])
     if talk[2] == turn[3] then
       redis.call('HSET', KEYS[3], 'head', turn[4])
       if ARGV[4] ~= 'failed' then redis.call('HDEL', KEYS[3], 'open') end
     end
+  elseif turn[5] and talk[2] == turn[3] then
+    -- Asked for another answer, and got none: the branch shown before is shown again.
+    redis.call('HSET', KEYS[3], 'head', turn[5])
   end
   for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
 end
