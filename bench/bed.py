@@ -17,11 +17,11 @@ from bench.relays import Missing, Relay
 RATE = 50
 """Tokens a second of a paced answer: somewhat faster than people read."""
 
-_TOO_SLOW = 3
+_BROKE = 3
 
 
-class TooSlow(Exception):
-    """The streams did not end in time."""
+class Broke(Exception):
+    """A relay did not deliver what it must, or not in time; the message says what."""
 
 
 class Bed:
@@ -54,6 +54,8 @@ class Bed:
             try:
                 self._running[name] = self._stack.enter_context(relays.START[name](self.upstream))
             except Missing as why:
+                if name == "holdline":
+                    raise
                 self.missing[name] = str(why)
         return self._running.get(name)
 
@@ -85,7 +87,7 @@ class Bed:
         one_by_one: bool = False,
         patience_s: float = 120,
     ) -> Outcome:
-        """Have the viewers do a job, in a process and on a core of their own. Raises TooSlow."""
+        """Have the viewers do a job, in a process and on a core of their own. Raises Broke."""
         job = Job(
             relay.port, asks, relay.pids, [self._upstream_pid], window, probes, one_by_one, patience_s
         )  # fmt: skip
@@ -93,8 +95,8 @@ class Bed:
         done = subprocess.run(
             command, input=msgspec.json.encode(job), cwd=relays.ROOT, capture_output=True, check=False
         )
-        if done.returncode == _TOO_SLOW:
-            raise TooSlow(f"{relay.name}: {done.stderr.decode().strip()}")
+        if done.returncode == _BROKE:
+            raise Broke(done.stderr.decode().strip())
         if done.returncode:
             raise RuntimeError(f"{relay.name} was not loaded:\n{done.stderr.decode()[-3000:]}")
         return msgspec.json.decode(done.stdout, type=Outcome)

@@ -127,6 +127,8 @@ class Viewers:
             while opened < len(self._streams) and self._may_open(opened, now - begun):
                 self._connect(self._streams[opened])
                 opened += 1
+                if opened % 16 == 0:
+                    self._receive(0)
             if marked < len(moments) and moments[marked] <= now:
                 self._mark()
                 marked += 1
@@ -282,11 +284,11 @@ def _openai_text(event: Event) -> str:
 
 
 def main() -> int:
-    """Do one job; status 3 when the streams did not end in time."""
+    """Do one job; status 3 when the streams did not end in time, or not as they must."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
         outcome = Viewers(job).run()
-    except TimeoutError as error:
+    except (TimeoutError, Undelivered) as error:
         print(error, file=sys.stderr)
         return 3
     sys.stdout.buffer.write(msgspec.json.encode(outcome))

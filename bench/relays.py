@@ -27,7 +27,7 @@ _PATIENCE_S = 90
 
 
 class Missing(Exception):
-    """A peer is not on this machine; the message says what would bring it."""
+    """A relay is not on this machine or does not start; the message says why, or what would bring it."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ def said(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
         if found := re.search(pattern, log.read_text(errors="replace")):
             return found[1]
         time.sleep(0.01)
-    raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    raise Missing(f"did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _accepting(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
@@ -96,7 +96,7 @@ def _accepting(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.01)
-    raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    raise Missing(f"did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _free_port() -> int:

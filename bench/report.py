@@ -53,7 +53,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 def missing(columns: list[str], name: str, why: str) -> list[str]:
     """The row of a peer that is not on this machine."""
-    return [name, f"missing: {why}", *["–"] * (len(columns) - 2)]
+    return [name, f"missing: {why[:120]}", *["–"] * (len(columns) - 2)]
 
 
 def machine() -> str:

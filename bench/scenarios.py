@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from bench import relays
-from bench.bed import RATE, Bed, TooSlow, seed
+from bench.bed import RATE, Bed, Broke, seed
 from bench.load import Ask, Outcome, Span
 from bench.relays import Relay
 from bench.report import Table, missing, percentile, spread
@@ -154,8 +154,8 @@ def _largest(bed: Bed, relay: Relay) -> int:
     def held(count: int) -> bool:
         try:
             outcome = bed.streams(relay, count, within_s=4.0, flow_s=4.0)
-        except TooSlow:
-            say(f"capacity: {relay.name} {count}: did not end")
+        except Broke as how:
+            say(f"capacity: {relay.name} {count}: {how}")
             return False
         gap, first = percentile(outcome.gaps_ms, 0.99), percentile(outcome.first_ms, 0.99)
         say(
@@ -191,7 +191,7 @@ def memory(bed: Bed) -> Table:
             with relays.START[name](bed.upstream) as relay:
                 bed.load(relay, bed.asks(relay, 20, 50, 0, 0.0))
                 outcome = bed.streams(relay, count, within_s=5.0, flow_s=5.0)
-        except relays.Missing as why:
+        except (relays.Missing, Broke) as why:
             table.rows.append(missing(table.columns, name, str(why)))
             continue
         (before, stored), (after, storing) = outcome.memory
@@ -324,11 +324,21 @@ def interleaved(
     """What `measure` finds of every relay in each round but the first, which warms up."""
     present = [*also, *bed.present(names)]
     seen: dict[str, list[T]] = {relay.name: [] for relay in present}
+    for relay in present:
+        bed.missing.pop(relay.name, None)  # what broke before may hold now
     for number, relay in bed.rounds(present):
-        if number >= 0 or warm:
+        if relay.name in bed.missing or not (number >= 0 or warm):
+            continue
+        try:
             found = measure(relay)
-            if number >= 0:
-                seen[relay.name].append(found)
+        except Broke as how:
+            if relay.name == "holdline":
+                raise
+            bed.missing[relay.name] = f"broke: {how}"
+            del seen[relay.name]
+            continue
+        if number >= 0:
+            seen[relay.name].append(found)
     return seen
 
 

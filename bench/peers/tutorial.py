@@ -9,7 +9,8 @@ from sanic import Request, Sanic
 
 app = Sanic("tutorial")
 client = AsyncOpenAI(api_key="none", base_url=os.environ["UPSTREAM"])
-redis = Redis.from_url(os.environ["REDIS_URL"])
+# With its default of 100 connections many answers at once would end without their last frame.
+redis = Redis.from_url(os.environ["REDIS_URL"], max_connections=10_000)
 
 
 @app.get("/api/chat_stream/")

@@ -12,7 +12,8 @@ from sse_starlette import EventSourceResponse
 
 app = FastAPI()
 client = AsyncOpenAI(api_key="none", base_url=os.environ["UPSTREAM"])
-redis = Redis.from_url(os.environ["REDIS_URL"])
+# With its default of 100 connections many answers at once would end without their last frame.
+redis = Redis.from_url(os.environ["REDIS_URL"], max_connections=10_000)
 
 
 @app.get("/api/chat_stream/")  # type: ignore[untyped-decorator]
