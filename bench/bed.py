@@ -101,10 +101,10 @@ class Bed:
             raise RuntimeError(f"{relay.name} was not loaded:\n{done.stderr.decode()[-3000:]}")
         return msgspec.json.decode(done.stdout, type=Outcome)
 
-    def streams(self, relay: Relay, count: int, within_s: float, flow_s: float) -> Outcome:
-        """So many answers at RATE that begin within `within_s`; the steady part is when all of them flow."""
+    def streams(self, relay: Relay, count: int, within_s: float, flow_s: float, rate: int = RATE) -> Outcome:
+        """So many answers at `rate`, begun within `within_s`; the steady part is when all of them flow."""
         lasts_s = within_s + flow_s
-        asks = self.asks(relay, count, int(lasts_s * RATE), RATE, within_s)
+        asks = self.asks(relay, count, int(lasts_s * rate), rate, within_s)
         return self.load(relay, asks, window=(within_s + 0.5, lasts_s - 0.1), patience_s=4 * lasts_s + 30)
 
     @contextlib.contextmanager

@@ -17,14 +17,14 @@ from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from bench import relays
-from bench.report import Table, machine
+from bench.report import Table
 from chat.demo_essays import ENGLISH
 
 DELTA = 8
 """Characters of one delta: two tokens."""
 
 _DELTAS_PER_TICK, _TICK_S = 10, 0.01
-_PATIENCE_MS = 600_000
+_PATIENCE_MS = 300_000
 
 _LIST = "- An item with **bold words**, `code` and a [link](https://example.org/), as models like to write.\n"
 _ROW = "| a cell | another cell with `code` | 12,345 | and the last one |\n"
@@ -69,7 +69,7 @@ def answer(shape: str, size: int) -> str:
 
 async def speak(request: web.Request) -> web.StreamResponse:
     """Be the model: the question says the shape and the size."""
-    shape, size = (await request.json())["messages"][-1]["content"].split()
+    shape, size = (await request.json())["messages"][-1]["content"].split("-")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     text = answer(shape, int(size))
@@ -116,7 +116,7 @@ async def measure(browser: Browser, url: str, way: str, shape: str, size: int) -
     await page.add_init_script(_OBSERVE)
     session = await context.new_cdp_session(page)
     await session.send("Performance.enable")
-    await (show_by_holdline if way == "holdline" else show_by_reparsing)(page, f"{shape} {size}")
+    await (show_by_holdline if way == "holdline" else show_by_reparsing)(page, f"{shape}-{size}")
     # The last change is laid out and painted by the second frame from now.
     await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     tasks = await page.evaluate(_LONG_TASKS)
@@ -198,13 +198,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, nargs="*", help="numbers of the cases, from 0")
-    parser.add_argument("--output", type=Path, help="a file for the table")
+    parser.add_argument("--append", type=Path, help="a file to add the table to")
     asked = parser.parse_args()
-    head = machine()
     table = asyncio.run(run([CASES[i] for i in asked.cases] if asked.cases else CASES))
     print(table.markdown())
-    if asked.output:
-        asked.output.write_text(f"{head}\n\n{table.markdown()}")
+    if asked.append:
+        with asked.append.open("a") as results:
+            results.write(f"\n{table.markdown()}")
 
 
 if __name__ == "__main__":
