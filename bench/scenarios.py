@@ -267,12 +267,14 @@ def long_conversations(bed: Bed) -> Table:
                 say(f"conversations: {length:,} messages")
                 _talk(bed, relay, visitor, length // 2)
             table.rows.append([name, *_turn_costs(bed, relay, visitors)])
-    for relay in bed.present(["tutorial"])[1:]:
+    for relay in bed.present(["tutorial"]):
         pair = [{"role": "user", "content": _WORDS}, {"role": "assistant", "content": "yes"}]
         visitors = {length: relay.visitor() for length in LENGTHS}
         for length, visitor in visitors.items():
             seed(relay.redis_url, visitor, pair * (length // 2))
         table.rows.append([relay.name, *_turn_costs(bed, relay, visitors, turns=5)])
+    if "tutorial" in bed.missing:
+        table.rows.append(missing(table.columns, "tutorial", bed.missing["tutorial"]))
     return table
 
 
