@@ -1,6 +1,7 @@
 """The processes' own clocks, and which core they run on (Linux)."""
 
 import time
+from pathlib import Path
 
 import psutil
 
@@ -31,6 +32,11 @@ def spent_s(root: int) -> tuple[float, float]:
         else:
             ours += used
     return ours, store
+
+
+def waited_s(pid: int) -> float:
+    """How long a process of one thread was ready to run, but its core was not free."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def memory_bytes(root: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ moments between which it counts frames.
 
 import bisect
 import itertools
+import os
 import re
 import selectors
 import socket
@@ -60,7 +61,10 @@ class Job(msgspec.Struct):
 
 
 class Span(msgspec.Struct):
-    """What was used and delivered between two moments; CPU in seconds."""
+    """What was used and delivered between two moments; CPU in seconds.
+
+    `waited_s` is how long the viewers and the model's stand-in waited for their core.
+    """
 
     wall_s: float
     tokens: int
@@ -68,6 +72,7 @@ class Span(msgspec.Struct):
     store_s: float
     upstream_s: float
     load_s: float
+    waited_s: float
 
 
 class Outcome(msgspec.Struct):
@@ -152,7 +157,8 @@ class Viewers:
             held, stored = held + kept[0], stored + kept[1]
         upstream = sum(cpu.spent_s(pid)[0] for pid in self._job.upstream)
         self._memory.append((int(held), int(stored)))
-        self._marks.append((time.monotonic(), [ours, store, upstream, time.process_time()]))
+        waited = sum(map(cpu.waited_s, [os.getpid(), *self._job.upstream]))
+        self._marks.append((time.monotonic(), [ours, store, upstream, time.process_time(), waited]))
 
     def _connect(self, stream: _Stream) -> None:
         stream.sock = socket.create_connection(("127.0.0.1", self._job.port))

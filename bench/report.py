@@ -15,6 +15,22 @@ from pathlib import Path
 
 
 @dataclass
+class Goal:
+    """What a figure is to be: at most, or at least, a bound."""
+
+    words: str
+    found: float
+    bound: float
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        holds = self.found >= self.bound if self.at_least else self.found <= self.bound
+        how = "holds" if holds else "missed"
+        order = "at least" if self.at_least else "at most"
+        return f"- {how}: {self.words}: {self.found:.2f}, to be {order} {self.bound:g}"
+
+
+@dataclass
 class Table:
     """What one scenario found."""
 
@@ -22,6 +38,7 @@ class Table:
     columns: list[str]
     rows: list[list[str]] = field(default_factory=list)
     note: str = ""
+    goals: list[Goal] = field(default_factory=list)
 
     def markdown(self) -> str:
         """The table, its columns aligned, with its note below."""

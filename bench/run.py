@@ -22,9 +22,9 @@ from bench.scenarios import EVERY
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 SCENARIOS: dict[str, Callable[[Bed], Table]] = {
-    "streams-20": lambda bed: scenarios.paced(bed, 20, EVERY),
-    "streams-100": lambda bed: scenarios.paced(bed, 100, EVERY),
-    "streams-700": lambda bed: scenarios.paced(bed, 700, ["holdline", "nginx", "node"]),
+    "streams-20": lambda bed: scenarios.paced(bed, 20, EVERY, {}),
+    "streams-100": lambda bed: scenarios.paced(bed, 100, EVERY, {"node": 1.0, "tutorial": 0.25}),
+    "streams-700": lambda bed: scenarios.paced(bed, 700, ["holdline", "nginx", "node"], {"node": 0.8}),
     "bursts": scenarios.bursts,
     "first-token": lambda bed: scenarios.first_token(bed, 0),
     "first-token-loaded": lambda bed: scenarios.first_token(bed, 50),
@@ -44,15 +44,22 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     head = report.machine()
-    tables: list[str] = []
+    tables: list[Table] = []
     with contextlib.ExitStack() as stack:
         bed = Bed(stack, asked.peers, asked.pairs)
         for name in asked.scenario:
-            tables.append(SCENARIOS[name](bed).markdown())
-            print(tables[-1], flush=True)
-    if asked.output:
-        asked.output.write_text("\n".join(["# Results\n", head + "\n", *tables]))
+            tables.append(SCENARIOS[name](bed))
+            print(tables[-1].markdown(), *tables[-1].goals, sep="\n", flush=True)
+            if asked.output:  # after each, so that what breaks later costs nothing
+                write(asked.output, head, tables)
     return 0
+
+
+def write(path: Path, head: str, tables: list[Table]) -> None:
+    """Write what is known so far."""
+    goals = "\n".join(str(goal) for table in tables for goal in table.goals)
+    body = "\n".join(table.markdown() for table in tables)
+    path.write_text(f"# Results\n\n{head}\n\n## Goals\n\n{goals}\n\n{body}")
 
 
 def arguments() -> argparse.Namespace:

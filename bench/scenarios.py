@@ -9,7 +9,7 @@ from bench import relays
 from bench.bed import RATE, Bed, Broke, seed
 from bench.load import Ask, Outcome, Span
 from bench.relays import Relay
-from bench.report import Table, missing, percentile, spread
+from bench.report import Goal, Table, missing, percentile, spread
 
 T = TypeVar("T")
 EVERY = list(relays.START)
@@ -20,15 +20,17 @@ GAP_MS, FIRST_MS = 100, 1000
 """What 99 of 100 gaps and first tokens must keep below, for streams to count as held."""
 
 
-def paced(bed: Bed, count: int, names: list[str]) -> Table:
-    """CPU a token of `count` answers that flow at RATE."""
+def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Table:
+    """CPU a token of `count` answers that flow at RATE; `goals` bound the ratio to a peer."""
     table = Table(
         f"{count} streams at {RATE} tokens a second",
         ["relay", "CPU µs a token", "of it Redis", "turns and all", "Holdline ÷ it", "first token ms p50",
-         "p99", "gap ms p99", "load's core"],
+         "p99", "gap ms p99", "pace", "load's core"],
         note=(
-            "CPU is of the relay and its Redis while all streams flow; with “turns and all” also of "
-            "their beginnings and ends."
+            "CPU is of the relay and its Redis while all streams flow; with “turns and all” also of their "
+            "beginnings and ends. A round counts only at a pace of 100%: below, the relay fell behind; "
+            "above, the viewers had, and caught up. When the viewers and the model's stand-in “waited” for "
+            "their core (the worst round), somebody else had it, or they had each other."
         ),
     )  # fmt: skip
 
@@ -55,9 +57,15 @@ def paced(bed: Bed, count: int, names: list[str]) -> Table:
                 ratio([us(o.steady) for o in seen["holdline"]], costs),
                 *times(seen[name]),
                 middle(seen[name], lambda o: percentile(o.gaps_ms, 0.99)),
+                pace([o.steady for o in seen[name]], count),
                 load_share([o.steady for o in seen[name]]),
             ]
         )  # fmt: skip
+    ours = [us(o.steady) for o in seen["holdline"]]
+    for name, bound in goals.items():
+        if name in seen:
+            found = statistics.median(ratios(ours, [us(o.steady) for o in seen[name]]))
+            table.goals.append(Goal(f"CPU a token of {count} streams, Holdline ÷ {name}", found, bound))
     return table
 
 
@@ -123,6 +131,10 @@ def first_token(bed: Bed, background: int) -> Table:
             least = [percentile(o.first_ms, share) for o in seen["direct"]]
             row += [spread(its), spread([a - b for a, b in zip(its, least, strict=True)])]
         table.rows.append(row)
+    if not background:
+        pairs = zip(seen["holdline"], seen["direct"], strict=True)
+        added = [percentile(a.first_ms, 0.5) - percentile(b.first_ms, 0.5) for a, b in pairs]
+        table.goals.append(Goal("added to the first token, ms", statistics.median(added), 2))
     return table
 
 
@@ -139,7 +151,7 @@ def capacity(bed: Bed) -> Table:
             "core."
         ),
     )  # fmt: skip
-    seen = interleaved(bed, names, lambda relay: float(_largest(bed, relay)), warm=False)
+    seen = interleaved(bed, names, lambda relay: float(_largest(bed, relay)), warm=False, most=3)
     for name in bed.chosen(names):
         if name not in seen:
             table.rows.append(missing(table.columns, name, bed.missing[name]))
@@ -147,6 +159,9 @@ def capacity(bed: Bed) -> Table:
         most = min(seen[name]) >= MOST_STREAMS
         held = f"{MOST_STREAMS} or more" if most else spread(seen[name], 0)
         table.rows.append([name, held, ratio(seen["holdline"], seen[name])])
+    if "tutorial" in seen:
+        found = statistics.median(ratios(seen["holdline"], seen["tutorial"]))
+        table.goals.append(Goal("streams on one core, Holdline ÷ tutorial", found, 10, at_least=True))
     return table
 
 
@@ -197,6 +212,8 @@ def memory(bed: Bed) -> Table:
             continue
         (before, stored), (after, storing) = outcome.memory
         say(f"memory: {name} {(after - before) / count / 1024:.1f} KiB")
+        if name == "holdline":
+            table.goals.append(Goal("memory a stream, KiB", (after - before) / count / 1024, 24))
         table.rows.append(
             [
                 name, f"{(after - before) / count / 1024:.1f}", f"{(storing - stored) / count / 1024:.1f}",
@@ -267,6 +284,8 @@ def long_conversations(bed: Bed) -> Table:
                 say(f"conversations: {length:,} messages")
                 _talk(bed, relay, visitor, length // 2)
             table.rows.append([name, *_turn_costs(bed, relay, visitors)])
+            growth = float(table.rows[-1][-1].split()[0])
+            table.goals.append(Goal(f"a turn at 10,000 messages ÷ at 10 ({name})", growth, 1.1))
     for relay in bed.present(["tutorial"]):
         pair = [{"role": "user", "content": _WORDS}, {"role": "assistant", "content": "yes"}]
         visitors = {length: relay.visitor() for length in LENGTHS}
@@ -318,19 +337,26 @@ def workers(bed: Bed) -> Table:
         costs = [us(o.steady) for o in outcomes]
         store = f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}"
         table.rows.append([name, spread(costs, 1), store, ratio(costs, [us(o.steady) for o in seen["1"]])])
+    shared = statistics.median(ratios(*([us(o.steady) for o in seen[name]] for name in ("2", "1"))))
+    table.goals.append(Goal("two workers ÷ one, at the most", 2 / shared, 1.8, at_least=True))
     return table
 
 
 def interleaved(
-    bed: Bed, names: Iterable[str], measure: Callable[[Relay], T], *also: Relay, warm: bool = True
+    bed: Bed,
+    names: Iterable[str],
+    measure: Callable[[Relay], T],
+    *also: Relay,
+    warm: bool = True,
+    most: int = 1000,
 ) -> dict[str, list[T]]:
-    """What `measure` finds of every relay in each round but the first, which warms up."""
+    """What `measure` finds of every relay in each round, of `most`, but the first, which warms up."""
     present = [*also, *bed.present(names)]
     seen: dict[str, list[T]] = {relay.name: [] for relay in present}
     for relay in present:
         bed.missing.pop(relay.name, None)  # what broke before may hold now
     for number, relay in bed.rounds(present):
-        if relay.name in bed.missing or not (number >= 0 or warm):
+        if relay.name in bed.missing or number >= most or not (number >= 0 or warm):
             continue
         try:
             found = measure(relay)
@@ -355,9 +381,14 @@ def us(span: Span) -> float:
     return total_s(span) / span.tokens * 1e6
 
 
+def ratios(ours: list[float], its: list[float]) -> list[float]:
+    """The ratio within each round."""
+    return [a / b for a, b in zip(ours, its, strict=True)]
+
+
 def ratio(ours: list[float], its: list[float]) -> str:
-    """The ratio within each round, its median and spread."""
-    return spread([a / b for a, b in zip(ours, its, strict=True)]) if ours is not its else "1"
+    """The ratio within the rounds, its median and spread."""
+    return spread(ratios(ours, its)) if ours != its else "1"
 
 
 def middle(outcomes: list[Outcome], pick: Callable[[Outcome], float]) -> str:
@@ -373,8 +404,16 @@ def times(outcomes: list[Outcome]) -> list[str]:
 
 
 def load_share(spans: list[Span]) -> str:
-    """How much of their core the model's stand-in and the viewers used."""
-    return f"{statistics.median((span.upstream_s + span.load_s) / span.wall_s for span in spans):.0%}"
+    """How much of their core the model's stand-in and the viewers used, and how much they waited for it."""
+    used = statistics.median((span.upstream_s + span.load_s) / span.wall_s for span in spans)
+    waited = max(span.waited_s / span.wall_s for span in spans)
+    return f"{used:.0%}, waited {waited:.0%}"
+
+
+def pace(spans: list[Span], count: int) -> str:
+    """How much of what was sent came through within the window: the slowest and the fastest round."""
+    shares = [span.tokens / (count * RATE * span.wall_s) for span in spans]
+    return f"{min(shares):.0%} to {max(shares):.0%}"
 
 
 def say(words: str) -> None:
