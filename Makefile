@@ -7,11 +7,11 @@ VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_in
 INTERPRETER := $(VENV)/python-$(VERSION)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
 PAGE := frontend/node_modules/.package-lock.json
-SOURCES := server.py chat config sessions tests docs
+SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-.PHONY: help run test check format lock screenshots clean
+.PHONY: help run test check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -33,6 +33,20 @@ format: $(VENV)/dev.lock  ## Put the code into its format
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Measure it beside its peers: 75 minutes, alone on the machine
+	@.ci/system-packages
+	-@.ci/system-packages nginx
+	@command -v node >/dev/null || [ -x $(BIN)/node ] || $(PIP_INSTALL) -r requirements-node.lock
+	$(BIN)/python -m bench.run --output bench/RESULTS.md
+	$(BIN)/python -m bench.page --append bench/RESULTS.md
+
+# A peer that does not install is named in the results, and the others are measured all the same.
+bench/peers/%/.venv/done: bench/peers/%/requirements.lock $(VENV)/dev.lock
+	@echo "Installing the bench's $*"
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $< || rm -rf $(@D)/bin
+	@touch $@
+
 screenshots: $(VENV)/dev.lock $(PAGE)  ## Take the README's pictures anew
 	@.ci/system-packages
 	$(BIN)/python -m docs.screenshots
@@ -41,6 +55,7 @@ lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and packa
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group pyproject.toml:node -o requirements-node.lock
+	for peer in fastapi litellm; do $(COMPILE) bench/peers/$$peer/requirements.in -o bench/peers/$$peer/requirements.lock; done
 	cd frontend && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 clean:  ## Remove what set-up made; the data stays

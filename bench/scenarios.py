@@ -1,0 +1,421 @@
+"""What is asked of each relay, and what is made of what was seen."""
+
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from bench import relays
+from bench.bed import RATE, Bed, Broke, seed
+from bench.load import Ask, Outcome, Span
+from bench.relays import Relay
+from bench.report import Goal, Table, missing, percentile, spread
+
+T = TypeVar("T")
+EVERY = list(relays.START)
+MOST_STREAMS = 2000
+"""Beyond this the load's own core is full."""
+
+GAP_MS, FIRST_MS = 100, 1000
+"""What 99 of 100 gaps and first tokens must keep below, for streams to count as held."""
+
+
+def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Table:
+    """CPU a token of `count` answers that flow at RATE; `goals` bound the ratio to a peer."""
+    table = Table(
+        f"{count} streams at {RATE} tokens a second",
+        ["relay", "CPU µs a token", "of it Redis", "turns and all", "Holdline ÷ it", "first token ms p50",
+         "p99", "gap ms p99", "pace", "load's core"],
+        note=(
+            "CPU is of the relay and its Redis while all streams flow; with “turns and all” also of their "
+            "beginnings and ends. A round counts only at a pace of 100%: below, the relay fell behind; "
+            "above, the viewers had, and caught up. When the viewers and the model's stand-in “waited” for "
+            "their core (the worst round), somebody else had it, or they had each other."
+        ),
+    )  # fmt: skip
+
+    def measure(relay: Relay) -> Outcome:
+        outcome = bed.streams(relay, count, within_s=max(2.0, count / 100), flow_s=6.0)
+        say(f"{count} streams: {relay.name} {us(outcome.steady):.1f} µs a token")
+        return outcome
+
+    def cells(outcomes: list[Outcome]) -> list[str]:
+        return [
+            f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}",
+            f"{statistics.median(us(o.whole) for o in outcomes):.1f}",
+        ]
+
+    seen = interleaved(bed, names, measure)
+    for name in bed.chosen(names):
+        if name not in seen:
+            table.rows.append(missing(table.columns, name, bed.missing[name]))
+            continue
+        costs = [us(o.steady) for o in seen[name]]
+        table.rows.append(
+            [
+                name, spread(costs, 1), *cells(seen[name]),
+                ratio([us(o.steady) for o in seen["holdline"]], costs),
+                *times(seen[name]),
+                middle(seen[name], lambda o: percentile(o.gaps_ms, 0.99)),
+                pace([o.steady for o in seen[name]], count),
+                load_share([o.steady for o in seen[name]]),
+            ]
+        )  # fmt: skip
+    ours = [us(o.steady) for o in seen["holdline"]]
+    for name, bound in goals.items():
+        if name in seen:
+            found = statistics.median(ratios(ours, [us(o.steady) for o in seen[name]]))
+            table.goals.append(Goal(f"CPU a token of {count} streams, Holdline ÷ {name}", found, bound))
+    return table
+
+
+def bursts(bed: Bed) -> Table:
+    """100 answers of 1,000 tokens at once, as fast as they are taken."""
+    count, tokens = 100, 1000
+    table = Table(
+        f"{count} answers of {tokens:,} tokens at once, unpaced",
+        ["relay", "CPU µs a token", "of it Redis", "Holdline ÷ it", "tokens a second", "first token ms p50",
+         "p99", "last p99"],
+    )  # fmt: skip
+
+    def measure(relay: Relay) -> Outcome:
+        outcome = bed.load(relay, bed.asks(relay, count, tokens, 0, 0.0))
+        say(f"bursts: {relay.name} {us(outcome.whole):.1f} µs a token")
+        return outcome
+
+    seen = interleaved(bed, EVERY, measure)
+    for name in bed.chosen(EVERY):
+        if name not in seen:
+            table.rows.append(missing(table.columns, name, bed.missing[name]))
+            continue
+        costs = [us(o.whole) for o in seen[name]]
+        table.rows.append(
+            [
+                name, spread(costs, 1),
+                f"{statistics.median(1e6 * o.whole.store_s / o.whole.tokens for o in seen[name]):.1f}",
+                ratio([us(o.whole) for o in seen["holdline"]], costs),
+                f"{statistics.median(o.whole.tokens / o.whole.wall_s for o in seen[name]):,.0f}",
+                *times(seen[name]),
+                middle(seen[name], lambda o: percentile(o.last_ms, 0.99)),
+            ]
+        )  # fmt: skip
+    return table
+
+
+def first_token(bed: Bed, background: int) -> Table:
+    """What a relay adds to the time to the first token, one question after another."""
+    probes = 200
+    beside = f"beside {background} streams" if background else "one by one"
+    table = Table(
+        f"First token, {beside}",
+        ["relay", "ms p50", "added p50", "p99", "added p99"],
+        note=("“direct” asks the model's stand-in itself; what is added is counted from it, within a round."),
+    )
+
+    def measure(relay: Relay) -> Outcome:
+        asks = bed.asks(relay, background, 10 * RATE, RATE, 2.0)
+        asks += [Ask(relay.request(bed.question(1, 0), relay.visitor()), 3.0, 1) for _ in range(probes)]
+        outcome = bed.load(relay, asks, probes=probes, one_by_one=True)
+        say(f"first token, {beside}: {relay.name} {percentile(outcome.first_ms, 0.5):.2f} ms")
+        return outcome
+
+    with bed.direct() as direct:
+        seen = interleaved(bed, EVERY, measure, direct)
+    for name in ["direct", *bed.chosen(EVERY)]:
+        if name not in seen:
+            table.rows.append(missing(table.columns, name, bed.missing[name]))
+            continue
+        row = [name]
+        for share in (0.5, 0.99):
+            its = [percentile(o.first_ms, share) for o in seen[name]]
+            least = [percentile(o.first_ms, share) for o in seen["direct"]]
+            row += [spread(its), spread([a - b for a, b in zip(its, least, strict=True)])]
+        table.rows.append(row)
+    if not background:
+        pairs = zip(seen["holdline"], seen["direct"], strict=True)
+        added = [percentile(a.first_ms, 0.5) - percentile(b.first_ms, 0.5) for a, b in pairs]
+        table.goals.append(Goal("added to the first token, ms", statistics.median(added), 2))
+    return table
+
+
+def capacity(bed: Bed) -> Table:
+    """The largest number of streams that a core holds."""
+    names = [name for name in EVERY if name != "litellm"]
+    table = Table(
+        "Streams that one core holds",
+        ["relay", "streams", "Holdline ÷ it"],
+        note=(
+            f"Held: 99 of 100 gaps ≤ {GAP_MS} ms and 99 of 100 first tokens ≤ {FIRST_MS} ms, at {RATE} "
+            "tokens a second, begun over four seconds; found by doubling, then halving to within a "
+            f"twentieth. “{MOST_STREAMS} or more” is as far as was asked. The relay's Redis is on its "
+            "core."
+        ),
+    )  # fmt: skip
+    seen = interleaved(bed, names, lambda relay: float(_largest(bed, relay)), warm=False, most=3)
+    for name in bed.chosen(names):
+        if name not in seen:
+            table.rows.append(missing(table.columns, name, bed.missing[name]))
+            continue
+        most = min(seen[name]) >= MOST_STREAMS
+        held = f"{MOST_STREAMS} or more" if most else spread(seen[name], 0)
+        table.rows.append([name, held, ratio(seen["holdline"], seen[name])])
+    if "tutorial" in seen:
+        found = statistics.median(ratios(seen["holdline"], seen["tutorial"]))
+        table.goals.append(Goal("streams on one core, Holdline ÷ tutorial", found, 10, at_least=True))
+    return table
+
+
+def _largest(bed: Bed, relay: Relay) -> int:
+    def held(count: int) -> bool:
+        try:
+            outcome = bed.streams(relay, count, within_s=4.0, flow_s=4.0)
+        except Broke as how:
+            say(f"capacity: {relay.name} {count}: {how}")
+            return False
+        gap, first = percentile(outcome.gaps_ms, 0.99), percentile(outcome.first_ms, 0.99)
+        say(
+            f"capacity: {relay.name} {count}: gap {gap:.0f} ms, first token {first:.0f} ms, "
+            f"load's core {load_share([outcome.steady])}"
+        )
+        return gap <= GAP_MS and first <= FIRST_MS
+
+    good, bad = 0, 25
+    while bad < MOST_STREAMS and held(bad):
+        good, bad = bad, min(MOST_STREAMS, bad * 2)
+    if bad == MOST_STREAMS and good and held(bad):
+        return MOST_STREAMS
+    while bad - good > max(1, good // 20):
+        tried = (good + bad) // 2
+        good, bad = (tried, bad) if held(tried) else (good, tried)
+    return good
+
+
+def memory(bed: Bed) -> Table:
+    """Memory a stream, of a relay just started."""
+    count = 300
+    table = Table(
+        "Memory a stream",
+        ["relay", "KiB a stream", "its Redis", "before, MiB"],
+        note=(
+            f"What {count} streams that have flowed for four seconds and more add to the memory that "
+            "the relay would give back (USS), after 20 short answers had warmed it."
+        ),
+    )  # fmt: skip
+    for name in bed.chosen(name for name in EVERY if name != "litellm"):
+        try:
+            with relays.START[name](bed.upstream) as relay:
+                bed.load(relay, bed.asks(relay, 20, 50, 0, 0.0))
+                # Slow enough that no relay falls behind: what waits to be read is not a stream's memory.
+                outcome = bed.streams(relay, count, within_s=5.0, flow_s=5.0, rate=10)
+        except (relays.Missing, Broke) as why:
+            table.rows.append(missing(table.columns, name, str(why)))
+            continue
+        (before, stored), (after, storing) = outcome.memory
+        say(f"memory: {name} {(after - before) / count / 1024:.1f} KiB")
+        if name == "holdline":
+            table.goals.append(Goal("memory a stream, KiB", (after - before) / count / 1024, 24))
+        table.rows.append(
+            [
+                name, f"{(after - before) / count / 1024:.1f}", f"{(storing - stored) / count / 1024:.1f}",
+                f"{before / 2**20:.0f}",
+            ]
+        )  # fmt: skip
+    return table
+
+
+def resume(bed: Bed) -> Table:
+    """500 viewers come back at once, with Last-Event-ID, into running answers."""
+    answers, viewers, tokens, viewed = 50, 500, 10 * RATE, 150
+    table = Table(
+        f"{viewers} viewers come back at once into {answers} running answers",
+        ["relay", "first byte ms p50", "p99", "slowest", "running answers' gap ms p99", "longest"],
+        note=(f"Each has seen {viewed} tokens, gets the rest and no other; no peer can do this at all."),
+    )
+    (relay,) = bed.present(["holdline"])
+    seen: list[Outcome] = []
+    for number in range(-1, bed.pairs):
+        visitors = [relay.visitor() for _ in range(answers)]
+        asks = [
+            Ask(relay.request(bed.question(tokens, RATE), visitor), i / answers, tokens)
+            for i, visitor in enumerate(visitors)
+        ]
+        asks += [
+            Ask(relays.back("holdline", visitors[i % answers]), 6.0, tokens, viewed, i % answers)
+            for i in range(viewers)
+        ]
+        outcome = bed.load(relay, asks, probes=viewers)
+        say(f"resume: first byte p99 {percentile(outcome.first_byte_ms, 0.99):.0f} ms")
+        if number >= 0:
+            seen.append(outcome)
+    table.rows.append(
+        [
+            "holdline",
+            *(spread([percentile(o.first_byte_ms, share) for o in seen], 0) for share in (0.5, 0.99, 1.0)),
+            *(spread([percentile(o.others_gaps_ms, share) for o in seen], 0) for share in (0.99, 1.0)),
+        ]
+    )
+    return table
+
+
+LENGTHS = (10, 1_000, 10_000)
+_WORDS = "what was said before " * 76  # some 1,600 characters, as an answer of 400 tokens has
+_TURNS = 50
+
+
+def long_conversations(bed: Bed) -> Table:
+    """CPU of a turn in conversations of 10, 1,000 and 10,000 messages."""
+    table = Table(
+        "A turn in a conversation of so many messages",
+        ["relay", *(f"{length:,}: CPU ms" for length in LENGTHS), f"{LENGTHS[-1]:,} ÷ {LENGTHS[0]}"],
+        note=(
+            "Questions have 1,600 characters, answers one token; the medians are of rounds of "
+            f"{_TURNS} turns, by which the conversations grow. With CONTEXT_TOKENS=2000 ten messages "
+            "fill what is sent; with the default of 16,000 some eighty do, and what is sent, not what "
+            "is kept, makes the difference."
+        ),
+    )  # fmt: skip
+    for name, settings in (
+        ("holdline, CONTEXT_TOKENS=2000", {"CONTEXT_TOKENS": "2000"}),
+        ("holdline, default", {}),
+    ):
+        with relays.holdline(bed.upstream, **settings) as relay:
+            visitors = {length: relay.visitor() for length in LENGTHS}
+            for length, visitor in visitors.items():
+                say(f"conversations: {length:,} messages")
+                _talk(bed, relay, visitor, length // 2)
+            table.rows.append([name, *_turn_costs(bed, relay, visitors)])
+            growth = float(table.rows[-1][-1].split()[0])
+            table.goals.append(Goal(f"a turn at 10,000 messages ÷ at 10 ({name})", growth, 1.1))
+    for relay in bed.present(["tutorial"]):
+        pair = [{"role": "user", "content": _WORDS}, {"role": "assistant", "content": "yes"}]
+        visitors = {length: relay.visitor() for length in LENGTHS}
+        for length, visitor in visitors.items():
+            seed(relay.redis_url, visitor, pair * (length // 2))
+        table.rows.append([relay.name, *_turn_costs(bed, relay, visitors, turns=5)])
+    if "tutorial" in bed.missing:
+        table.rows.append(missing(table.columns, "tutorial", bed.missing["tutorial"]))
+    return table
+
+
+def _talk(bed: Bed, relay: Relay, visitor: str, turns: int) -> Outcome:
+    asks = [Ask(relay.request(bed.question(1, 0, _WORDS), visitor), 0.0, 1) for _ in range(turns)]
+    return bed.load(relay, asks, probes=turns, one_by_one=True, patience_s=600)
+
+
+def _turn_costs(bed: Bed, relay: Relay, visitors: dict[int, str], turns: int = _TURNS) -> list[str]:
+    costs: dict[int, list[float]] = {length: [] for length in visitors}
+    for number in range(-1, bed.pairs):
+        for length, visitor in visitors.items():
+            cost_ms = 1000 * total_s(_talk(bed, relay, visitor, turns).whole) / turns
+            say(f"conversations: {relay.name} {length:,} messages {cost_ms:.2f} ms a turn")
+            if number >= 0:
+                costs[length].append(cost_ms)
+    last, first = costs[LENGTHS[-1]], costs[LENGTHS[0]]
+    return [*(spread(values) for values in costs.values()), ratio(last, first)]
+
+
+def workers(bed: Bed) -> Table:
+    """Two workers against one."""
+    table = Table(
+        "Two workers, 100 streams",
+        ["workers", "CPU µs a token", "of it Redis", "÷ one worker's"],
+        note=(
+            "Both on the relay's core, for with two cores the other is the load's: what a token costs "
+            "then says what two cores of their own would bring at the most, twice the streams divided "
+            "by the last column."
+        ),
+    )  # fmt: skip
+    with relays.holdline(bed.upstream) as one, relays.holdline(bed.upstream, WORKERS="2") as two:
+        one.name, two.name = "1", "2"
+        seen: dict[str, list[Outcome]] = {"1": [], "2": []}
+        for number, relay in bed.rounds([one, two]):
+            outcome = bed.streams(relay, 100, within_s=2.0, flow_s=6.0)
+            say(f"workers: {relay.name} {us(outcome.steady):.1f} µs a token")
+            if number >= 0:
+                seen[relay.name].append(outcome)
+    for name, outcomes in seen.items():
+        costs = [us(o.steady) for o in outcomes]
+        store = f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}"
+        table.rows.append([name, spread(costs, 1), store, ratio(costs, [us(o.steady) for o in seen["1"]])])
+    shared = statistics.median(ratios(*([us(o.steady) for o in seen[name]] for name in ("2", "1"))))
+    table.goals.append(Goal("two workers ÷ one, at the most", 2 / shared, 1.8, at_least=True))
+    return table
+
+
+def interleaved(
+    bed: Bed,
+    names: Iterable[str],
+    measure: Callable[[Relay], T],
+    *also: Relay,
+    warm: bool = True,
+    most: int = 1000,
+) -> dict[str, list[T]]:
+    """What `measure` finds of every relay in each round, of `most`, but the first, which warms up."""
+    present = [*also, *bed.present(names)]
+    seen: dict[str, list[T]] = {relay.name: [] for relay in present}
+    for relay in present:
+        bed.missing.pop(relay.name, None)  # what broke before may hold now
+    for number, relay in bed.rounds(present):
+        if relay.name in bed.missing or number >= most or not (number >= 0 or warm):
+            continue
+        try:
+            found = measure(relay)
+        except Broke as how:
+            if relay.name == "holdline":
+                raise
+            bed.missing[relay.name] = f"broke: {how}"
+            del seen[relay.name]
+            continue
+        if number >= 0:
+            seen[relay.name].append(found)
+    return seen
+
+
+def total_s(span: Span) -> float:
+    """CPU seconds of the relay and its Redis."""
+    return span.relay_s + span.store_s
+
+
+def us(span: Span) -> float:
+    """CPU microseconds a token."""
+    return total_s(span) / span.tokens * 1e6
+
+
+def ratios(ours: list[float], its: list[float]) -> list[float]:
+    """The ratio within each round."""
+    return [a / b for a, b in zip(ours, its, strict=True)]
+
+
+def ratio(ours: list[float], its: list[float]) -> str:
+    """The ratio within the rounds, its median and spread."""
+    return spread(ratios(ours, its)) if ours != its else "1"
+
+
+def middle(outcomes: list[Outcome], pick: Callable[[Outcome], float]) -> str:
+    """The median over the rounds, in whole milliseconds."""
+    return f"{statistics.median(map(pick, outcomes)):.0f}"
+
+
+def times(outcomes: list[Outcome]) -> list[str]:
+    """The first token's median and 99th percentile, medians over the rounds."""
+    return [
+        f"{statistics.median(percentile(o.first_ms, share) for o in outcomes):.1f}" for share in (0.5, 0.99)
+    ]
+
+
+def load_share(spans: list[Span]) -> str:
+    """How much of their core the model's stand-in and the viewers used, and how much they waited for it."""
+    used = statistics.median((span.upstream_s + span.load_s) / span.wall_s for span in spans)
+    waited = max(span.waited_s / span.wall_s for span in spans)
+    return f"{used:.0%}, waited {waited:.0%}"
+
+
+def pace(spans: list[Span], count: int) -> str:
+    """How much of what was sent came through within the window: the slowest and the fastest round."""
+    shares = [span.tokens / (count * RATE * span.wall_s) for span in spans]
+    return f"{min(shares):.0%} to {max(shares):.0%}"
+
+
+def say(words: str) -> None:
+    """Tell how far the run is."""
+    print(words, file=sys.stderr, flush=True)
