@@ -18,9 +18,9 @@ from sanic_ext import Extend
 
 from chat import conversation_routes, operations, problems, routes
 from chat.asking import Asking
+from chat.committer import Committer
 from chat.following import Following
 from chat.history import History
-from chat.log import Committer
 from chat.turns import Turns
 from chat.upstream import Upstream
 from config import settings as configuration

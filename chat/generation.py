@@ -1,6 +1,7 @@
 """The making of one answer by this worker: from the question in the history to the last frame in the log."""
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -10,11 +11,13 @@ from typing import Any, Literal
 import msgspec
 
 from chat import frames
+from chat.answer import Usage
+from chat.committer import Backoff, Writer
 from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from chat.history import History
-from chat.log import LOG_MAX, Backoff, Writer
+from chat.log import LOG_MAX
 from chat.seam import Seam
-from chat.upstream import Answer, Upstream, Usage
+from chat.upstream import Upstream
 from sessions.connection import AWAY
 from sessions.turn_store import State, TurnRecord
 
@@ -166,7 +169,7 @@ class Generation:
         self._model, self._upstream_name = model, self._upstream.name
         async with self._upstream.ask(messages, model, prefill=prefill) as answer:
             try:
-                await self._append(answer, seam)
+                await answer.relay(functools.partial(self._take, seam), self._writer.room)
             finally:
                 self._say(seam.end())
                 self._finish_reason = answer.finish_reason
@@ -174,19 +177,17 @@ class Generation:
         if answer.usage and answer.usage.prompt_tokens:
             self._history.learn(model, messages, answer.usage.prompt_tokens)
 
-    async def _append(self, answer: Answer, seam: Seam) -> None:
-        async for pieces in answer:
-            if self._first_token_ms is None:
-                self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
-            for piece in pieces:
-                if piece.reasoning:
-                    self._reasoning.append(piece.text)
-                    self._writer.append(piece.text, "reasoning")
-                else:
-                    self._say(seam.feed(piece.text))
-            await self._writer.room()
-            if len(self.log.data) > LOG_MAX:
-                raise UpstreamError("too_long", "The answer is longer than a turn may be.")
+    def _take(self, seam: Seam, text: str, reasoning: bool) -> bool:
+        if self._first_token_ms is None:
+            self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
+        if reasoning:
+            self._reasoning.append(text)
+            self._writer.append(text, "reasoning")
+        else:
+            self._say(seam.feed(text))
+        if len(self.log.data) > LOG_MAX:
+            raise UpstreamError("too_long", "The answer is longer than a turn may be.")
+        return self._writer.full
 
     def _say(self, text: str) -> None:
         if text:

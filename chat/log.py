@@ -1,29 +1,27 @@
-"""A turn's bytes: written ahead to Redis in groups, and read by any number of viewers.
+"""A turn's bytes, as far as this worker knows them, read by any number of viewers.
 
-Whoever generates appends frames; the worker's one committer sends what all its turns have pending in one
-pipeline, while the next group gathers. Viewers see only what Redis has. On other workers the same log is
-fed by Redis's notifications (`following`).
+Viewers see only what Redis has: the `committer` says so where the turn is generated, and on other workers
+Redis's notifications do (`following`).
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from chat import frames
-from sessions.connection import AWAY
-from sessions.turn_store import Place, State, TurnStore
-
-logger = logging.getLogger("holdline.log")
+from sessions.turn_store import Place
 
 HEARTBEAT_S = 12
 LOG_MAX = 8 << 20
 """Largest log of one turn in bytes, far above what a model says in one go."""
 
-PENDING_MAX = 256 << 10
-"""Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
-
 _SLICE = 64 << 10
+
+Send = Callable[[bytes], Awaitable[None]]
+"""Sends a viewer bytes, and returns when it can take more."""
+
+Push = Callable[[bytes], bool]
+"""Sends a viewer bytes at once; False, and none sent, where it has not taken those before."""
 
 
 class Log:
@@ -36,7 +34,8 @@ class Log:
         self.ended = ended
         self.lost = False
         self.viewers = 0
-        self._changed = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._followers: dict[_Follower, None] = {}
 
     def confirm(self, committed: int, *, ended: bool = False) -> None:
         """Show viewers the bytes up to `committed`, which Redis has."""
@@ -60,213 +59,75 @@ class Log:
 
     async def changed(self) -> None:
         """Return when something was confirmed, or the log was lost."""
-        await self._changed.wait()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
-    async def read(self, offset: int) -> AsyncIterator[bytes]:
-        """The committed bytes from `offset` on, as they come, until the turn ends; heartbeats in a silence.
+    async def relay(self, offset: int, send: Send, push: Push) -> None:
+        """Send a viewer the committed bytes from `offset` on, as they come, until the turn ends or is lost.
 
-        A slow reader holds up nobody: it takes slices of what all share, at its own pace.
+        While the viewer keeps up, what is committed goes by `push`, from the committer's own step and with no
+        task woken; what piles up before it goes by `send`, in slices and at its own pace, so that a slow
+        reader holds up nobody. Every HEARTBEAT_S a comment is sent.
         """
         while True:
             if offset < self.committed:
                 chunk = bytes(self.data[offset : min(self.committed, offset + _SLICE)])
+                await send(chunk)
                 offset += len(chunk)
-                yield chunk
             elif self.ended or self.lost:
                 return
             else:
+                follower = _Follower(offset, push)
+                self._followers[follower] = None
                 try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        await self._changed.wait()
-                except TimeoutError:
-                    yield frames.HEARTBEAT
+                    silent = await follower.wait()
+                finally:
+                    self._followers.pop(follower, None)
+                offset = follower.offset
+                if silent:
+                    await send(frames.HEARTBEAT)
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        over = self.ended or self.lost
+        for follower in list(self._followers):
+            if not follower.push(self.data, self.committed) or over:
+                del self._followers[follower]
+                follower.wake()
 
 
-class Writer:
-    """A worker's right to append to one log, for as long as its fence holds."""
+class _Follower:
+    """A viewer that has had all that was committed, and gets the rest as it is committed."""
 
-    def __init__(self, log: Log, fence: int, committer: "Committer", lane: "_Lane", store: TurnStore) -> None:
-        self.log = log
-        self.fence = fence
-        self.refused = False
-        self.finishing = False
-        self.on_stop: Callable[[], None] = lambda: None
-        self.lane = lane
-        self._committer = committer
-        self._store = store
+    __slots__ = ("_push", "_waiter", "offset")
 
-    def append(self, data: str, event: str = "") -> None:
-        """Encode a frame at the log's end and have it committed."""
-        self._encode(data, event)
-        self.lane.submit(self)
+    def __init__(self, offset: int, push: Push) -> None:
+        self.offset = offset
+        self._push = push
+        self._waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    async def room(self) -> None:
-        """Return when at most PENDING_MAX bytes wait for Redis, or the turn is another worker's."""
-        while len(self.log.data) - self.log.committed > PENDING_MAX and not self.refused:
-            await self.log.changed()
+    def push(self, data: bytearray, committed: int) -> bool:
+        """Push what is new; False where the viewer lags behind."""
+        # Never nothing: in a chunked body an empty chunk is the end.
+        if self.offset < committed:
+            if not self._push(bytes(data[self.offset : committed])):
+                return False
+            self.offset = committed
+        return True
 
-    async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
-        """Append the last frames, given as event and data, and end the turn in one step with its history.
+    def wake(self, silent: bool = False) -> None:
+        """Have `wait` return."""
+        if not self._waiter.done():
+            self._waiter.set_result(silent)
 
-        `answer` is the message to keep, as JSON, or "". Waits while Redis is away; a turn that is another
-        worker's by now is left to it.
-        """
-        log = self.log
-        await self._flush()
-        self.finishing = True
-        begin = len(log.data)
-        for event, data in last:
-            self._encode(data, event)
-        tail = bytes(log.data[begin:])
-        waits = Backoff()
-        while not self.refused:
-            try:
-                if await self._store.finish(log.place, self.fence, begin, tail, state, answer):
-                    log.confirm(len(log.data), ended=True)
-                else:
-                    self.refuse()
-                return
-            except AWAY as error:
-                logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
-                await waits.wait()
-
-    async def hand_over(self) -> None:
-        """Commit all, then let go of the turn, so that another worker goes on with it at once."""
-        await self._flush()
-        if not self.refused:
-            await self._store.release(self.log.place, self.fence)
-
-    async def _flush(self) -> None:
-        while self.log.committed < len(self.log.data) and not self.refused:
-            await self.log.changed()
-
-    def refuse(self) -> None:
-        """Give up the log: the turn is another worker's now."""
-        self.refused = True
-        self.log.lose()
-        self.on_stop()
-
-    def close(self) -> None:
-        """Hold the log no longer; the viewers of one that has not ended go and look elsewhere."""
-        self._committer.forget(self)
-        if not self.log.ended:
-            self.log.lose()
-
-    def _encode(self, data: str, event: str) -> None:
-        log = self.log
-        log.data += frames.encode(log.place.turn, len(log.data), data, event)
-
-
-class Backoff:
-    """Waits between tries: 50 ms at first, doubling up to 1 s."""
-
-    def __init__(self) -> None:
-        self._delay_s = 0.05
-
-    async def wait(self) -> None:
-        """Wait before the next try."""
-        await asyncio.sleep(self._delay_s)
-        self._delay_s = min(1.0, self._delay_s * 2)
-
-
-class _Lane:
-    """What the turns of one node have pending; while a group of them is sent, the next one gathers."""
-
-    def __init__(self) -> None:
-        self.pending: dict[Writer, None] = {}
-        self.submitted = asyncio.Event()
-
-    def submit(self, writer: Writer) -> None:
-        """Have what the writer's log has pending go with the next group."""
-        self.pending[writer] = None
-        self.submitted.set()
-
-
-class Committer:
-    """Commits the pending bytes of all turns of this worker, a group at a time, and keeps their leases.
-
-    On a Redis Cluster each node has groups of its own, so that a slow or dead one holds up no other's turns.
-    """
-
-    def __init__(self, store: TurnStore, lease_s: float) -> None:
-        self._store = store
-        self._lease_s = lease_s
-        self._writers: dict[Writer, None] = {}
-        self._lanes: dict[str, _Lane] = {}
-        self._tasks: asyncio.TaskGroup
-
-    def open(self, log: Log, fence: int) -> Writer:
-        """A writer whose lease is kept until it is closed."""
-        node = self._store.node(log.place)
-        if node not in self._lanes:
-            self._lanes[node] = _Lane()
-            self._tasks.create_task(self._commit_groups(self._lanes[node]))
-        writer = Writer(log, fence, self, self._lanes[node], self._store)
-        self._writers[writer] = None
-        return writer
-
-    def forget(self, writer: Writer) -> None:
-        """Keep the writer's lease no longer."""
-        self._writers.pop(writer, None)
-        writer.lane.pending.pop(writer, None)
-
-    async def run(self) -> None:
-        """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
-        async with asyncio.TaskGroup() as self._tasks:
-            self._tasks.create_task(self._renew_leases())
-
-    async def _commit_groups(self, lane: _Lane) -> None:
-        while True:
-            await lane.submitted.wait()
-            lane.submitted.clear()
-            group = [(writer, len(writer.log.data)) for writer in lane.pending]
-            lane.pending.clear()
-            await self._commit(group)
-
-    async def _commit(self, group: list[tuple[Writer, int]]) -> None:
-        calls = [
-            self._store.commit(
-                writer.log.place,
-                writer.fence,
-                writer.log.committed,
-                bytes(writer.log.data[writer.log.committed : end]),
-            )
-            for writer, end in group
-        ]
-        waits = Backoff()
-        while True:
-            try:
-                replies = await self._store.send(calls)
-                break
-            except AWAY as error:
-                logger.warning("Redis is away (%s), %d turns wait", type(error).__name__, len(group))
-                await waits.wait()
-        for (writer, end), reply in zip(group, replies, strict=True):
-            if isinstance(reply, int) and reply > 0:
-                writer.log.confirm(end)
-            self._heed(writer, reply)
-
-    async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_s / 3)
-            writers = list(self._writers)
-            if not writers:
-                continue
-            with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
-                replies = await self._store.send([self._store.renew(w.log.place, w.fence) for w in writers])
-                await self._store.register([w.log.place for w in writers if w in self._writers])
-                for writer, reply in zip(writers, replies, strict=True):
-                    # A turn that has just ended has no lease to renew; its end has an answer of its own.
-                    if writer in self._writers and not writer.finishing:
-                        self._heed(writer, reply)
-
-    def _heed(self, writer: Writer, reply: object) -> None:
-        if reply == 2:
-            writer.on_stop()
-        elif reply != 1:
-            logger.warning("turn %s was refused by its log (%s)", writer.log.place.turn, reply)
-            writer.refuse()
+    async def wait(self) -> bool:
+        """Return when the viewer lags behind or the log is over, or, with True, after HEARTBEAT_S."""
+        timer = asyncio.get_running_loop().call_later(HEARTBEAT_S, self.wake, True)
+        try:
+            return await self._waiter
+        finally:
+            timer.cancel()

@@ -1,7 +1,8 @@
 """HTTP in, frames out: ask, view and stop a turn."""
 
-from collections.abc import AsyncIterator
+import asyncio
 from contextlib import AsyncExitStack
+from typing import cast
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
@@ -10,13 +11,18 @@ from sanic.response import empty, json
 from chat import frames, guard, parsing
 from chat.asking import Ask
 from chat.errors import BadRequest, TooLarge
+from chat.log import Push
 from chat.problems import STREAM_HEADERS, STREAM_TYPE
-from chat.turns import Turns
+from chat.turns import Turns, View
 from sessions.keys import ConversationId, TurnId
 from sessions.store import Session
 from sessions.turn_store import TurnRecord
 
 api = Blueprint("chat", url_prefix="/api")
+
+
+_BUFFER_MAX = 64 << 10
+"""Bytes that may wait for a viewer who reads slowly before it counts as lagging behind."""
 
 
 class AskBody(msgspec.Struct):
@@ -58,10 +64,10 @@ async def _stream(request: Request, body: AskBody) -> HTTPResponse | None:
     turns: Turns = request.app.ctx.turns
     async with AsyncExitStack() as stack:
         record, offset = await _turn(request, body)
-        chunks = await turns.view(record, offset, stack)
-        if chunks is None:
+        view = await turns.view(record, offset, stack)
+        if view is None:
             return empty()
-        await _send(request, chunks)
+        await _send(request, view)
     return None
 
 
@@ -109,11 +115,30 @@ def _ask(request: Request, body: AskBody, message: str) -> Ask:
     )
 
 
-async def _send(request: Request, chunks: AsyncIterator[bytes]) -> None:
+async def _send(request: Request, view: View) -> None:
     response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
-    async for chunk in chunks:
-        await response.send(chunk)
+    if view.before:
+        await response.send(view.before)
+    if view.log:
+        await view.log.relay(view.offset, response.send, _pusher(request))
     await response.eof()
+
+
+def _pusher(request: Request) -> Push:
+    """Writes chunks of the body straight to the connection of a request whose response has begun.
+
+    What `response.send` does besides is to wait for slow readers and to tell Sanic that the response is not
+    stuck: the heartbeats, which it sends, do that too.
+    """
+    transport = cast(asyncio.Transport, request.transport)
+
+    def push(data: bytes) -> bool:
+        if transport.is_closing() or transport.get_write_buffer_size() > _BUFFER_MAX:
+            return False
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    return push
 
 
 @api.post("/turns/<turn:str>/stop")

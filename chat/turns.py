@@ -4,16 +4,18 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from chat import frames
 from chat.asking import Ask, Asking
+from chat.committer import Committer
 from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.following import Following
 from chat.generation import Generation
 from chat.history import History
-from chat.log import Committer, Log
+from chat.log import Log
 from chat.upstream import Upstream
 from sessions.connection import AWAY
 from sessions.keys import MessageId, Owner, TurnId
@@ -26,6 +28,15 @@ VIEWERS_MAX = 200
 """Most open streams of one turn on one worker."""
 
 _SWEEP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a viewer is sent: bytes of its own, and then a log, where there is one, from an offset on."""
+
+    before: bytes
+    log: Log | None
+    offset: int
 
 
 class Turns:
@@ -66,7 +77,6 @@ class Turns:
             if self._draining:
                 raise Unavailable("The server is restarting. Try again in a moment.", retry_after_s=2)
             question = await self._asking.question(session, ask, conversation_id, turn_id)
-            await self._turn_store.register([question.place])
             begun = await self._turn_store.begin(question)
             if begun.outcome == "begun" and begun.user:
                 return self._start(question, begun.user)
@@ -120,10 +130,8 @@ class Turns:
             raise NotFound("There is no such turn.")
         return record
 
-    async def view(
-        self, record: TurnRecord, offset: int | None, stack: AsyncExitStack
-    ) -> AsyncIterator[bytes] | None:
-        """The bytes of a turn's stream from a viewer's offset on; None when it has missed nothing of an end.
+    async def view(self, record: TurnRecord, offset: int | None, stack: AsyncExitStack) -> View | None:
+        """What a viewer is sent of a turn's stream, from its offset on; None if it missed nothing of an end.
 
         Raises RateLimited where VIEWERS_MAX others read it here already.
 
@@ -144,10 +152,10 @@ class Turns:
         stack.enter_context(log.viewed())
         start = offset or 0
         if start > log.committed or not frames.is_boundary(log.data, start):
-            return _restarted(log)
-        return None if log.ended and start == log.committed else log.read(start)
+            return View(frames.restart(record.place.turn), log, 0)
+        return None if log.ended and start == log.committed else View(b"", log, start)
 
-    async def _recall(self, record: TurnRecord, offset: int | None) -> AsyncIterator[bytes] | None:
+    async def _recall(self, record: TurnRecord, offset: int | None) -> View | None:
         """The answer of a turn whose log has expired, from the history."""
         turn, length = record.place.turn, record.length
         if offset == length:
@@ -156,7 +164,7 @@ class Turns:
         found = await self._store.branch(place.owner, place.conversation, start=record.answer, max_count=1)
         answer = found[0].body["content"] if found else ""
         delta = frames.encode(turn, 0, answer) if answer else b""
-        return _once(frames.restart(turn) + delta + frames.encode_end(turn, length, answer))
+        return View(frames.restart(turn) + delta + frames.encode_end(turn, length, answer), None, 0)
 
     # Stop
 
@@ -240,13 +248,3 @@ class Turns:
         """Abandon what could not end in time."""
         for generation in list(self._generations.values()):
             await generation.abandon()
-
-
-async def _restarted(log: Log) -> AsyncIterator[bytes]:
-    yield frames.restart(log.place.turn)
-    async for chunk in log.read(0):
-        yield chunk
-
-
-async def _once(chunk: bytes) -> AsyncIterator[bytes]:
-    yield chunk

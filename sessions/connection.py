@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import hiredis
 from redis._parsers import BaseParser
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -52,6 +53,9 @@ AWAY = (
 # redis-py has no classes for these two, and would have them pass for errors of ours.
 BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(("NOREPLICAS", "MISCONF"), TakesNoWrites))
 
+_SCRIPTS_S = 5
+"""How long Redis may take for a group of scripts, in seconds."""
+
 _INSIDE_A_SCRIPT = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 """How Redis before 7.0 words such a refusal that meets a script in its midst."""
 
@@ -94,6 +98,15 @@ async def answered() -> AsyncIterator[None]:
 class _Single(Redis):
     """A connection that Redis has closed makes uvloop raise a RuntimeError at the next write."""
 
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(connection_pool=BlockingConnectionPool.from_url(url, **options))
+        # For scripts, which have one timeout for a whole group in place of one for every reply.
+        self.scripts = BlockingConnectionPool.from_url(url, **options | {"socket_timeout": None})
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await self.scripts.disconnect()
+        await self.connection_pool.disconnect()
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         async with answered():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -131,13 +144,11 @@ def connect(url: str) -> Client:
         nodes = [(url.hostname, url.port or 6379) for url in (urlsplit(f"//{node}") for node in others)]
         options["startup_nodes"] = [ClusterNode(str(host), port) for host, port in nodes]
         return _Cluster.from_url(f"{scheme}://{first}", **options)
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=64,
-        timeout=10,  # seconds that a command waits for a free connection, rather than to fail at once
-        **options,
-    )
-    return _Single.from_pool(pool)
+    options |= {
+        "max_connections": 64,
+        "timeout": 10,  # seconds that a command waits for a free connection, rather than to fail at once
+    }
+    return _Single(url, **options)
 
 
 def is_cluster(redis: Client) -> bool:
@@ -188,13 +199,51 @@ async def load(redis: Client) -> None:
 
 
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
+    if not is_cluster(redis):
+        return await _send_packed(redis.scripts, calls)
     pipeline = redis.pipeline(transaction=False)
-    shas = _SHARDED_SHAS if is_cluster(redis) else _SHAS
     for script, keys, arguments in calls:
-        pipeline.execute_command("EVALSHA", shas[script], len(keys), *keys, *arguments)
+        pipeline.execute_command("EVALSHA", _SHARDED_SHAS[script], len(keys), *keys, *arguments)
     async with answered():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return [_classed(reply) if type(reply) is ResponseError else reply for reply in replies]
+
+
+async def _send_packed(pool: BlockingConnectionPool, calls: Sequence[Call]) -> list[Any]:
+    """One write and one read of all replies, without what a pipeline of redis-py does for each command."""
+    packed = b"".join(
+        [
+            hiredis.pack_command(("EVALSHA", _SHAS[script], len(keys), *keys, *arguments))  # type: ignore[arg-type]
+            for script, keys, arguments in calls
+        ]
+    )
+
+    async def exchange() -> list[Any]:
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(_SCRIPTS_S):
+                await connection.send_packed_command(packed, check_health=False)
+                for _ in calls:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(_classed(error) if type(error) is ResponseError else error)
+        except TimeoutError as error:
+            raise RedisTimeoutError("no reply in time") from error
+        return replies
+
+    async with answered():
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            found: list[Any] = await connection.retry.call_with_retry(
+                exchange, lambda error: connection.disconnect()
+            )
+        except BaseException:  # replies may still be on their way
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+    return found
 
 
 def _classed(error: ResponseError) -> ResponseError:

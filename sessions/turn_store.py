@@ -1,5 +1,6 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -88,7 +89,7 @@ class TurnStore:
         self._rate = rate
 
     async def begin(self, question: Question) -> Begun:
-        """Write the question and begin its turn, or say why not."""
+        """Write the question and begin its turn, or say why not; list it among those that run."""
         place = question.place
         names = [
             place.turn_key,
@@ -107,7 +108,8 @@ class TurnStore:
             self._lease_ms, self._kept_s, limit, window_s, question.answer, question.continues,
             "." if question.parent is None else question.parent,
         ]  # fmt: skip
-        reply = await call(self._redis, "begin", names, arguments)
+        # At once, but the list first: a turn that is not on it would be gone with its worker.
+        _, reply = await asyncio.gather(self.register([place]), call(self._redis, "begin", names, arguments))
         outcome = reply[0].decode()
         if outcome == "begun":
             return Begun("begun", user=MessageId(reply[1].decode()))

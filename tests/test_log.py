@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from chat import frames, log
-from chat.log import Committer, Log
+from chat import committer, frames, log
+from chat.committer import Committer
+from chat.log import Log
 from sessions.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import Place, TurnStore
@@ -14,59 +15,95 @@ from sessions.turn_store import Place, TurnStore
 PLACE = Place(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
 
 
-async def test_a_silent_log_sends_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+class Viewer:
+    """Takes what a log relays; `keeps_up` says whether it takes what is pushed."""
+
+    def __init__(self, shown: Log, offset: int = 0) -> None:
+        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self.keeps_up = True
+        self.sent = 0
+        self.relaying = asyncio.create_task(shown.relay(offset, self._send, self._push))
+
+    async def _send(self, data: bytes) -> None:
+        self.sent += 1
+        self.chunks.put_nowait(data)
+
+    def _push(self, data: bytes) -> bool:
+        if self.keeps_up:
+            self.chunks.put_nowait(data)
+        return self.keeps_up
+
+    async def all(self) -> bytes:
+        """All that it has had, once the relay is over."""
+        await self.relaying
+        return b"".join(self.chunks.get_nowait() for _ in range(self.chunks.qsize()))
+
+
+async def test_a_stream_gets_a_comment_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "HEARTBEAT_S", 0.01)
     silent = Log(PLACE, b"first")
-    chunks = silent.read(0)
-    assert [await anext(chunks), await anext(chunks), await anext(chunks)] == [
-        b"first", frames.HEARTBEAT, frames.HEARTBEAT,
-    ]  # fmt: skip
+    viewer = Viewer(silent)
+    assert [await viewer.chunks.get() for _ in range(3)] == [b"first", frames.HEARTBEAT, frames.HEARTBEAT]
     silent.data += b"more"
     silent.confirm(9)
-    while (chunk := await anext(chunks)) == frames.HEARTBEAT:
+    while (chunk := await viewer.chunks.get()) == frames.HEARTBEAT:
         pass
     assert chunk == b"more"
+    silent.confirm(9, ended=True)
+    await viewer.relaying
 
 
-async def test_only_what_is_committed_is_read() -> None:
+async def test_only_what_is_committed_is_sent() -> None:
     growing = Log(PLACE, b"one")
     growing.data += b"two"
-    chunks = growing.read(0)
-    assert await anext(chunks) == b"one"
-    waiting = asyncio.ensure_future(anext(chunks))
+    viewer = Viewer(growing)
+    assert await viewer.chunks.get() == b"one"
     await asyncio.sleep(0)
-    assert not waiting.done()
+    assert viewer.chunks.empty()
     growing.confirm(6, ended=True)
-    assert await waiting == b"two"
-    with pytest.raises(StopAsyncIteration):
-        await anext(chunks)
+    assert await viewer.all() == b"two"
+    assert viewer.sent == 1, "who keeps up is pushed what is new"
 
 
-async def test_a_long_log_is_read_in_slices() -> None:
-    long = Log(PLACE, bytes(200_000), ended=True)
-    chunks = [chunk async for chunk in long.read(1)]
+async def test_who_lags_behind_gets_the_rest_at_its_own_pace() -> None:
+    growing = Log(PLACE)
+    slow, quick = Viewer(growing), Viewer(growing)
+    slow.keeps_up = False
+    await asyncio.sleep(0)
+    for _ in range(3):
+        growing.data += b"word "
+        growing.confirm(len(growing.data))
+        await asyncio.sleep(0)
+    growing.confirm(len(growing.data), ended=True)
+    assert (await slow.all(), await quick.all()) == (b"word " * 3, b"word " * 3)
+    assert (slow.sent > 0, quick.sent) == (True, 0)
+
+
+async def test_a_long_log_is_sent_in_slices() -> None:
+    viewer = Viewer(Log(PLACE, bytes(200_000), ended=True), 1)
+    await viewer.relaying
+    chunks = [viewer.chunks.get_nowait() for _ in range(viewer.chunks.qsize())]
     assert b"".join(chunks) == bytes(199_999)
     assert max(map(len, chunks)) == 65_536
 
 
-async def test_the_reader_of_a_lost_log_is_let_go() -> None:
+async def test_the_viewer_of_a_lost_log_is_let_go() -> None:
     lost = Log(PLACE, b"one")
-    chunks = lost.read(3)
-    waiting = asyncio.ensure_future(anext(chunks, None))
+    viewer = Viewer(lost, 3)
     await asyncio.sleep(0)
     lost.lose()
-    assert await waiting is None
+    assert await viewer.all() == b""
 
 
 async def test_what_waits_for_redis_is_bounded(tmp_path: Path) -> None:
     away = connect(f"unix://{tmp_path}/nobody-listens-here")
-    committer = Committer(TurnStore(away, lease_s=3, kept_s=1000, rate=(0, 1)), lease_s=3)
-    running = asyncio.create_task(committer.run())
+    writers = Committer(TurnStore(away, lease_s=3, kept_s=1000, rate=(0, 1)), lease_s=3)
+    running = asyncio.create_task(writers.run())
     await asyncio.sleep(0)
-    writer = committer.open(Log(PLACE), fence=1)
-    writer.append("x" * (log.PENDING_MAX // 2))
+    writer = writers.open(Log(PLACE), fence=1)
+    writer.append("x" * (committer.PENDING_MAX // 2))
     await writer.room()
-    writer.append("x" * log.PENDING_MAX)
+    writer.append("x" * committer.PENDING_MAX)
     waiting = asyncio.create_task(writer.room())
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done

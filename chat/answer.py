@@ -1,0 +1,134 @@
+"""An upstream's answer: the bytes of its stream in, text that is ready for frames out."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import msgspec
+
+from chat.errors import UpstreamBroke
+from chat.frames import EventDecoder, TextNormaliser
+from chat.transport import BODY, Body, Verdict
+
+_LINE_MAX = 1 << 24
+"""Longest event of an upstream, in bytes: more is no chat completion."""
+
+
+class Delta(msgspec.Struct):
+    """What one chunk adds; the names by which servers call the reasoning differ."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(msgspec.Struct):
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the upstream reported them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+    def plus(self, other: "Usage | None") -> "Usage":
+        """The tokens of both; unchanged where the other was not reported."""
+        if other is None:
+            return self
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+        )
+
+
+class Chunk(msgspec.Struct):
+    """A chat completion chunk, or a whole completion where an upstream does not stream."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(Chunk)
+
+Take = Callable[[str, bool], bool]
+"""Takes text that is ready for a frame, and whether it is reasoning; true when there is no room for more."""
+
+
+class Answer:
+    """One answer as it comes in: relay it; afterwards it knows how it ended."""
+
+    def __init__(self, response: Any, fail: Callable[[Any], NoReturn]) -> None:
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self._response = response
+        self._fail = fail
+        self._done = False
+        self._decoder = EventDecoder()
+        self._text = TextNormaliser()
+        self._reasoning = TextNormaliser()
+
+    async def relay(self, take: Take, room: Callable[[], Awaitable[None]]) -> None:
+        """Have `take` called with every piece as it comes; wait for `room` where it can take no more."""
+
+        def feed(part: bytes) -> Verdict:
+            return self._feed(part, take)
+
+        response = self._response
+        body: Body | None = response.http_response.extensions.get(BODY)
+        if "json" in response.headers.get("content-type", ""):
+            self._take(await response.read(), take)
+        elif body and "content-encoding" not in response.headers:
+            await body.pour(feed, room)
+        else:
+            async for part in response.iter_bytes():
+                if (verdict := feed(part)) == "full":
+                    await room()
+                elif verdict == "done":
+                    break
+        if self.finish_reason is None and not self._done:
+            raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
+
+    def _feed(self, part: bytes, take: Take) -> Verdict:
+        full = False
+        for event in self._decoder.feed(part):
+            if event.data == "[DONE]":
+                self._done = True
+                return "done"
+            if event.name == "error":
+                self._fail(event.data)
+            full = self._take(event.data, take) or full
+        if self._decoder.pending > _LINE_MAX:
+            raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.")
+        return "full" if full else "more"
+
+    def _take(self, data: str | bytes, take: Take) -> bool:
+        chunk = _decode(data)
+        if chunk.error:
+            self._fail(chunk.error)
+        if chunk.usage:
+            self.usage = chunk.usage
+        full = False
+        for choice in (chunk.choices or ())[:1]:
+            self.finish_reason = choice.finish_reason or self.finish_reason
+            delta = choice.delta or choice.message
+            if delta is None:
+                continue
+            if reasoning := self._reasoning.feed(delta.reasoning_content or delta.reasoning or ""):
+                full = take(reasoning, True)
+            if text := self._text.feed(delta.content or ""):
+                full = take(text, False)
+        return full
+
+
+def _decode(data: str | bytes) -> Chunk:
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError:
+        # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
+        return msgspec.convert(json.loads(data), Chunk)

@@ -1,0 +1,231 @@
+"""One connection to an upstream: a request out, a response in, as the callbacks of the socket bring it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+import httpx2
+
+Origin = tuple[bytes, str, int]
+"""Scheme, host, port."""
+
+_HEAD_MAX = 64 << 10
+_BUFFER_MAX = 256 << 10
+"""Bytes of a body that may wait to be iterated before the socket is read no further."""
+
+_LINGER_S = 1.0
+
+
+class Connection(asyncio.Protocol):
+    """One connection, with one response at a time."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.parts: deque[bytes] = deque()
+        self.buffered = 0
+        self.complete = True
+        self._transport: asyncio.Transport
+        self._parser: httptools.HttpResponseParser
+        self._sink: Callable[[bytes], None] | None = None
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._head_came = False
+        self._sized = False
+        self._kept_alive = False
+        self._paused = False
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_complete: Callable[[], None] | None = None
+        self._heard_at = 0.0
+        # Kept, since asking for the running one is a system call on Python 3.11.
+        self._loop = asyncio.get_running_loop()
+
+    # What the transport and the body ask for
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent."""
+        return self.complete and not self._closed and not self._transport.is_closing()
+
+    def send(self, request: httpx2.Request, content: bytes) -> None:
+        """Send a request, which must be the only one under way."""
+        self.parts.clear()
+        self.buffered = 0
+        self.complete = self._head_came = self._sized = False
+        self._failure = self._sink = self._on_complete = None
+        self._status, self._headers, self._head_size = 0, [], 0
+        self._parser = httptools.HttpResponseParser(self)
+        lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
+        lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
+        self._transport.write(b"".join([*lines, b"\r\n", content]))
+
+    async def head(self, timeout_s: float | None) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """The response's status and headers."""
+        while not self._head_came:
+            await self.wait(timeout_s)
+        return self._status, self._headers
+
+    def begin(self, sink: Callable[[bytes], None]) -> list[bytes]:
+        """Give what comes from now on to `sink`; returns what has come before."""
+        self._sink = sink
+        before, self.buffered = list(self.parts), 0
+        self.parts.clear()
+        self.resume()
+        return before
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Return when something has happened; raises what went wrong, ReadTimeout after a silence."""
+        if self._failure is None and not self.complete:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            self._heard_at = loop.time()
+            if timeout_s is not None:
+                self._timer = loop.call_later(timeout_s, self._look, timeout_s)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if self._timer:
+                    self._timer.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def halt(self) -> None:
+        """Read no further for now, and wake whoever waits."""
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+        self.wake()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def release(self, keep: Callable[["Connection"], None], *, linger: bool) -> None:
+        """Let go of the response: give the connection to `keep` if it can be used again, or close it.
+
+        With `linger` the little that ends the body may still be on its way, and is waited for.
+        """
+        if self._timer:
+            self._timer.cancel()
+        if self.complete:
+            if self._failure is None and self._kept_alive and not self._closed:
+                self.resume()
+                keep(self)
+            else:
+                self.close()
+        elif linger and self._failure is None:
+            self.resume()
+            self._sink = lambda part: self.close()
+            self._on_complete = lambda: self.release(keep, linger=False)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self.close)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._closed = True
+        self._on_complete = None
+        self._transport.abort()
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has another parent
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete:  # nobody asked for this
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._fail(error.__context__ or error)  # what `take` raised
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(httpx2.RemoteProtocolError("that is not the HTTP that was asked for"))
+        self._heard()
+
+    def _heard(self) -> None:
+        if self.complete and self._on_complete:
+            self._on_complete()
+        elif self._sink is None or self.complete:
+            self.wake()
+        else:
+            self._heard_at = self._loop.time()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closed = True
+        if self.complete:
+            return
+        if error is None and self._head_came and not self._sized:
+            self.on_message_complete()  # a body that ends with its connection
+        elif error is None:
+            self._fail(httpx2.RemoteProtocolError("the server closed the connection"))
+        else:
+            self._fail(httpx2.ReadError(str(error)))
+        self.wake()
+
+    # What the parser calls
+
+    def on_status(self, status: bytes) -> None:
+        self._grow(status)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._grow(name + value)
+        self._headers.append((name, value))
+        self._sized = self._sized or name.lower() in (b"content-length", b"transfer-encoding")
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status < 200:  # an interim response: the real one follows
+            self._headers = []
+            return
+        self._head_came = True
+
+    def on_body(self, part: bytes) -> None:
+        if self._sink:
+            self._sink(part)
+            return
+        self.parts.append(part)
+        self.buffered += len(part)
+        if self.buffered > _BUFFER_MAX:
+            self.halt()
+
+    def on_message_complete(self) -> None:
+        if self._head_came:
+            self.complete = True
+            self._kept_alive = not self._closed and self._parser.should_keep_alive()
+
+    def _grow(self, piece: bytes) -> None:
+        self._head_size += len(piece)
+        if self._head_size > _HEAD_MAX:
+            raise httpx2.RemoteProtocolError("the response's head is too large")
+
+    def _look(self, timeout_s: float) -> None:
+        """A silence is measured from the last byte; the timer is set anew only when it has run out."""
+        if self._waiter is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._heard_at + timeout_s - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._look, timeout_s)
+        else:
+            self._fail(httpx2.ReadTimeout("the server stayed silent"))
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.wake()
+        self._transport.abort()
