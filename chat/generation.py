@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import json
 import logging
 import time
@@ -57,8 +58,9 @@ class Generation:
         self._model = record.model
         self._upstream_name = self._upstream.name
         made = frames.read_back(self.log.data)
-        self._text = made.text
-        self._reasoning = made.reasoning
+        # As one string that grows, for a list of deltas takes ten times the memory of its text.
+        self._text = _written(made.text)
+        self._reasoning = _written(made.reasoning)
         self._continued = [json.loads(seam) for seam in made.continued]
         self._broken: UpstreamError | None = _INTERRUPTED if interrupted else None
         self._usage: Usage | None = None
@@ -118,7 +120,7 @@ class Generation:
                 await self._relay()
             except (UpstreamBroke, UpstreamRefused) as error:
                 others = self._fail_over(error)
-                if self._text or self._reasoning:
+                if self._shown:
                     self._broken = error
                     if isinstance(error, UpstreamRefused) and not others:
                         return error
@@ -137,8 +139,8 @@ class Generation:
         """Whether the answer may be continued once more; if so, a frame says where and why."""
         if max(len(self._continued), self._writer.fence - 2) >= self.record.continues:
             return False
-        if self._text or self._reasoning:
-            seam = {"at": len("".join(self._text)), "why": why}
+        if self._shown:
+            seam = {"at": len(self._text.getvalue()), "why": why}
             model = self._upstream.model or self.record.model
             if model != self._model:
                 seam["model"] = model
@@ -162,7 +164,7 @@ class Generation:
 
     async def _relay(self) -> None:
         """Relay one answer of the upstream, or a continuation, into the log."""
-        model, so_far = self._upstream.model or self.record.model, "".join(self._text)
+        model, so_far = self._upstream.model or self.record.model, self._text.getvalue()
         messages = await self._history.messages(self.record, model, so_far)
         prefill = bool(so_far) and self._history.prefill
         seam = Seam(so_far)
@@ -181,7 +183,7 @@ class Generation:
         if self._first_token_ms is None:
             self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
         if reasoning:
-            self._reasoning.append(text)
+            self._reasoning.write(text)
             self._writer.append(text, "reasoning")
         else:
             self._say(seam.feed(text))
@@ -189,13 +191,18 @@ class Generation:
             raise UpstreamError("too_long", "The answer is longer than a turn may be.")
         return self._writer.full
 
+    @property
+    def _shown(self) -> bool:
+        """Whether anything of the answer was shown."""
+        return bool(self._text.tell() or self._reasoning.tell())
+
     def _say(self, text: str) -> None:
         if text:
-            self._text.append(text)
+            self._text.write(text)
             self._writer.append(text)
 
     async def _finish(self, failure: UpstreamError | None) -> None:
-        text = "".join(self._text)
+        text = self._text.getvalue()
         state: State = "failed" if failure else "stopped" if self._finish_reason == "stopped" else "done"
         reason = "failed" if failure else self._finish_reason or "stop"
         last = [
@@ -217,8 +224,8 @@ class Generation:
             "model": self._model,
             "finish_reason": reason,
         }
-        if self._reasoning:
-            body["reasoning"] = "".join(self._reasoning)
+        if self._reasoning.tell():
+            body["reasoning"] = self._reasoning.getvalue()
         if self._usage:
             body["usage"] = msgspec.to_builtins(self._usage)
         if self._continued:
@@ -234,6 +241,12 @@ class Generation:
             "first_token_ms": self._first_token_ms,
             **({"continued": self._continued} if self._continued else {}),
         }
+
+
+def _written(parts: list[str]) -> io.StringIO:
+    text = io.StringIO(newline="")
+    text.writelines(parts)
+    return text
 
 
 def _described(failure: UpstreamError) -> str:
