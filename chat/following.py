@@ -1,8 +1,7 @@
 """Logs that another worker writes, followed here through Redis's notifications.
 
-A notification carries an offset and, unless they are many, the bytes
-that stand there; whatever does not join on is read from the log itself. A look every second finds ends
-that went unnoticed and workers that died.
+A notification carries an offset and, unless they are many, the bytes that stand there; whatever does not
+join on is read from the log itself. A look every second finds ends that went unnoticed and workers that died.
 """
 
 import asyncio

@@ -135,7 +135,10 @@ def _pusher(request: Request) -> Push:
     def push(data: bytes) -> bool:
         if transport.is_closing() or transport.get_write_buffer_size() > _BUFFER_MAX:
             return False
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        try:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        except RuntimeError:  # uvloop's word for a connection that was lost a moment ago
+            return False
         return True
 
     return push

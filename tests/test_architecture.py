@@ -97,6 +97,7 @@ def test_what_is_pure_does_no_io() -> None:
         ("sanic_ext", {"server"}),
         ("openai", {"chat.upstream"}),
         ("redis", {"sessions.connection"}),
+        ("httptools", {"chat.http_connection"}),
         ("config.settings", {"server"}),
     ],
 )
