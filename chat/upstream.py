@@ -57,7 +57,7 @@ class Upstream:
             max_retries=retries,
             http_client=_http_client(host, scheme),
         )
-        self.name = name or urlsplit(str(self._client.base_url)).hostname or "upstream"
+        self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
         self.model = model
         self._usage_asked = True
         self._rests_until = 0.0
