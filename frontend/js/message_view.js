@@ -98,8 +98,9 @@ export class MessageView {
       this.#writer ??= new StreamingMarkdown(this.#parts.body);
       this.#writer.write(message.content);
     } else if (this.#writer || message.content !== before.content || !sameSeams(message, before)) {
+      const finished = !message.continued?.length && this.#writer?.finish(message.content);
       this.#writer = null;
-      this.#parts.body.replaceChildren(renderMarkdown(message.content, message.continued, withSeam));
+      if (!finished) this.#parts.body.replaceChildren(renderMarkdown(message.content, message.continued, withSeam));
     }
   }
 

@@ -11,6 +11,7 @@ const ROW = /^\s*\|/;
 const UNDECIDED_END = /[*`~]+$/;
 const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
+const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
 export class StreamingMarkdown {
@@ -35,6 +36,17 @@ export class StreamingMarkdown {
     if (last < 0) return;
     if (last === 0 && this.#openCode && tokens[0].type === "code") this.#openCode.textContent = tokens[0].text;
     else this.#show(tokens.slice(0, last), tokens[last]);
+  }
+
+  /**
+   * Shows the whole text at its end, as `renderMarkdown` would; only the last block is left to render. False,
+   * and nothing changed, where that is not enough: a link's definition reaches back to blocks before it.
+   */
+  finish(text) {
+    if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
+    for (const node of this.#tail) node.remove();
+    this.#body.append(renderTokens(lex(text.slice(this.#done))));
+    return true;
   }
 
   #reset() {

@@ -7,6 +7,7 @@ import signal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from chat.demo_essays import CHINESE, ENGLISH
 from tests.browser.reading import answers, ask
 from tests.processes import ROOT, private_folder, start
 from tests.upstream import ScriptedUpstream
@@ -58,6 +59,79 @@ async def test_a_reload_in_mid_answer_goes_on_where_it_was(
     await exchange.answer("and after")
     await expect(answers(page).locator(".message-body")).to_have_text("before and after")
     assert len(upstream.asked(question)) == 1
+
+
+SHAPES = {
+    "essay": ENGLISH[:6000],
+    "chinese": CHINESE[:4000],
+    "lists": """1. one
+
+   more of it
+2. two
+   - a
+   - b
+
+3. three
+
+- [ ] open
+- [x] done
+
+and a paragraph
+of two lines""",
+    "tables": """| a | b |
+|:--|--:|
+| 1 | **2** |
+| 3 | `4` |
+
+after it
+
+Title
+=====
+
+> quoted
+> - list
+
+***
+end""",
+    "code": """before
+
+```python
+def f():
+
+    return 1
+```
+
+    indented
+
+~~~
+not [a]: link
+~~~
+end""",
+    "definitions": """see [one][1] and [two]
+
+words
+
+> [two]: https://example.org/2
+
+[1]: https://example.org/1 'title'
+""",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_what_streamed_is_what_a_reload_shows(
+    page: Page, upstream: ScriptedUpstream, question: str, shape: str
+) -> None:
+    text = SHAPES[shape]
+    exchange = await ask(page, upstream, question)
+    await exchange.answer(*(text[at : at + 7] for at in range(0, len(text), 7)))
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    body = answers(page).last.locator(".message-body")
+    await expect(body).not_to_be_empty()
+    streamed = await body.inner_html()
+    await page.reload()
+    await expect(body).not_to_be_empty()
+    assert await body.inner_html() == streamed
 
 
 async def test_shift_enter_breaks_the_line_and_composing_does_not_send(
