@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Bed], Table]] = {
     "first-token-loaded": lambda bed: scenarios.first_token(bed, 50),
     "capacity": scenarios.capacity,
     "memory": scenarios.memory,
+    "start": scenarios.start,
     "resume": scenarios.resume,
     "conversations": scenarios.long_conversations,
     "workers": scenarios.workers,
