@@ -1,6 +1,5 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -108,8 +107,9 @@ class TurnStore:
             self._lease_ms, self._kept_s, limit, window_s, question.answer, question.continues,
             "." if question.parent is None else question.parent,
         ]  # fmt: skip
-        # At once, but the list first: a turn that is not on it would be gone with its worker.
-        _, reply = await asyncio.gather(self.register([place]), call(self._redis, "begin", names, arguments))
+        # First the list: a turn that is not on it would be gone with its worker.
+        await self.register([place])
+        reply = await call(self._redis, "begin", names, arguments)
         outcome = reply[0].decode()
         if outcome == "begun":
             return Begun("begun", user=MessageId(reply[1].decode()))
