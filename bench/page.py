@@ -97,7 +97,7 @@ async def show_by_holdline(page: Page, question: str) -> None:
     await page.locator("textarea#question").press("Enter")
     await expect(page.locator('article.message[data-role="assistant"]')).to_have_count(1)
     await expect(page.locator("[data-streaming]")).to_have_count(0, timeout=_PATIENCE_MS)
-    await expect(page.locator(".message-footer")).to_be_visible()
+    await expect(page.locator(".message-footer").last).to_be_visible()
 
 
 async def show_by_reparsing(page: Page, question: str) -> None:
