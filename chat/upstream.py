@@ -1,8 +1,8 @@
 """Asks an OpenAI-compatible API and gives its answer as deltas.
 
-The `openai` package makes the request, with its authorisation, retries, timeouts and errors; the body is
-read as raw bytes over its aiohttp transport and decoded here, since the package's own chunk objects cost
-some ninety times as much.
+The `openai` package makes the request, with its authorisation, retries, timeouts and errors; the body comes
+as raw bytes over a transport of our own and is decoded by `answer`, since the package's own chunk objects
+cost some ninety times as much.
 """
 
 import json

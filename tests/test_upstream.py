@@ -323,3 +323,12 @@ async def test_the_model_that_was_chosen_is_asked(
     events = await ask(client, upstream, question, "x", model="other-model")
     assert json.loads(events[0].data)["model"] == "other-model"
     assert (await upstream.exchange(question)).body["model"] == "other-model"
+
+
+async def test_a_proxy_that_the_environment_names_is_used(upstream: ScriptedUpstream, question: str) -> None:
+    proxy = upstream.base_url.removesuffix("/v1")
+    settings = {"OPENAI_BASE_URL": "http://model.invalid/v1", "CHAT_MODEL": "m", "HTTP_PROXY": proxy}
+    async with holdline(**settings) as server, httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        events = await ask(client, upstream, question, "through ", "the proxy")
+        assert events[-1].data == "through the proxy"
+        assert upstream.asked(question)[0].headers["Host"] == "model.invalid"
