@@ -19,7 +19,7 @@ logger = logging.getLogger("holdline.committer")
 PENDING_MAX = 256 << 10
 """Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
 
-_PACE_S = 0.005
+_PACE_S = 0.008
 """A group of several turns is followed no sooner by the next: what comes meanwhile goes together."""
 
 
