@@ -68,8 +68,11 @@ class Log:
 
         While the viewer keeps up, what is committed goes by `push`, from the committer's own step and with no
         task woken; what piles up before it goes by `send`, in slices and at its own pace, so that a slow
-        reader holds up nobody. Every HEARTBEAT_S a comment is sent.
+        reader holds up nobody. Every HEARTBEAT_S a comment is sent, and at once to a viewer who has missed
+        nothing: the first bytes go by `send`, which sends the response's head before them.
         """
+        if offset == self.committed and not (self.ended or self.lost):
+            await send(frames.HEARTBEAT)
         while True:
             if offset < self.committed:
                 chunk = bytes(self.data[offset : min(self.committed, offset + _SLICE)])

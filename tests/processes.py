@@ -159,9 +159,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def serving(port: int) -> int:
-    """The process that holds the other end of the upstream's connection."""
+def serving(line: tuple[int, int]) -> int:
+    """The process that asks the upstream over this line: the port that it asks from, and the upstream's.
+
+    The first alone would not do: others may use the same port to somewhere else.
+    """
     for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.pid:
+        found = connection.laddr and connection.raddr and (connection.laddr.port, connection.raddr.port)
+        if found == line and connection.pid:
             return int(connection.pid)
     raise AssertionError("nobody holds that connection")

@@ -288,7 +288,7 @@ async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
         async with Viewer(client, query) as near, Viewer(client, query) as far:
             near.connect()
             exchange = await upstream.exchange(question)
-            worker = serving(exchange.peer)
+            worker = serving(exchange.line)
             os.kill(worker, signal.SIGSTOP)  # the next line is the other worker's
             far.connect()
             await far.begun.wait()

@@ -65,18 +65,28 @@ async def test_only_what_is_committed_is_sent() -> None:
     assert viewer.sent == 1, "who keeps up is pushed what is new"
 
 
+async def test_who_has_missed_nothing_hears_so_before_anything_is_pushed() -> None:
+    growing = Log(PLACE, b"one")
+    viewer = Viewer(growing, 3)
+    assert await viewer.chunks.get() == frames.HEARTBEAT
+    assert viewer.sent == 1
+    growing.data += b"two"
+    growing.confirm(6, ended=True)
+    assert await viewer.all() == b"two"
+
+
 async def test_who_lags_behind_gets_the_rest_at_its_own_pace() -> None:
     growing = Log(PLACE)
     slow, quick = Viewer(growing), Viewer(growing)
     slow.keeps_up = False
-    await asyncio.sleep(0)
+    assert [await viewer.chunks.get() for viewer in (slow, quick)] == [frames.HEARTBEAT] * 2
     for _ in range(3):
         growing.data += b"word "
         growing.confirm(len(growing.data))
         await asyncio.sleep(0)
     growing.confirm(len(growing.data), ended=True)
     assert (await slow.all(), await quick.all()) == (b"word " * 3, b"word " * 3)
-    assert (slow.sent > 0, quick.sent) == (True, 0)
+    assert (slow.sent > 1, quick.sent) == (True, 1)
 
 
 async def test_a_long_log_is_sent_in_slices() -> None:
@@ -90,7 +100,7 @@ async def test_a_long_log_is_sent_in_slices() -> None:
 async def test_the_viewer_of_a_lost_log_is_let_go() -> None:
     lost = Log(PLACE, b"one")
     viewer = Viewer(lost, 3)
-    await asyncio.sleep(0)
+    assert await viewer.chunks.get() == frames.HEARTBEAT
     lost.lose()
     assert await viewer.all() == b""
 

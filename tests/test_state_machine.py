@@ -242,9 +242,9 @@ class Answers(RuleBasedStateMachine):
             self.disturbed = True
             count = len(self.exchanges)
             try:
-                worker = serving(exchange.peer)
+                worker = serving(exchange.line)
                 os.kill(worker, number)
-            except (AssertionError, ProcessLookupError, TypeError):
+            except (AssertionError, ProcessLookupError):
                 return  # it was killed a moment ago: nobody, or nothing, is at the other end
             self.frozen = worker if self.froze else None
             async with asyncio.timeout(PATIENCE_S):

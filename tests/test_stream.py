@@ -130,6 +130,24 @@ async def test_a_viewer_goes_on_from_any_frame_it_has_seen(
     assert len(upstream.asked(question)) == 1
 
 
+async def test_a_viewer_that_missed_nothing_of_a_running_answer_goes_on_with_it(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question, turn="t" + question[-32:]))
+    exchange = await upstream.exchange(question)
+    await exchange.say("seen ")
+    async with asking(client, turn="t" + question[-32:]) as source:
+        events = source.aiter_sse()
+        await anext(events)
+        last = await anext(events)
+    assert last.data == "seen "
+    async with asking(client, {"Last-Event-ID": last.id}) as source:  # its head comes at once
+        await exchange.answer("and the rest")
+        rest = [event async for event in source.aiter_sse()]
+    assert text_of(rest) == "and the rest"
+    assert (await reading)[-1].data == rest[-1].data == "seen and the rest"
+
+
 async def test_a_viewer_that_missed_nothing_is_told_to_stop(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:

@@ -106,7 +106,7 @@ async def test_a_killed_worker_is_replaced_and_another_goes_on_with_its_turn(
             exchange = await upstream.exchange(question)
             await exchange.say(f"so far of {question} ")
             assert (await anext(events)).data
-            os.kill(serving(exchange.peer), signal.SIGKILL)
+            os.kill(serving(exchange.line), signal.SIGKILL)
             # Nobody watches: the sweeper of the other worker, or of the new one, goes on.
             again = await upstream.continued(f"so far of {question} ")
             await again.answer("to the end")
@@ -133,7 +133,7 @@ async def test_a_frozen_worker_that_wakes_up_can_write_nothing_more(
             exchange = await upstream.exchange(question)
             await exchange.say(said)
             assert (await anext(events)).data == said
-            frozen = serving(exchange.peer)
+            frozen = serving(exchange.line)
             os.kill(frozen, signal.SIGSTOP)
             try:
                 again = await upstream.continued(said)
@@ -233,7 +233,7 @@ async def test_of_two_workers_one_goes_on_when_the_other_ends(
             exchange = await upstream.exchange(question)
             await exchange.say(f"begun {question} ")
             await anext(events)
-            os.kill(serving(exchange.peer), signal.SIGTERM)
+            os.kill(serving(exchange.line), signal.SIGTERM)
             await (await upstream.continued(f"begun {question} ")).answer("and done")
         assert (await read(client, turn=turn))[-1].data == f"begun {question} and done"
 

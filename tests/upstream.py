@@ -16,6 +16,9 @@ class Exchange:
         self.body = body
         self.headers = dict(request.headers)
         self.closed = asyncio.Event()
+        ends = [request.get_extra_info(name) for name in ("peername", "sockname")]
+        self.line: tuple[int, int] = (ends[0][1], ends[1][1])
+        """The port from which the request came, and the one on which it was taken."""
         self._request = request
         self._response: web.StreamResponse | None = None
         self._over: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
@@ -24,12 +27,6 @@ class Exchange:
     def messages(self) -> list[dict[str, str]]:
         found: list[dict[str, str]] = self.body["messages"]
         return found
-
-    @property
-    def peer(self) -> int:
-        """The port from which the request came."""
-        port: int = self._request.get_extra_info("peername")[1]
-        return port
 
     @property
     def question(self) -> str:

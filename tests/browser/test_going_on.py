@@ -98,7 +98,7 @@ async def test_a_worker_is_killed_in_mid_answer_and_the_page_goes_on(
         said = f"seen of {question} "
         await exchange.say(said)
         await expect(answers(page).locator(".message-body")).to_have_text(said.strip())
-        os.kill(serving(exchange.peer), signal.SIGKILL)
+        os.kill(serving(exchange.line), signal.SIGKILL)
         await (await upstream.continued(said)).answer("and on to the end")
         await expect(answers(page).locator(".message-body")).to_have_text(f"{said}and on to the end")
         await expect(page.get_by_role("img", name="was interrupted with its server")).to_be_visible()
