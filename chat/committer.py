@@ -19,8 +19,10 @@ logger = logging.getLogger("holdline.committer")
 PENDING_MAX = 256 << 10
 """Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
 
-_PACE_S = 0.008
-"""A group of several turns is followed no sooner by the next: what comes meanwhile goes together."""
+_PACE_S = 0.025
+"""A group of several turns is followed no sooner by the next: what comes meanwhile goes together.
+
+Forty times a second look smooth. What it saves is measured in docs/performance.md."""
 
 
 class Writer:
@@ -33,13 +35,17 @@ class Writer:
         self.finishing = False
         self.on_stop: Callable[[], None] = lambda: None
         self.lane = lane
+        self._begin = log.committed
         self._committer = committer
         self._store = store
 
     def append(self, data: str, event: str = "") -> None:
-        """Encode a frame at the log's end and have it committed."""
+        """Encode a frame at the log's end and have it committed: at once, if it is the writer's first."""
         self._encode(data, event)
-        self.lane.submit(self)
+        if self.log.committed == self._begin:
+            self.lane.hurry(self)
+        else:
+            self.lane.submit(self)
 
     @property
     def full(self) -> bool:
@@ -84,7 +90,9 @@ class Writer:
 
     async def _flush(self) -> None:
         while self.log.committed < len(self.log.data) and not self.refused:
+            self.lane.hurry(self)
             await self.log.changed()
+        self.lane.forget(self)  # what is appended from here on goes another way
 
     def refuse(self) -> None:
         """Give up the log: the turn is another worker's now."""
@@ -119,13 +127,45 @@ class _Lane:
     """What the turns of one node have pending; while a group of them is sent, the next one gathers."""
 
     def __init__(self) -> None:
-        self.pending: dict[Writer, None] = {}
-        self.submitted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._pending: dict[Writer, None] = {}
+        self._urgent: dict[Writer, None] = {}
+        self._due = False
+        self._due_at = 0.0
 
     def submit(self, writer: Writer) -> None:
         """Have what the writer's log has pending go with the next group."""
-        self.pending[writer] = None
-        self.submitted.set()
+        if not self._pending:
+            self._loop.call_at(self._due_at, self._fall_due)
+        self._pending[writer] = None
+
+    def hurry(self, writer: Writer) -> None:
+        """Have it go as soon as the group that is on its way has arrived, whatever the pace."""
+        self._urgent[writer] = None
+        self._ready.set()
+
+    def forget(self, writer: Writer) -> None:
+        """Have nothing of the writer's log go."""
+        self._pending.pop(writer, None)
+        self._urgent.pop(writer, None)
+
+    async def group(self) -> list[Writer]:
+        """Those whose logs are next, perhaps nobody."""
+        await self._ready.wait()
+        self._ready.clear()
+        group = self._urgent
+        if self._due:
+            group |= self._pending
+            self._pending = {}
+            self._due = False
+            self._due_at = self._loop.time() + _PACE_S if len(group) > 1 else 0.0
+        self._urgent = {}
+        return list(group)
+
+    def _fall_due(self) -> None:
+        self._due = True
+        self._ready.set()
 
 
 class Committer:
@@ -154,7 +194,7 @@ class Committer:
     def forget(self, writer: Writer) -> None:
         """Keep the writer's lease no longer."""
         self._writers.pop(writer, None)
-        writer.lane.pending.pop(writer, None)
+        writer.lane.forget(writer)
 
     async def run(self) -> None:
         """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
@@ -162,17 +202,10 @@ class Committer:
             self._tasks.create_task(self._renew_leases())
 
     async def _commit_groups(self, lane: _Lane) -> None:
-        loop = asyncio.get_running_loop()
-        next_at = 0.0
         while True:
-            await lane.submitted.wait()
-            if (early_s := next_at - loop.time()) > 0:
-                await asyncio.sleep(early_s)
-            lane.submitted.clear()
-            group = [(writer, len(writer.log.data)) for writer in lane.pending]
-            next_at = loop.time() + (_PACE_S if len(group) > 1 else 0)
-            lane.pending.clear()
-            await self._commit(group)
+            group = [(writer, len(writer.log.data)) for writer in await lane.group()]
+            if group := [(writer, end) for writer, end in group if end > writer.log.committed]:
+                await self._commit(group)
 
     async def _commit(self, group: list[tuple[Writer, int]]) -> None:
         calls = [

@@ -1,0 +1,92 @@
+"""The groups in which frames go to Redis: who goes at once, and who waits for the next."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from chat import committer
+from chat.committer import Committer, Writer
+from chat.log import Log
+from sessions.connection import Client
+from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+from sessions.turn_store import Place, Question, TurnStore
+
+
+@pytest.fixture
+def turns(redis: Client) -> TurnStore:
+    return TurnStore(redis, lease_s=600, kept_s=1000, rate=(0, 1))
+
+
+@pytest_asyncio.fixture
+async def writers(turns: TurnStore) -> AsyncIterator[Committer]:
+    writers = Committer(turns, lease_s=600)
+    running = asyncio.create_task(writers.run())
+    await asyncio.sleep(0)
+    yield writers
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
+    """The writer of a turn that has just begun, in a conversation of its own."""
+    place = Place(owner, ConversationId(secrets.token_hex(8)), TurnId(secrets.token_hex(8)))
+    question = Question(
+        place=place,
+        session=SessionDigest("digest"),
+        may_create=True,
+        digest="d",
+        user=MessageId("u"),
+        answer=MessageId("a"),
+        message='{"role": "user", "content": "q"}',
+        parent=None,
+        title="q",
+        model="m",
+        continues=0,
+        first_frame=(b"<", b">"),
+        attempt=secrets.token_hex(8),
+    )
+    assert (await turns.begin(question)).outcome == "begun"
+    return writers.open(Log(place, b"<u>"), fence=1)
+
+
+async def shown(writer: Writer) -> None:
+    """Return when all that was appended is committed."""
+    while writer.log.committed < len(writer.log.data):
+        await writer.log.changed()
+
+
+async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
+    turns: TurnStore, writers: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "_PACE_S", 3600)
+    owner = Owner(secrets.token_urlsafe(8))
+    one, two, late = [await begun(turns, writers, owner) for _ in range(3)]
+    for word in ("first", "second"):
+        one.append(word)
+        two.append(word)
+        await shown(one)
+        await shown(two)
+    one.append("third")
+    two.append("third")
+    late.append("first")
+    await shown(late)
+    waiting = [writer.log.committed < len(writer.log.data) for writer in (one, two)]
+    assert waiting == [True, True], "a group of two is followed by the next at its pace"
+    await one.finish([("end", "all of it")], "done", "")
+    assert one.log.ended
+    assert await turns.read_log(one.log.place) == (bytes(one.log.data), True)
+    assert b"third" in one.log.data
+
+
+async def test_a_lone_turn_waits_for_no_pace(
+    turns: TurnStore, writers: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "_PACE_S", 3600)
+    lone = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
+    for word in ("first", "second", "third", "fourth"):
+        lone.append(word)
+        await shown(lone)
+    assert await turns.read_log(lone.log.place) == (bytes(lone.log.data), False)
