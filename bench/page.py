@@ -186,7 +186,10 @@ CASES = [
     ("holdline", "essay", 100_000),
     ("holdline", "essay", 200_000),
     ("holdline", "list", 50_000),
+    ("holdline", "list", 200_000),
     ("holdline", "table", 50_000),
+    ("holdline", "table", 200_000),
+    ("holdline", "code", 50_000),
     ("holdline", "code", 200_000),
 ]
 """Re-parsing 200 kB would take a quarter of an hour: it is left at two sizes, which show how it grows."""

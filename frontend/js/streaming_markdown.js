@@ -1,7 +1,8 @@
 /**
  * Markdown that is still being written, in time linear in its length: blocks that can change no more keep
- * their nodes; only the last one is rendered again. What is not decided yet (a lone `-`, half a fence, a
- * table's first row) is held back for a moment, so that nothing is shown and then taken away.
+ * their nodes; only the last one is rendered again, and of a list or a table only its last item or row. What is
+ * not decided yet (a lone `-`, half a fence, a table's first row) is held back for a moment, so that nothing is
+ * shown and then taken away.
  */
 
 import { lex, renderTokens } from "./markdown.js";
@@ -13,13 +14,16 @@ const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
+const HOLDER = { list: "ul, ol", table: "tbody" };
+const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 
 export class StreamingMarkdown {
   #body;
   #text = "";
-  #done = 0; // characters whose blocks are finished
-  #tail = []; // the last block's nodes
-  #openCode = null; // its <code>, when it is one
+  #done = 0; // characters that are finished
+  #tail = []; // the nodes of what is not
+  #openCode = null; // the last block's <code>, when it is one
+  #growing = null; // the last block, when it is a list or a table of which parts are finished
 
   constructor(body) {
     this.#body = body;
@@ -31,10 +35,10 @@ export class StreamingMarkdown {
     if (text === this.#text) return;
     if (!text.startsWith(this.#text)) this.#reset();
     this.#text = text;
-    const tokens = lex(holdBack(text.slice(this.#done)));
+    const tokens = this.#grow(holdBack, true) ?? lex(holdBack(text.slice(this.#done)));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
-    if (last === 0 && this.#openCode && tokens[0].type === "code") this.#openCode.textContent = tokens[0].text;
+    if (last === 0 && this.#openCode && tokens[0].type === "code") setText(this.#openCode, tokens[0].text);
     else this.#show(tokens.slice(0, last), tokens[last]);
   }
 
@@ -44,8 +48,10 @@ export class StreamingMarkdown {
    */
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
-    for (const node of this.#tail) node.remove();
-    this.#body.append(renderTokens(lex(text.slice(this.#done))));
+    this.#text = text;
+    const tokens = this.#grow((source) => source, false) ?? lex(text.slice(this.#done));
+    this.#clearTail();
+    this.#body.append(renderTokens(tokens));
     return true;
   }
 
@@ -53,18 +59,83 @@ export class StreamingMarkdown {
     this.#done = 0;
     this.#tail = [];
     this.#openCode = null;
+    this.#growing = null;
     this.#body.replaceChildren();
   }
 
-  #show(finished, last) {
+  #clearTail() {
     for (const node of this.#tail) node.remove();
+    this.#tail = [];
+  }
+
+  #show(finished, last) {
+    this.#clearTail();
     if (finished.length) this.#body.append(renderTokens(finished));
     this.#done += finished.reduce((length, token) => length + token.raw.length, 0);
     const fragment = renderTokens([closed(last)]);
     this.#tail = [...fragment.childNodes];
     this.#openCode = last.type === "code" ? fragment.querySelector("code") : null;
+    const holder = HOLDER[last.type] && fragment.querySelector(HOLDER[last.type]);
     this.#body.append(fragment);
+    if (holder) {
+      this.#growing = { holder, begin: this.#done, block: this.#tail, loose: last.loose, lead: "", leading: 0 };
+      this.#settle(last);
+    }
   }
+
+  /**
+   * Goes on with a growing list or table from its last part on. Returns the tokens behind it; none while it is
+   * the last block and `open`; null if nothing grows, or if what came changes the parts before (a list becomes
+   * loose, say): then it is to be shown from its beginning.
+   */
+  #grow(prepared, open) {
+    const growing = this.#growing;
+    if (!growing) return null;
+    const [token, ...behind] = lex(prepared(growing.lead + this.#text.slice(this.#done)));
+    const parts = token?.items ?? token?.rows ?? [];
+    const alike = parts.length > growing.leading && growing.holder.matches(HOLDER[token.type]);
+    if (!alike || token.loose !== growing.loose) {
+      this.#tail = growing.block;
+      this.#done = growing.begin;
+      this.#growing = null;
+      return null;
+    }
+    const goesOn = open && behind.every(({ type }) => type === "space");
+    const rendered = renderTokens([goesOn ? closed(token) : token]).querySelector(HOLDER[token.type]);
+    this.#clearTail();
+    growing.holder.append(...[...rendered.children].slice(growing.leading));
+    if (goesOn) {
+      this.#settle(token);
+      return [];
+    }
+    this.#done += token.raw.length - growing.lead.length;
+    this.#growing = null;
+    return behind;
+  }
+
+  /** Finishes all parts of the growing block but the last, which is rendered again behind a `lead` of its kind. */
+  #settle(token) {
+    const growing = this.#growing;
+    const before = growing.lead.length;
+    if (token.type === "table") {
+      const lines = token.raw.trimEnd().split("\n");
+      this.#done += token.raw.lastIndexOf(lines.at(-1)) - before;
+      growing.lead = lines.slice(0, 2).join("\n") + "\n";
+    } else {
+      const last = token.items.at(-1).raw;
+      this.#done += token.items.slice(0, -1).reduce((length, { raw }) => length + raw.length, 0) - before;
+      growing.lead = token.loose ? `${BULLET.exec(last)[0]} .\n\n` : "";
+      growing.leading = token.loose ? 1 : 0;
+    }
+    this.#tail = [growing.holder.lastElementChild];
+  }
+}
+
+/** Sets an element's text; where it only grows, the browser lays out only what is new. */
+function setText(element, text) {
+  const { firstChild } = element;
+  if (firstChild && text.startsWith(firstChild.data)) firstChild.appendData(text.slice(firstChild.length));
+  else element.textContent = text;
 }
 
 function holdBack(text) {

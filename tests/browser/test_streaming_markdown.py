@@ -1,0 +1,97 @@
+"""What is shown of Markdown while it streams: at each moment what its beginning shows, in the end what all of it does."""
+
+import json
+
+import pytest
+from playwright.async_api import Page
+
+TEXTS = {
+    "tight list": "Before\n\n- one\n- **two** words\n- [three](https://example.org/)\n- `four`\n\nAfter it",
+    "loose list": "- one\n\n- two\n\n  more of two\n\n- three\n\n- four\n\nAfter",
+    "becomes loose": "- one\n- two\n- three\n\n- four\n- five\n\n- six\n",
+    "nested list": "1. one\n   - a\n   - b\n     - deep\n2. two\n   - c\n\n     loose within\n3. three\n",
+    "ordered from seven": "7. seven\n8. eight\n9. nine\n10. ten\n\n    more of ten\n11. eleven",
+    "other bullets": "- a\n- b\n* c\n* d\n1) e\n2) f\n1. g\n2. h\n",
+    "indented list": "  - one\n  - two\n   - three\n- four\n\n  - five\n  - six\n",
+    "tasks": "- [ ] open\n- [x] done\n- plain\n\n- [x] loose\n- [ ] more\n",
+    "code in a list": "- one\n\n  ```python\n  a = 1\n\n  b = 2\n  ```\n- two\n  ~~~\n  - no item\n  ~~~\n- three",
+    "list and rule": "- one\n- two\n* * *\n- three\n- - -\nend\n- a\n---\nb\n",
+    "lazy list": "- one\nlazy\n- two\nlazy too\n# heading\n- three\n> quote\n",
+    "quote in a list": "- one\n  > quoted\n  > more\n- two\n  1. x\n  2. y\n- three\n",
+    "empty items": "- one\n-\n- three\n-\n\n- five\n",
+    "table": "| a | b |\n|---|:-:|\n| 1 | 2 |\n| **3** | `4` |\n| - | - |\n| 5 |\n\nAfter *it*",
+    "bare table": "a | b\n--- | ---\n1 | 2\n| 3 | 4\n5 | 6\nno cell\n\nAfter",
+    "table in prose": "Words\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | <br>4 |\n> quote\n| 5 | 6 |\n",
+    "open fence": "```python\nfor x in y:\n    print(x)\n\n- no list\n| no | table |",
+    "fences": "```\nplain\n```\n~~~js\nlet a;\n~~~\n    indented\n    code\n\nwords",
+    "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
+    "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
+    "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 | 数量 |\n|---|---|\n| 苹果 | 三 |\n| 梨 | 四 |\n",
+    "definition": "- see [one][1]\n- and [two][2]\n\n[1]: https://example.org/1\n[2]: https://example.org/2\n",
+}
+
+STREAMED = """async ([text, step]) => {
+  const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+  const { renderMarkdown } = await import("/js/markdown.js");
+  const [grown, fresh, whole] = [1, 2, 3].map(() => document.createElement("div"));
+  const writer = new StreamingMarkdown(grown);
+  const unlike = [];
+  // Line ends between blocks and at the end of code say nothing.
+  const shown = (element) => {
+    const copy = element.cloneNode(true);
+    for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
+      [...block.childNodes].filter((node) => node.nodeType === 3 && !node.data.trim()).forEach((node) => node.remove());
+    for (const code of copy.querySelectorAll("code")) code.textContent = code.textContent.trimEnd();
+    return copy.innerHTML;
+  };
+  for (let end = step; end < text.length + step; end += step) {
+    const beginning = text.slice(0, end);
+    writer.write(beginning);
+    new StreamingMarkdown(fresh).write(beginning);
+    if (shown(grown) !== shown(fresh)) unlike.push([beginning, shown(grown), shown(fresh)]);
+  }
+  whole.append(renderMarkdown(text));
+  const finished = writer.finish(text);
+  return { unlike, finished, made: shown(grown), whole: shown(whole) };
+}"""
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+async def test_what_grew_is_what_its_text_shows(page: Page, step: int) -> None:
+    for kind, text in TEXTS.items():
+        found = await page.evaluate(STREAMED, [text, step])
+        assert found["finished"] == (kind != "definition"), "a definition may reach back to what is finished"
+        if found["finished"]:
+            first = json.dumps(found["unlike"][:1], ensure_ascii=False, indent=1)
+            assert found["unlike"] == [], f"{kind}: {first}"
+            assert found["made"] == found["whole"], kind
+
+
+@pytest.mark.parametrize(
+    ("text", "selector"),
+    [
+        ("- one\n- two\n- three\n- four", "li"),
+        ("1. one\n\n2. two\n\n3. three\n\n4. four", "li"),
+        ("| a |\n|---|\n| 1 |\n| 2 |\n| 3 |\n| 4 |", "tbody tr"),
+    ],
+)
+async def test_finished_parts_of_a_block_are_not_rendered_again(page: Page, text: str, selector: str) -> None:
+    """Their nodes stay the same ones from when the next part has begun to the end."""
+    kept = await page.evaluate(
+        """async ([text, selector]) => {
+          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+          const body = document.createElement("div");
+          const writer = new StreamingMarkdown(body);
+          const seen = [];
+          for (let end = 1; end <= text.length; end += 1) {
+            writer.write(text.slice(0, end));
+            const parts = [...body.querySelectorAll(selector)];
+            parts.slice(0, -1).forEach((part, at) => (seen[at] ??= new Set()).add(part));
+          }
+          writer.finish(text + "\\n");
+          const parts = [...body.querySelectorAll(selector)];
+          return seen.map((nodes, at) => [nodes.size, nodes.has(parts[at])]);
+        }""",
+        [text, selector],
+    )
+    assert kept == [[1, True]] * 3
