@@ -15,6 +15,7 @@ const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 const HOLDER = { list: "ul, ol", table: "tbody" };
+const CODE_BLOCK = 4000;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 
 export class StreamingMarkdown {
@@ -22,7 +23,7 @@ export class StreamingMarkdown {
   #text = "";
   #done = 0; // characters that are finished
   #tail = []; // the nodes of what is not
-  #openCode = null; // the last block's <code>, when it is one
+  #openCode = null; // the last block, when it is code
   #growing = null; // the last block, when it is a list or a table of which parts are finished
 
   constructor(body) {
@@ -38,7 +39,7 @@ export class StreamingMarkdown {
     const tokens = this.#grow(holdBack, true) ?? lex(holdBack(text.slice(this.#done)));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
-    if (last === 0 && this.#openCode && tokens[0].type === "code") setText(this.#openCode, tokens[0].text);
+    if (last === 0 && this.#openCode && tokens[0].type === "code") this.#openCode.write(tokens[0].text);
     else this.#show(tokens.slice(0, last), tokens[last]);
   }
 
@@ -74,7 +75,7 @@ export class StreamingMarkdown {
     this.#done += finished.reduce((length, token) => length + token.raw.length, 0);
     const fragment = renderTokens([closed(last)]);
     this.#tail = [...fragment.childNodes];
-    this.#openCode = last.type === "code" ? fragment.querySelector("code") : null;
+    this.#openCode = last.type === "code" ? new GrowingCode(fragment.querySelector("code")) : null;
     const holder = HOLDER[last.type] && fragment.querySelector(HOLDER[last.type]);
     this.#body.append(fragment);
     if (holder) {
@@ -131,11 +132,43 @@ export class StreamingMarkdown {
   }
 }
 
-/** Sets an element's text; where it only grows, the browser lays out only what is new. */
-function setText(element, text) {
-  const { firstChild } = element;
-  if (firstChild && text.startsWith(firstChild.data)) firstChild.appendData(text.slice(firstChild.length));
-  else element.textContent = text;
+/**
+ * A `<code>` that grows: whole lines go into blocks of their own, so that the browser lays out anew only the
+ * last. In the end it is rendered as any other.
+ */
+class GrowingCode {
+  #code;
+  #text = "";
+  #begin = 0; // of the last block, in characters
+  #last = null; // its text
+
+  constructor(code) {
+    this.#code = code;
+  }
+
+  write(text) {
+    if (!this.#last || !text.startsWith(this.#text)) {
+      this.#begin = 0;
+      this.#code.replaceChildren();
+      this.#add();
+    }
+    this.#text = text;
+    const end = text.lastIndexOf("\n") + 1;
+    if (end - this.#begin > CODE_BLOCK) {
+      this.#last.data = text.slice(this.#begin, end);
+      this.#begin = end;
+      this.#add();
+    }
+    this.#last.data = text.slice(this.#begin);
+  }
+
+  #add() {
+    const block = document.createElement("span");
+    block.className = "code-part";
+    this.#last = document.createTextNode("");
+    block.append(this.#last);
+    this.#code.append(block);
+  }
 }
 
 function holdBack(text) {

@@ -24,6 +24,7 @@ TEXTS = {
     "table in prose": "Words\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | <br>4 |\n> quote\n| 5 | 6 |\n",
     "open fence": "```python\nfor x in y:\n    print(x)\n\n- no list\n| no | table |",
     "fences": "```\nplain\n```\n~~~js\nlet a;\n~~~\n    indented\n    code\n\nwords",
+    "long code": "```python\n" + "".join(f"line {n} = {n}\n" for n in range(400)) + "```\n\nend",
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
     "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 | 数量 |\n|---|---|\n| 苹果 | 三 |\n| 梨 | 四 |\n",
