@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
+import httpx2
 import msgspec
 
 from chat.errors import UpstreamBroke
@@ -63,7 +64,7 @@ Take = Callable[[str, bool], bool]
 class Answer:
     """One answer as it comes in: relay it; afterwards it knows how it ended."""
 
-    def __init__(self, response: Any, fail: Callable[[Any], NoReturn]) -> None:
+    def __init__(self, response: httpx2.Response, fail: Callable[[Any], NoReturn]) -> None:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self._response = response
@@ -80,13 +81,13 @@ class Answer:
             return self._feed(part, take)
 
         response = self._response
-        body: Body | None = response.http_response.extensions.get(BODY)
+        body: Body | None = response.extensions.get(BODY)
         if "json" in response.headers.get("content-type", ""):
-            self._take(await response.read(), take)
+            self._take(await response.aread(), take)
         elif body and "content-encoding" not in response.headers:
             await body.pour(feed, room)
         else:
-            async for part in response.iter_bytes():
+            async for part in response.aiter_bytes():
                 if (verdict := feed(part)) == "full":
                     await room()
                 elif verdict == "done":
