@@ -1,7 +1,5 @@
 """What goes to the upstream before the question: the history, as far as the budget goes."""
 
-import asyncio
-
 from chat import context
 from chat.context import ChatMessage
 from sessions.store import Store
@@ -30,19 +28,15 @@ class History:
         """The messages that a turn's question ends, or the answer so far, as many as `model` is likely to
         count to within the budget; raises what is in AWAY."""
         place = record.place
-        conversation, newest_first = await asyncio.gather(
-            self._store.read(place.owner, place.conversation),
-            self._store.branch(
-                place.owner,
-                place.conversation,
-                start=record.user,
-                max_bytes=self._budget * context.MOST_BYTES_PER_TOKEN,
-                max_count=_MESSAGES_MAX,
-            ),
+        system, newest_first = await self._store.context(
+            place.owner,
+            place.conversation,
+            record.user,
+            max_bytes=self._budget * context.MOST_BYTES_PER_TOKEN,
+            max_count=_MESSAGES_MAX,
         )
-        system = self._system_prompt
-        if conversation and conversation.system is not None:
-            system = conversation.system
+        if system is None:
+            system = self._system_prompt
         newest = [{"role": "assistant", "content": so_far}] if so_far else []
         if so_far and not self.prefill:
             newest.insert(0, {"role": "user", "content": _GO_ON})

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sessions import cookie, keys
-from sessions.connection import Client, call, execute
+from sessions.connection import Call, Client, call, call_in_order, execute
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 TITLE_MAX = 120
 """Longest title, in characters."""
+
+_FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
 
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -65,7 +67,7 @@ class Store:
         digest = cookie.digest(cookie_value)
         if digest is None:
             return None
-        record = await self._redis.getex(keys.session(digest), ex=self._idle_s)
+        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
         if record is None:
             return None
         fields = json.loads(record)
@@ -87,10 +89,8 @@ class Store:
     async def current(self, session: Session) -> ConversationId:
         """The conversation that a question without one belongs to; its id is chosen now if there is none."""
         key = keys.current(session.owner, session.digest)
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(key, new_id(), nx=True, ex=self.kept_s)
-        pipeline.get(key)
-        _, found = await execute(pipeline)
+        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self.kept_s])
+        _, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
         return ConversationId(found.decode())
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
@@ -108,8 +108,8 @@ class Store:
 
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
         """One conversation, or None."""
-        fields = await self._redis.hgetall(keys.conversation(owner, conversation_id))
-        return _conversation(conversation_id, fields) if fields else None
+        key = keys.conversation(owner, conversation_id)
+        return _conversation(conversation_id, await call(self._redis, "HMGET", [key], _FIELDS))
 
     async def page(
         self, owner: Owner, limit: int, cursor: str | None
@@ -126,10 +126,11 @@ class Store:
         page = ids[:limit]
         pipeline = self._redis.pipeline(transaction=False)
         for member, _ in page:
-            pipeline.hgetall(keys.conversation(owner, ConversationId(member)))
+            pipeline.hmget(keys.conversation(owner, ConversationId(member)), _FIELDS)
         found = zip(page, await execute(pipeline), strict=True)
         more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
-        return [_conversation(ConversationId(row[0]), fields) for row, fields in found if fields], more
+        read = [_conversation(ConversationId(member), values) for (member, _), values in found]
+        return [conversation for conversation in read if conversation], more
 
     async def branch(
         self,
@@ -142,11 +143,19 @@ class Store:
     ) -> list[Message]:
         """Messages from `start` (or the branch's end) backwards, newest first, within bytes and count."""
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
-        flat = await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
-        return [
-            _message(message_id.decode(), entry)
-            for message_id, entry in zip(flat[::2], flat[1::2], strict=True)
+        return _branch(await call(self._redis, "branch", names, [start or "", max_bytes, max_count]))
+
+    async def context(
+        self, owner: Owner, conversation_id: ConversationId, start: MessageId, max_bytes: int, max_count: int
+    ) -> tuple[str | None, list[Message]]:
+        """The conversation's own system prompt, where it has one, and the branch that ends in `start`."""
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        calls: list[Call] = [
+            ("HGET", names[:1], ["system"]),
+            ("branch", names, [start, max_bytes, max_count]),
         ]
+        system, flat = await call_in_order(self._redis, calls)
+        return None if system is None else system.decode(), _branch(flat)
 
     async def message(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> Message | None:
         """One message, or None."""
@@ -209,13 +218,21 @@ def title_of(question: str) -> str:
     return line if len(line) <= 60 else line[:59].rstrip() + "…"
 
 
+def _branch(flat: list[bytes]) -> list[Message]:
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return [_message(message_id.decode(), entry) for message_id, entry in pairs]
+
+
 def _message(message_id: str, entry: bytes) -> Message:
     parent, _, body = entry.partition(b"\n")
     return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
 
 
-def _conversation(conversation_id: ConversationId, fields: dict[bytes, bytes]) -> Conversation:
-    text = {name.decode(): value.decode() for name, value in fields.items()}
+def _conversation(conversation_id: ConversationId, values: list[bytes | None]) -> Conversation | None:
+    """From the values of _FIELDS; None where there is no such conversation."""
+    text = {name: value.decode() for name, value in zip(_FIELDS, values, strict=True) if value is not None}
+    if "created" not in text:
+        return None
     return Conversation(
         id=conversation_id,
         title=text.get("title", ""),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import AWAY, Argument, Call, Client, call, call_all, execute, node_of
+from sessions.connection import AWAY, Argument, Call, Client, call, call_all, call_in_order, execute, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -108,8 +108,8 @@ class TurnStore:
             "." if question.parent is None else question.parent,
         ]  # fmt: skip
         # First the list: a turn that is not on it would be gone with its worker.
-        await self.register([place])
-        reply = await call(self._redis, "begin", names, arguments)
+        calls = [self._registration([place], self._lease_end()), ("begin", names, arguments)]
+        _, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
         if outcome == "begun":
             return Begun("begun", user=MessageId(reply[1].decode()))
@@ -182,9 +182,9 @@ class TurnStore:
         arguments: list[Argument] = [
             fence, offset, frames, state, place.turn, place.conversation, answer, keys.LOG_S, self._kept_s,
         ]  # fmt: skip
-        done = bool(await call(self._redis, "finish", names, arguments) == 1)
-        await self.unregister(place)
-        return done
+        calls: list[Call] = [("finish", names, arguments), ("ZREM", [keys.running()], [_member(place)])]
+        done, _ = await call_in_order(self._redis, calls)
+        return bool(done == 1)
 
     async def release(self, place: Place, fence: int) -> None:
         """Let go of a turn, so that any worker may take it over at once."""
@@ -195,8 +195,15 @@ class TurnStore:
         """List turns among those that run, for as long as a lease lasts (or until `until_ms`)."""
         if not places:  # the last of them ended while their leases were being renewed
             return
-        until_ms = time.time_ns() // 1_000_000 + self._lease_ms if until_ms is None else until_ms
-        await self._redis.zadd(keys.running(), {_member(place): until_ms for place in places})
+        until_ms = self._lease_end() if until_ms is None else until_ms
+        await call(self._redis, *self._registration(places, until_ms))
+
+    def _lease_end(self) -> int:
+        return time.time_ns() // 1_000_000 + self._lease_ms
+
+    @staticmethod
+    def _registration(places: list[Place], until_ms: int) -> Call:
+        return "ZADD", [keys.running()], [one for place in places for one in (until_ms, _member(place))]
 
     async def unregister(self, place: Place) -> None:
         """Take a turn off the list."""

@@ -41,7 +41,7 @@ STREAMED = """async ([text, step]) => {
   const shown = (element) => {
     const copy = element.cloneNode(true);
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
-      [...block.childNodes].filter((node) => node.nodeType === 3 && !node.data.trim()).forEach((node) => node.remove());
+      for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
     for (const code of copy.querySelectorAll("code")) code.textContent = code.textContent.trimEnd();
     return copy.innerHTML;
   };
