@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -71,12 +72,16 @@ Call = tuple[str, Sequence[str], Sequence[Argument]]
 """A script's name or a command's, its keys, its arguments. Commands come as Redis names them, in capitals."""
 
 
+_TRIPS = (AttributeError, KeyError, RuntimeError)
+"""What redis-py trips over where another task closed its connection."""
+
+
 @contextlib.contextmanager
 def lost() -> Iterator[None]:
-    """Have what redis-py trips over, where another task closed its connection, count as a lost one."""
+    """Have what is in _TRIPS count as a lost connection."""
     try:
         yield
-    except (AttributeError, KeyError, RuntimeError) as error:
+    except _TRIPS as error:
         raise RedisConnectionError("the connection was closed") from error
 
 
@@ -84,15 +89,30 @@ _GIVE_UP_S = 10
 """Longest wait for a reply: redis-py connects anew within each of its tries, over a minute in all."""
 
 
-@contextlib.asynccontextmanager
-async def answered() -> AsyncIterator[None]:
-    """Wait for Redis as long as it may take, and no longer; raises what is in AWAY."""
-    try:
-        async with asyncio.timeout(_GIVE_UP_S):
-            with lost():
-                yield
-    except TimeoutError as error:
-        raise RedisTimeoutError("Redis is silent") from error
+class Answered:
+    """Wait in this block for Redis as long as it may take, and no longer; raises what is in AWAY.
+
+    Not a generator, which would cost more than a timeout itself does; a question waits here seven times.
+    """
+
+    __slots__ = ("_timeout",)
+
+    async def __aenter__(self) -> None:
+        self._timeout = asyncio.timeout(_GIVE_UP_S)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise RedisTimeoutError("Redis is silent") from late
+        if isinstance(error, _TRIPS):
+            raise RedisConnectionError("the connection was closed") from error
 
 
 class _Single(Redis):
@@ -108,7 +128,7 @@ class _Single(Redis):
         await self.connection_pool.disconnect()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with answered():
+        async with Answered():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -116,7 +136,7 @@ class _Cluster(RedisCluster):
     """When one command finds the Cluster changed, redis-py closes the connections of all."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with answered():
+        async with Answered():
             return await super().execute_command(*args, **options)
 
 
@@ -201,7 +221,7 @@ async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
 
 async def execute(pipeline: Any) -> list[Any]:
     """Run a pipeline of plain commands; raises what redis-py raises."""
-    async with answered():
+    async with Answered():
         replies: list[Any] = await pipeline.execute()
     return replies
 
@@ -218,7 +238,7 @@ async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     pipeline = redis.pipeline(transaction=False)
     for one in calls:
         pipeline.execute_command(*_command(one, _SHARDED_SHAS))
-    async with answered():
+    async with Answered():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return [_classed(reply) if type(reply) is ResponseError else reply for reply in replies]
 
@@ -241,7 +261,7 @@ async def _send_packed(pool: BlockingConnectionPool, calls: Sequence[Call]) -> l
             raise RedisTimeoutError("no reply in time") from error
         return replies
 
-    async with answered():
+    async with Answered():
         connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             found: list[Any] = await connection.retry.call_with_retry(
