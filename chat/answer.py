@@ -67,8 +67,12 @@ class Answer:
     def __init__(self, response: httpx2.Response, fail: Callable[[Any], NoReturn]) -> None:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
-        self._response = response
         self._fail = fail
+        self._whole = "json" in response.headers.get("content-type", "")
+        body: Body | None = response.extensions.get(BODY)
+        raw = body if body and not self._whole and "content-encoding" not in response.headers else None
+        # Of a body that is poured the response is let go, and with it the request and all of the history.
+        self._source = raw or response
         self._done = False
         self._decoder = EventDecoder()
         self._text = TextNormaliser()
@@ -80,20 +84,23 @@ class Answer:
         def feed(part: bytes) -> Verdict:
             return self._feed(part, take)
 
-        response = self._response
-        body: Body | None = response.extensions.get(BODY)
-        if "json" in response.headers.get("content-type", ""):
-            self._take(await response.aread(), take)
-        elif body and "content-encoding" not in response.headers:
-            await body.pour(feed, room)
+        source = self._source
+        if isinstance(source, Body):
+            await source.pour(feed, room)
+        elif self._whole:
+            self._take(await source.aread(), take)
         else:
-            async for part in response.aiter_bytes():
+            async for part in source.aiter_bytes():
                 if (verdict := feed(part)) == "full":
                     await room()
                 elif verdict == "done":
                     break
         if self.finish_reason is None and not self._done:
             raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
+
+    async def close(self) -> None:
+        """Close the connection, or keep it where all of the answer has come."""
+        await self._source.aclose()
 
     def _feed(self, part: bytes, take: Take) -> Verdict:
         full = False

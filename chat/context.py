@@ -36,13 +36,17 @@ class Estimator:
         # Bounded, so that absurd reports can neither starve nor flood a model.
         return _raw(content) * min(4.0, max(0.25, reported / estimated))
 
-    def learn(self, model: str, messages: Iterable[ChatMessage], reported: int) -> None:
-        """Take in the number of tokens that the upstream counted for `messages`."""
-        raw = sum(_raw(message["content"]) for message in messages)
+    def learn(self, model: str, size: float, reported: int) -> None:
+        """Take in the number of tokens that the upstream counted for messages of `size`."""
         before_reported, before_estimated = self._sums.get(model, _PRIOR)
         # A long prompt says much and makes what was learnt fade; a short one is mostly the template's frame.
-        keep = _PRIOR[1] / (_PRIOR[1] + raw)
-        self._sums[model] = (before_reported * keep + reported, before_estimated * keep + raw)
+        keep = _PRIOR[1] / (_PRIOR[1] + size)
+        self._sums[model] = (before_reported * keep + reported, before_estimated * keep + size)
+
+
+def size(messages: Iterable[ChatMessage]) -> float:
+    """The size of messages in tokens, as estimated by one who has learnt nothing."""
+    return sum(_raw(message["content"]) for message in messages)
 
 
 def choose(

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import io
 import json
 import logging
 import time
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from chat import frames
+from chat import context, frames
 from chat.answer import Usage
 from chat.committer import Backoff, Writer
 from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
@@ -58,9 +57,9 @@ class Generation:
         self._model = record.model
         self._upstream_name = self._upstream.name
         made = frames.read_back(self.log.data)
-        # As one string that grows, for a list of deltas takes ten times the memory of its text.
-        self._text = _written(made.text)
-        self._reasoning = _written(made.reasoning)
+        # As bytes that grow: a list of deltas, or a StringIO, takes ten times the memory of its text.
+        self._text = bytearray("".join(made.text).encode())
+        self._reasoning = bytearray("".join(made.reasoning).encode())
         self._continued = [json.loads(seam) for seam in made.continued]
         self._broken: UpstreamError | None = _INTERRUPTED if interrupted else None
         self._usage: Usage | None = None
@@ -140,7 +139,7 @@ class Generation:
         if max(len(self._continued), self._writer.fence - 2) >= self.record.continues:
             return False
         if self._shown:
-            seam = {"at": len(self._text.getvalue()), "why": why}
+            seam = {"at": len(self._text.decode()), "why": why}
             model = self._upstream.model or self.record.model
             if model != self._model:
                 seam["model"] = model
@@ -164,8 +163,9 @@ class Generation:
 
     async def _relay(self) -> None:
         """Relay one answer of the upstream, or a continuation, into the log."""
-        model, so_far = self._upstream.model or self.record.model, self._text.getvalue()
+        model, so_far = self._upstream.model or self.record.model, self._text.decode()
         messages = await self._history.messages(self.record, model, so_far)
+        size = context.size(messages)
         prefill = bool(so_far) and self._history.prefill
         seam = Seam(so_far)
         self._model, self._upstream_name = model, self._upstream.name
@@ -177,13 +177,13 @@ class Generation:
                 self._finish_reason = answer.finish_reason
                 self._usage = answer.usage if self._usage is None else self._usage.plus(answer.usage)
         if answer.usage and answer.usage.prompt_tokens:
-            self._history.learn(model, messages, answer.usage.prompt_tokens)
+            self._history.learn(model, size, answer.usage.prompt_tokens)
 
     def _take(self, seam: Seam, text: str, reasoning: bool) -> bool:
         if self._first_token_ms is None:
             self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
         if reasoning:
-            self._reasoning.write(text)
+            self._reasoning += text.encode()
             self._writer.append(text, "reasoning")
         else:
             self._say(seam.feed(text))
@@ -194,15 +194,15 @@ class Generation:
     @property
     def _shown(self) -> bool:
         """Whether anything of the answer was shown."""
-        return bool(self._text.tell() or self._reasoning.tell())
+        return bool(self._text or self._reasoning)
 
     def _say(self, text: str) -> None:
         if text:
-            self._text.write(text)
+            self._text += text.encode()
             self._writer.append(text)
 
     async def _finish(self, failure: UpstreamError | None) -> None:
-        text = self._text.getvalue()
+        text = self._text.decode()
         state: State = "failed" if failure else "stopped" if self._finish_reason == "stopped" else "done"
         reason = "failed" if failure else self._finish_reason or "stop"
         last = [
@@ -224,8 +224,8 @@ class Generation:
             "model": self._model,
             "finish_reason": reason,
         }
-        if self._reasoning.tell():
-            body["reasoning"] = self._reasoning.getvalue()
+        if self._reasoning:
+            body["reasoning"] = self._reasoning.decode()
         if self._usage:
             body["usage"] = msgspec.to_builtins(self._usage)
         if self._continued:
@@ -241,12 +241,6 @@ class Generation:
             "first_token_ms": self._first_token_ms,
             **({"continued": self._continued} if self._continued else {}),
         }
-
-
-def _written(parts: list[str]) -> io.StringIO:
-    text = io.StringIO(newline="")
-    text.writelines(parts)
-    return text
 
 
 def _described(failure: UpstreamError) -> str:

@@ -43,6 +43,6 @@ class History:
         bodies = newest + [message.body for message in newest_first]
         return context.choose(self._estimator, model, self._budget, system, bodies, always=len(newest) + 1)
 
-    def learn(self, model: str, messages: list[ChatMessage], reported: int) -> None:
-        """Correct the estimate by the number of tokens that the upstream counted for `messages`."""
-        self._estimator.learn(model, messages, reported)
+    def learn(self, model: str, size: float, reported: int) -> None:
+        """Correct the estimate by the number of tokens that the upstream counted for messages of `size`."""
+        self._estimator.learn(model, size, reported)

@@ -78,10 +78,11 @@ class Upstream:
         """Ask for one answer; leaving the block closes the connection. Raises UpstreamError, also within.
 
         With `prefill` the last message is the answer's beginning, which the upstream is told to continue.
+        `messages` is emptied when its answer begins, for it is much larger than all else that a stream holds.
         """
         try:
-            async with self._open(messages, model, prefill) as response:
-                yield Answer(response, lambda error: self._fail_inside(error, model))
+            async with self._open(messages, model, prefill) as answer:
+                yield answer
         except UpstreamError:
             raise
         except openai.OpenAIError as error:
@@ -96,17 +97,16 @@ class Upstream:
         await self._client.close()
 
     @asynccontextmanager
-    async def _open(
-        self, messages: list[ChatMessage], model: str, prefill: bool
-    ) -> AsyncIterator[httpx2.Response]:
+    async def _open(self, messages: list[ChatMessage], model: str, prefill: bool) -> AsyncIterator[Answer]:
         body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
         if prefill:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        response = await self._post(body)
+        answer = Answer(await self._post(body), self._fail_inside)
+        messages.clear()
         try:
-            yield response
+            yield answer
         finally:
-            await response.aclose()
+            await answer.close()
 
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         if self._usage_asked:
@@ -122,7 +122,7 @@ class Upstream:
         # Not by `chat.completions.create`, which looks into each message: 0.13 ms a message.
         return await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body, stream=True)
 
-    def _fail_inside(self, error: Any, model: str) -> NoReturn:
+    def _fail_inside(self, error: Any) -> NoReturn:
         """Raise for an error object that came inside the stream."""
         if isinstance(error, str):
             try:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.context import ChatMessage, Estimator, choose
+from chat.context import ChatMessage, Estimator, choose, size
 
 bodies = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=200)}),
@@ -54,7 +54,7 @@ def test_the_estimate_learns_each_model_by_itself() -> None:
     estimator = Estimator()
     long: list[ChatMessage] = [{"role": "user", "content": "x" * 40_000}]
     for _ in range(6):
-        estimator.learn("dense", long, 20_008)
+        estimator.learn("dense", size(long), 20_008)
     assert 1.9 < estimator.tokens("dense", "x" * 4000) / estimator.tokens("other", "x" * 4000) < 2.1
 
 
@@ -62,5 +62,5 @@ def test_the_estimate_learns_each_model_by_itself() -> None:
 def test_absurd_reports_neither_starve_nor_flood(reports: list[tuple[str, int]]) -> None:
     estimator = Estimator()
     for content, reported in reports:
-        estimator.learn("m", [{"role": "user", "content": content}], reported)
+        estimator.learn("m", size([{"role": "user", "content": content}]), reported)
     assert 0.25 <= estimator.tokens("m", "x" * 400) / Estimator().tokens("m", "x" * 400) <= 4
