@@ -50,7 +50,7 @@ class Writer:
     @property
     def full(self) -> bool:
         """Whether more than PENDING_MAX bytes wait for Redis."""
-        return len(self.log.data) - self.log.committed > PENDING_MAX and not self.refused
+        return self.log.end - self.log.committed > PENDING_MAX and not self.refused
 
     async def room(self) -> None:
         """Return when at most PENDING_MAX bytes wait for Redis, or the turn is another worker's."""
@@ -66,15 +66,15 @@ class Writer:
         log = self.log
         await self._flush()
         self.finishing = True
-        begin = len(log.data)
+        begin = log.end
         for event, data in last:
             self._encode(data, event)
-        tail = bytes(log.data[begin:])
+        tail = log.held(begin, log.end)
         waits = Backoff()
         while not self.refused:
             try:
                 if await self._store.finish(log.place, self.fence, begin, tail, state, answer):
-                    log.confirm(len(log.data), ended=True)
+                    log.confirm(log.end, ended=True)
                 else:
                     self.refuse()
                 return
@@ -89,7 +89,7 @@ class Writer:
             await self._store.release(self.log.place, self.fence)
 
     async def _flush(self) -> None:
-        while self.log.committed < len(self.log.data) and not self.refused:
+        while self.log.committed < self.log.end and not self.refused:
             self.lane.hurry(self)
             await self.log.changed()
         self.lane.forget(self)  # what is appended from here on goes another way
@@ -108,7 +108,7 @@ class Writer:
 
     def _encode(self, data: str, event: str) -> None:
         log = self.log
-        log.data += frames.encode(log.place.turn, len(log.data), data, event)
+        log.data += frames.encode(log.place.turn, log.end, data, event)
 
 
 class Backoff:
@@ -203,7 +203,7 @@ class Committer:
 
     async def _commit_groups(self, lane: _Lane) -> None:
         while True:
-            group = [(writer, len(writer.log.data)) for writer in await lane.group()]
+            group = [(writer, writer.log.end) for writer in await lane.group()]
             if group := [(writer, end) for writer, end in group if end > writer.log.committed]:
                 await self._commit(group)
 
@@ -213,7 +213,7 @@ class Committer:
                 writer.log.place,
                 writer.fence,
                 writer.log.committed,
-                bytes(writer.log.data[writer.log.committed : end]),
+                writer.log.held(writer.log.committed, end),
             )
             for writer, end in group
         ]

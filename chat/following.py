@@ -47,7 +47,7 @@ class Following:
         channel = place.log_key
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = Log(place)
+            log = self._logs[channel] = Log(place, read=self._store.read_part)
         self._readers[channel] = self._readers.get(channel, 0) + 1
         try:
             if self._readers[channel] == 1:
@@ -77,7 +77,7 @@ class Following:
         offset, ended, appended = int(data[:cut]), data[cut : cut + 1] == b".", data[cut + 1 :]
         if appended and offset == log.committed:
             log.data += appended
-            log.confirm(len(log.data), ended=ended)
+            log.confirm(log.end, ended=ended)
         elif offset + len(appended) > log.committed or not appended or ended:
             await self._catch_up(log)
 
@@ -95,18 +95,19 @@ class Following:
         """Read what is missing from the log itself."""
         while not log.ended:
             begin = log.committed
-            known = bytes(log.data[max(0, begin - _OVERLAP) : begin])
+            known = log.held(max(0, begin - _OVERLAP), begin)
             found, ended = await self._store.read_log(log.place, begin - len(known))
             if log.committed != begin:
                 continue  # a notification came in between
             missed = found[len(known) :]
             if found[: len(known)] != known and not (ended and not found):
-                self._logs[log.place.log_key] = Log(log.place)  # viewers come back, and are told anew
+                self._logs[log.place.log_key] = Log(log.place, read=self._store.read_part)
+                # Viewers come back, and are told anew.
                 log.lose()
                 return
             if missed or ended:
                 log.data += missed
-                log.confirm(len(log.data), ended=ended)
+                log.confirm(log.end, ended=ended)
             return
 
     def release(self) -> None:

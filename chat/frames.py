@@ -65,9 +65,12 @@ def restart(turn: str) -> bytes:
     return f"event: restart\nid: {turn}.0\ndata: {{}}\n\n".encode()
 
 
-def is_boundary(log: bytes | bytearray | memoryview, offset: int) -> bool:
-    """Whether a frame ends at `offset`; an empty line stands nowhere else in a log."""
-    return offset == 0 or (2 <= offset <= len(log) and bytes(log[offset - 2 : offset]) == b"\n\n")
+def is_boundary(before: bytes) -> bool:
+    """Whether a frame ends with the two bytes before an offset; an empty line stands nowhere else in a log.
+
+    No bytes are before its beginning, which is a boundary too.
+    """
+    return before in (b"", b"\n\n")
 
 
 class EventDecoder:

@@ -187,7 +187,7 @@ class Generation:
             self._writer.append(text, "reasoning")
         else:
             self._say(seam.feed(text))
-        if len(self.log.data) > LOG_MAX:
+        if self.log.end > LOG_MAX:
             raise UpstreamError("too_long", "The answer is longer than a turn may be.")
         return self._writer.full
 

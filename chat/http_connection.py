@@ -1,7 +1,6 @@
 """One connection to an upstream: a request out, a response in, as the callbacks of the socket bring it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -23,8 +22,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self.parts: deque[bytes] = deque()
-        self.buffered = 0
+        self.buffer = bytearray()
         self.complete = True
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser
@@ -54,8 +52,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: httpx2.Request, content: bytes) -> None:
         """Send a request, which must be the only one under way."""
-        self.parts.clear()
-        self.buffered = 0
+        self.buffer.clear()
         self.complete = self._head_came = self._sized = False
         self._failure = self._sink = self._on_complete = None
         self._status, self._headers, self._head_size = 0, [], 0
@@ -68,15 +65,21 @@ class Connection(asyncio.Protocol):
         """The response's status and headers."""
         while not self._head_came:
             await self.wait(timeout_s)
-        return self._status, self._headers
+        headers, self._headers = self._headers, []
+        return self._status, headers
 
-    def begin(self, sink: Callable[[bytes], None]) -> list[bytes]:
+    def begin(self, sink: Callable[[bytes], None]) -> bytes:
         """Give what comes from now on to `sink`; returns what has come before."""
         self._sink = sink
-        before, self.buffered = list(self.parts), 0
-        self.parts.clear()
+        before = self.take()
         self.resume()
         return before
+
+    def take(self) -> bytes:
+        """What of the body waits to be iterated."""
+        waiting = bytes(self.buffer)
+        self.buffer.clear()
+        return waiting
 
     async def wait(self, timeout_s: float | None) -> None:
         """Return when something has happened; raises what went wrong, ReadTimeout after a silence."""
@@ -198,9 +201,8 @@ class Connection(asyncio.Protocol):
         if self._sink:
             self._sink(part)
             return
-        self.parts.append(part)
-        self.buffered += len(part)
-        if self.buffered > _BUFFER_MAX:
+        self.buffer += part
+        if len(self.buffer) > _BUFFER_MAX:
             self.halt()
 
     def on_message_complete(self) -> None:

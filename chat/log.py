@@ -1,7 +1,8 @@
 """A turn's bytes, as far as this worker knows them, read by any number of viewers.
 
 Viewers see only what Redis has: the `committer` says so where the turn is generated, and on other workers
-Redis's notifications do (`following`).
+Redis's notifications do (`following`). What Redis has need not be kept here too: but for the last few
+kilobytes, it is read from there for those who come late or lag behind.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
 from chat import frames
+from sessions.connection import AWAY
 from sessions.turn_store import Place
 
 HEARTBEAT_S = 12
@@ -16,6 +18,12 @@ LOG_MAX = 8 << 20
 """Largest log of one turn in bytes, far above what a model says in one go."""
 
 _SLICE = 64 << 10
+
+_KEPT = 1 << 10
+"""Committed bytes that are kept in any case; twice as many at most."""
+
+Read = Callable[[Place, int, int], Awaitable[bytes]]
+"""Reads the bytes of a turn's log from one offset to another, as far as they are there."""
 
 Send = Callable[[bytes], Awaitable[None]]
 """Sends a viewer bytes, and returns when it can take more."""
@@ -25,23 +33,52 @@ Push = Callable[[bytes], bool]
 
 
 class Log:
-    """The log of one turn, as far as this worker knows it; `committed` bytes of it stand in Redis."""
+    """The log of one turn; `committed` bytes of it stand in Redis. `data` is what is held, from `begin` on.
 
-    def __init__(self, place: Place, data: bytes = b"", *, ended: bool = False) -> None:
+    Without `read` all of it is held.
+    """
+
+    def __init__(
+        self, place: Place, data: bytes = b"", *, ended: bool = False, read: Read | None = None
+    ) -> None:
         self.place = place
+        self.begin = 0
         self.data = bytearray(data)
         self.committed = len(data)
         self.ended = ended
         self.lost = False
         self.viewers = 0
+        self._read = read
         self._waiters: list[asyncio.Future[None]] = []
         self._followers: dict[_Follower, None] = {}
+
+    @property
+    def end(self) -> int:
+        """Length of the whole log in bytes, with what is not committed yet."""
+        return self.begin + len(self.data)
+
+    def held(self, begin: int, end: int) -> bytes:
+        """Bytes between two offsets, neither of which lies before `begin`."""
+        return bytes(self.data[begin - self.begin : end - self.begin])
+
+    async def part(self, begin: int, end: int) -> bytes:
+        """Committed bytes between two offsets, wherever they are; raises what is in AWAY.
+
+        Fewer where Redis has lost them.
+        """
+        if begin >= self.begin or begin == end or self._read is None:
+            return self.held(begin, end)
+        return await self._read(self.place, begin, end)
 
     def confirm(self, committed: int, *, ended: bool = False) -> None:
         """Show viewers the bytes up to `committed`, which Redis has."""
         self.committed = committed
         self.ended = self.ended or ended
         self._wake()
+        spare = committed - self.begin - _KEPT
+        if spare > _KEPT and self._read:
+            del self.data[:spare]
+            self.begin += spare
 
     def lose(self) -> None:
         """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
@@ -75,7 +112,9 @@ class Log:
             await send(frames.HEARTBEAT)
         while True:
             if offset < self.committed:
-                chunk = bytes(self.data[offset : min(self.committed, offset + _SLICE)])
+                chunk = await self._next(offset)
+                if not chunk:
+                    return
                 await send(chunk)
                 offset += len(chunk)
             elif self.ended or self.lost:
@@ -91,6 +130,15 @@ class Log:
                 if silent:
                     await send(frames.HEARTBEAT)
 
+    async def _next(self, offset: int) -> bytes:
+        """The next slice for a viewer; none for one that had better come back."""
+        if self.lost and offset < self.begin:
+            return b""
+        try:
+            return await self.part(offset, min(self.committed, offset + _SLICE))
+        except AWAY:
+            return b""
+
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -98,7 +146,7 @@ class Log:
                 waiter.set_result(None)
         over = self.ended or self.lost
         for follower in list(self._followers):
-            if not follower.push(self.data, self.committed) or over:
+            if not follower.push(self) or over:
                 del self._followers[follower]
                 follower.wake()
 
@@ -113,13 +161,13 @@ class _Follower:
         self._push = push
         self._waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def push(self, data: bytearray, committed: int) -> bool:
+    def push(self, log: Log) -> bool:
         """Push what is new; False where the viewer lags behind."""
         # Never nothing: in a chunked body an empty chunk is the end.
-        if self.offset < committed:
-            if not self._push(bytes(data[self.offset : committed])):
+        if self.offset < log.committed:
+            if not self._push(log.held(self.offset, log.committed)):
                 return False
-            self.offset = committed
+            self.offset = log.committed
         return True
 
     def wake(self, silent: bool = False) -> None:

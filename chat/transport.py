@@ -101,9 +101,7 @@ class Body(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         connection = self._connection
         while True:
-            while connection.parts:
-                part = connection.parts.popleft()
-                connection.buffered -= len(part)
+            while part := connection.take():
                 yield part
             if connection.complete:
                 return
@@ -128,8 +126,8 @@ class Body(httpx2.AsyncByteStream):
                 verdict = found
                 connection.halt()
 
-        for part in connection.begin(sink):
-            sink(part)
+        if before := connection.begin(sink):
+            sink(before)
         while verdict != "done" and not (verdict == "more" and connection.complete):
             if verdict == "full":
                 await room()

@@ -110,8 +110,11 @@ class Turns:
             question.continues,
         )
         before, after = question.first_frame
-        self._generate(record, Log(question.place, before + user.encode() + after), fence=1)
+        self._generate(record, self._log(question.place, before + user.encode() + after), fence=1)
         return record
+
+    def _log(self, place: Place, data: bytes) -> Log:
+        return Log(place, data, read=self._turn_store.read_part)
 
     def _generate(self, record: TurnRecord, log: Log, fence: int, *, interrupted: bool = False) -> None:
         key = record.place.turn_key
@@ -151,7 +154,9 @@ class Turns:
             raise RateLimited("Too many readers of this answer.", retry_after_s=5)
         stack.enter_context(log.viewed())
         start = offset or 0
-        if start > log.committed or not frames.is_boundary(log.data, start):
+        # What stands before `start` says whether a frame ends there.
+        known = 0 <= start <= log.committed
+        if not known or not frames.is_boundary(await log.part(max(0, start - 2), start)):
             return View(frames.restart(record.place.turn), log, 0)
         return None if log.ended and start == log.committed else View(b"", log, start)
 
@@ -225,7 +230,7 @@ class Turns:
         made, _ = await self._turn_store.read_log(place)
         if record:
             logger.warning("turn %s is taken over", place.turn)
-            self._generate(record, Log(place, made), fence, interrupted=True)
+            self._generate(record, self._log(place, made), fence, interrupted=True)
 
     # Shut down
 

@@ -143,6 +143,11 @@ class TurnStore:
         state, log = await execute(pipeline)
         return log, state != b"running"
 
+    async def read_part(self, place: Place, begin: int, end: int) -> bytes:
+        """The log's bytes between two offsets, as far as they are there."""
+        found: bytes = await call(self._redis, "GETRANGE", [place.log_key], [begin, end - 1])
+        return found
+
     def node(self, place: Place) -> str:
         """The name of the node that holds a turn, or ""."""
         return node_of(self._redis, place.turn_key)

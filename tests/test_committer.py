@@ -49,12 +49,12 @@ async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
         attempt=secrets.token_hex(8),
     )
     assert (await turns.begin(question)).outcome == "begun"
-    return writers.open(Log(place, b"<u>"), fence=1)
+    return writers.open(Log(place, b"<u>", read=turns.read_part), fence=1)
 
 
 async def shown(writer: Writer) -> None:
     """Return when all that was appended is committed."""
-    while writer.log.committed < len(writer.log.data):
+    while writer.log.committed < writer.log.end:
         await writer.log.changed()
 
 
@@ -73,7 +73,7 @@ async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
     two.append("third")
     late.append("first")
     await shown(late)
-    waiting = [writer.log.committed < len(writer.log.data) for writer in (one, two)]
+    waiting = [writer.log.committed < writer.log.end for writer in (one, two)]
     assert waiting == [True, True], "a group of two is followed by the next at its pace"
     await one.finish([("end", "all of it")], "done", "")
     assert one.log.ended
@@ -90,3 +90,18 @@ async def test_a_lone_turn_waits_for_no_pace(
         lone.append(word)
         await shown(lone)
     assert await turns.read_log(lone.log.place) == (bytes(lone.log.data), False)
+
+
+async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Committer) -> None:
+    """Whoever comes late, or lags behind, reads the rest from Redis."""
+    writer = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
+    long, place = writer.log, writer.log.place
+    for number in range(200):
+        writer.append(f"word {number}")
+        await shown(writer)
+    stored, _ = await turns.read_log(place)
+    assert len(stored) == long.end
+    assert len(long.data) < len(stored) / 2
+    for offset in (0, 2, 3, long.begin - 1, long.begin, long.end - 1):
+        assert await long.part(offset, long.end) == stored[offset:]
+        assert await long.part(offset, offset) == b""

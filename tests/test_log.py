@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat import committer, frames, log
 from chat.committer import Committer
@@ -103,6 +104,45 @@ async def test_the_viewer_of_a_lost_log_is_let_go() -> None:
     assert await viewer.chunks.get() == frames.HEARTBEAT
     lost.lose()
     assert await viewer.all() == b""
+
+
+async def test_a_late_viewer_gets_from_redis_what_is_no_longer_held() -> None:
+    stored = bytearray()
+    asked = []
+
+    async def read(place: Place, begin: int, end: int) -> bytes:
+        asked.append((begin, end))
+        return bytes(stored[begin:end])
+
+    growing = Log(PLACE, read=read)
+    early = Viewer(growing)
+    assert await early.chunks.get() == frames.HEARTBEAT
+    for number in range(3000):
+        word = b"word %d " % number
+        stored.extend(word)
+        growing.data += word
+        growing.confirm(growing.end)
+    assert growing.end == len(stored)
+    assert len(growing.data) <= 2 << 10, "what is committed is not held for long"
+    late, later = Viewer(growing), Viewer(growing, growing.end - 100)
+    await later.chunks.get()
+    growing.confirm(growing.end, ended=True)
+    assert await late.all() == await early.all() == bytes(stored)
+    await later.all()
+    assert [begin for begin, _ in asked] == [0], "who lacks little gets it from memory"
+
+
+async def test_a_late_viewer_comes_back_when_redis_cannot_say_what_it_lacks() -> None:
+    async def away(place: Place, begin: int, end: int) -> bytes:
+        raise RedisConnectionError
+
+    async def gone(place: Place, begin: int, end: int) -> bytes:
+        return b""
+
+    for read in (away, gone):
+        growing = Log(PLACE, b"word " * 2000, read=read)
+        growing.confirm(growing.end)
+        assert await Viewer(growing).all() == b""
 
 
 async def test_what_waits_for_redis_is_bounded(tmp_path: Path) -> None:
