@@ -92,7 +92,7 @@ _GIVE_UP_S = 10
 class Answered:
     """Wait in this block for Redis as long as it may take, and no longer; raises what is in AWAY.
 
-    Not a generator, which would cost more than a timeout itself does; a question waits here seven times.
+    Not a generator, which would cost more than a timeout itself does; a question waits here six times.
     """
 
     __slots__ = ("_timeout",)
