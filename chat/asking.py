@@ -40,10 +40,18 @@ class Asking:
         self._continue_max = continue_max
 
     async def question(
-        self, session: Session, ask: Ask, conversation_id: ConversationId, turn_id: TurnId
+        self,
+        session: Session,
+        ask: Ask,
+        conversation_id: ConversationId,
+        turn_id: TurnId,
+        is_new: bool,
     ) -> Question:
-        """What `begin` is to write for a question; raises NotFound for a message that is not there."""
-        conversation = await self._store.read(session.owner, conversation_id)
+        """What `begin` is to write for a question; raises NotFound for a message that is not there.
+
+        Of a conversation that `is_new` nothing can be known.
+        """
+        conversation = None if is_new else await self._store.read(session.owner, conversation_id)
         model = ask.model or (conversation.model if conversation else "") or self._models[0]
         again = await self._asked_before(session.owner, conversation_id, ask)
         user = again or MessageId(new_id())

@@ -71,12 +71,16 @@ class Turns:
         RateLimited, and Unavailable while the server is stopping.
         """
         owner = session.owner
-        conversation_id = ask.conversation or await self._store.current(session)
+        is_new = False
+        if ask.conversation:
+            conversation_id = ask.conversation
+        else:
+            conversation_id, is_new = await self._store.current(session)
         turn_id = ask.turn or TurnId(secrets.token_urlsafe(16))
         for _ in range(3):
             if self._draining:
                 raise Unavailable("The server is restarting. Try again in a moment.", retry_after_s=2)
-            question = await self._asking.question(session, ask, conversation_id, turn_id)
+            question = await self._asking.question(session, ask, conversation_id, turn_id, is_new)
             begun = await self._turn_store.begin(question)
             if begun.outcome == "begun" and begun.user:
                 return self._start(question, begun.user)

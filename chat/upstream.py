@@ -57,6 +57,7 @@ class Upstream:
             max_retries=retries,
             http_client=_http_client(host, scheme),
         )
+        self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
         self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
         self.model = model
         self._usage_asked = True
@@ -120,7 +121,7 @@ class Upstream:
 
     async def _send(self, body: dict[str, Any]) -> httpx2.Response:
         # Not by `chat.completions.create`, which looks into each message: 0.13 ms a message.
-        return await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body, stream=True)
+        return await self._client.post(self._url, cast_to=httpx2.Response, body=body, stream=True)
 
     def _fail_inside(self, error: Any) -> NoReturn:
         """Raise for an error object that came inside the stream."""

@@ -86,12 +86,13 @@ class Store:
         await self._redis.set(keys.session(digest), record, ex=self._idle_s)
         return session_id, session
 
-    async def current(self, session: Session) -> ConversationId:
-        """The conversation that a question without one belongs to; its id is chosen now if there is none."""
+    async def current(self, session: Session) -> tuple[ConversationId, bool]:
+        """The conversation that a question without one belongs to, and whether there is none yet: then its id
+        is chosen now."""
         key = keys.current(session.owner, session.digest)
         chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self.kept_s])
-        _, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
-        return ConversationId(found.decode())
+        is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
+        return ConversationId(found.decode()), bool(is_new)
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
         """Make an empty conversation and make it the session's current one; returns its id."""
