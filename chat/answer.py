@@ -1,7 +1,8 @@
 """An upstream's answer: the bytes of its stream in, text that is ready for frames out."""
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import httpx2
@@ -9,7 +10,8 @@ import msgspec
 
 from chat.errors import UpstreamBroke
 from chat.frames import EventDecoder, TextNormaliser
-from chat.transport import BODY, Body, Verdict
+from chat.http_connection import Pace
+from chat.transport import BODY, Body
 
 _LINE_MAX = 1 << 24
 """Longest event of an upstream, in bytes: more is no chat completion."""
@@ -57,8 +59,8 @@ class Chunk(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(Chunk)
 
-Take = Callable[[str, bool], bool]
-"""Takes text that is ready for a frame, and whether it is reasoning; true when there is no room for more."""
+Take = Callable[[str, bool], None]
+"""Takes text that is ready for a frame, and whether it is reasoning."""
 
 
 class Answer:
@@ -74,27 +76,26 @@ class Answer:
         # Of a body that is poured the response is let go, and with it the request and all of the history.
         self._source = raw or response
         self._done = False
+        self._take: Take
         self._decoder = EventDecoder()
         self._text = TextNormaliser()
         self._reasoning = TextNormaliser()
 
-    async def relay(self, take: Take, room: Callable[[], Awaitable[None]]) -> None:
-        """Have `take` called with every piece as it comes; wait for `room` where it can take no more."""
-
-        def feed(part: bytes) -> Verdict:
-            return self._feed(part, take)
-
+    async def relay(self, take: Take, pace: Pace) -> None:
+        """Have `take` called with every piece as it comes, reading on when `pace` says so."""
+        self._take = take
         source = self._source
         if isinstance(source, Body):
-            await source.pour(feed, room)
+            await source.pour(self._feed, pace)
         elif self._whole:
-            self._take(await source.aread(), take)
+            self._read(await source.aread())
         else:
             async for part in source.aiter_bytes():
-                if (verdict := feed(part)) == "full":
-                    await room()
-                elif verdict == "done":
+                if self._feed(part):
                     break
+                reason_to_read_on = asyncio.Event()
+                pace(reason_to_read_on.set)
+                await reason_to_read_on.wait()
         if self.finish_reason is None and not self._done:
             raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
 
@@ -102,36 +103,34 @@ class Answer:
         """Close the connection, or keep it where all of the answer has come."""
         await self._source.aclose()
 
-    def _feed(self, part: bytes, take: Take) -> Verdict:
-        full = False
+    def _feed(self, part: bytes) -> bool:
         for event in self._decoder.feed(part):
             if event.data == "[DONE]":
                 self._done = True
-                return "done"
+                break
             if event.name == "error":
                 self._fail(event.data)
-            full = self._take(event.data, take) or full
+            self._read(event.data)
         if self._decoder.pending > _LINE_MAX:
             raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.")
-        return "full" if full else "more"
+        return self._done
 
-    def _take(self, data: str | bytes, take: Take) -> bool:
+    def _read(self, data: str | bytes) -> None:
         chunk = _decode(data)
         if chunk.error:
             self._fail(chunk.error)
         if chunk.usage:
             self.usage = chunk.usage
-        full = False
         for choice in (chunk.choices or ())[:1]:
             self.finish_reason = choice.finish_reason or self.finish_reason
             delta = choice.delta or choice.message
             if delta is None:
                 continue
-            if reasoning := self._reasoning.feed(delta.reasoning_content or delta.reasoning or ""):
-                full = take(reasoning, True)
-            if text := self._text.feed(delta.content or ""):
-                full = take(text, False)
-        return full
+            thought = delta.reasoning_content or delta.reasoning
+            if thought and (thought := self._reasoning.feed(thought)):
+                self._take(thought, True)
+            if delta.content and (text := self._text.feed(delta.content)):
+                self._take(text, False)
 
 
 def _decode(data: str | bytes) -> Chunk:

@@ -16,13 +16,16 @@ from sessions.turn_store import State, TurnStore
 
 logger = logging.getLogger("holdline.committer")
 
-PENDING_MAX = 256 << 10
-"""Bytes of one turn that may wait for Redis; until they are committed its upstream is read no further."""
+_PACE_S = 0.05
+"""A group of many turns is followed no sooner by the next; meanwhile what their upstreams say waits unread.
 
-_PACE_S = 0.025
-"""A group of several turns is followed no sooner by the next: what comes meanwhile goes together.
+Twenty times a second still look smooth. What it saves is measured in docs/performance.md."""
 
-Forty times a second look smooth. What it saves is measured in docs/performance.md."""
+_CROWD = 20
+"""So many turns are many; of fewer the groups follow sooner, and those of a lone turn at once."""
+
+_LANE_MAX = 100
+"""Turns that go in one group: the rest have another lane, so that no group takes long."""
 
 
 class Writer:
@@ -41,21 +44,16 @@ class Writer:
 
     def append(self, data: str, event: str = "") -> None:
         """Encode a frame at the log's end and have it committed: at once, if it is the writer's first."""
-        self._encode(data, event)
-        if self.log.committed == self._begin:
+        log = self.log
+        log.data += frames.encode(log.place.turn, log.end, data, event)
+        if log.committed == self._begin:
             self.lane.hurry(self)
         else:
             self.lane.submit(self)
 
-    @property
-    def full(self) -> bool:
-        """Whether more than PENDING_MAX bytes wait for Redis."""
-        return self.log.end - self.log.committed > PENDING_MAX and not self.refused
-
-    async def room(self) -> None:
-        """Return when at most PENDING_MAX bytes wait for Redis, or the turn is another worker's."""
-        while self.full:
-            await self.log.changed()
+    def pace(self, read_on: Callable[[], None]) -> None:
+        """Have `read_on` called just before the next group goes: what has come by then goes with it."""
+        self.lane.pace(self, read_on)
 
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.
@@ -68,7 +66,7 @@ class Writer:
         self.finishing = True
         begin = log.end
         for event, data in last:
-            self._encode(data, event)
+            log.data += frames.encode(log.place.turn, log.end, data, event)
         tail = log.held(begin, log.end)
         waits = Backoff()
         while not self.refused:
@@ -106,10 +104,6 @@ class Writer:
         if not self.log.ended:
             self.log.lose()
 
-    def _encode(self, data: str, event: str) -> None:
-        log = self.log
-        log.data += frames.encode(log.place.turn, log.end, data, event)
-
 
 class Backoff:
     """Waits between tries: 50 ms at first, doubling up to 1 s."""
@@ -124,26 +118,38 @@ class Backoff:
 
 
 class _Lane:
-    """What the turns of one node have pending; while a group of them is sent, the next one gathers."""
+    """Some turns of one node, whose frames go in groups; while one is sent, the next gathers in the sockets.
+
+    A group is taken in three steps: its time comes, the turns' upstreams are read, what they said is sent.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._pending: dict[Writer, None] = {}
         self._urgent: dict[Writer, None] = {}
+        self._unread: dict[Writer, Callable[[], None]] = {}
+        self._timed = False
         self._due = False
         self._due_at = 0.0
 
     def submit(self, writer: Writer) -> None:
         """Have what the writer's log has pending go with the next group."""
-        if not self._pending:
-            self._loop.call_at(self._due_at, self._fall_due)
         self._pending[writer] = None
+        if not self._timed:
+            self._time()
 
     def hurry(self, writer: Writer) -> None:
         """Have it go as soon as the group that is on its way has arrived, whatever the pace."""
         self._urgent[writer] = None
         self._ready.set()
+
+    def pace(self, writer: Writer, read_on: Callable[[], None]) -> None:
+        """Have `read_on` called when the time of the next group has come."""
+        self._unread[writer] = read_on
+        if not self._timed:
+            self._time()
 
     def forget(self, writer: Writer) -> None:
         """Have nothing of the writer's log go."""
@@ -155,13 +161,28 @@ class _Lane:
         await self._ready.wait()
         self._ready.clear()
         group = self._urgent
+        self._urgent = {}
         if self._due:
             group |= self._pending
             self._pending = {}
-            self._due = False
-            self._due_at = self._loop.time() + _PACE_S if len(group) > 1 else 0.0
-        self._urgent = {}
+            self._due = self._timed = False
+            pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
+            # Counted from when it was due, so that lanes that began apart stay apart.
+            self._due_at = max(self._loop.time(), self._due_at + pace_s)
+            if self._unread:
+                self._time()
         return list(group)
+
+    def _time(self) -> None:
+        self._timed = True
+        self._loop.call_at(self._due_at, self._read)
+
+    def _read(self) -> None:
+        unread, self._unread = self._unread, {}
+        for read_on in unread.values():
+            read_on()
+        # The sockets are read in the loop's next turn: what this call calls comes after that.
+        self._loop.call_soon(self._loop.call_soon, self._fall_due)
 
     def _fall_due(self) -> None:
         self._due = True
@@ -178,23 +199,27 @@ class Committer:
         self._store = store
         self._lease_s = lease_s
         self._writers: dict[Writer, None] = {}
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, list[_Lane]] = {}
         self._tasks: asyncio.TaskGroup
 
     def open(self, log: Log, fence: int) -> Writer:
         """A writer whose lease is kept until it is closed."""
-        node = self._store.node(log.place)
-        if node not in self._lanes:
-            self._lanes[node] = _Lane()
-            self._tasks.create_task(self._commit_groups(self._lanes[node]))
-        writer = Writer(log, fence, self, self._lanes[node], self._store)
+        lanes = self._lanes.setdefault(self._store.node(log.place), [])
+        lane = next((lane for lane in lanes if lane.size < _LANE_MAX), None)
+        if lane is None:
+            lane = _Lane()
+            lanes.append(lane)
+            self._tasks.create_task(self._commit_groups(lane))
+        lane.size += 1
+        writer = Writer(log, fence, self, lane, self._store)
         self._writers[writer] = None
         return writer
 
     def forget(self, writer: Writer) -> None:
         """Keep the writer's lease no longer."""
-        self._writers.pop(writer, None)
+        del self._writers[writer]
         writer.lane.forget(writer)
+        writer.lane.size -= 1
 
     async def run(self) -> None:
         """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
@@ -203,32 +228,28 @@ class Committer:
 
     async def _commit_groups(self, lane: _Lane) -> None:
         while True:
-            group = [(writer, writer.log.end) for writer in await lane.group()]
-            if group := [(writer, end) for writer, end in group if end > writer.log.committed]:
+            writers = await lane.group()
+            if group := [(w, end) for w in writers if (end := w.log.end) > w.log.committed]:
                 await self._commit(group)
 
     async def _commit(self, group: list[tuple[Writer, int]]) -> None:
-        calls = [
-            self._store.commit(
-                writer.log.place,
-                writer.fence,
-                writer.log.committed,
-                writer.log.held(writer.log.committed, end),
-            )
+        parts = [
+            (writer.log.place, writer.fence, begin := writer.log.committed, writer.log.held(begin, end))
             for writer, end in group
         ]
         waits = Backoff()
         while True:
             try:
-                replies = await self._store.send(calls)
+                replies = await self._store.commit(parts)
                 break
             except AWAY as error:
                 logger.warning("Redis is away (%s), %d turns wait", type(error).__name__, len(group))
                 await waits.wait()
         for (writer, end), reply in zip(group, replies, strict=True):
-            if isinstance(reply, int) and reply > 0:
+            if reply in (1, 2):
                 writer.log.confirm(end)
-            self._heed(writer, reply)
+            if reply != 1:
+                self._heed(writer, reply)
 
     async def _renew_leases(self) -> None:
         while True:
@@ -237,7 +258,7 @@ class Committer:
             if not writers:
                 continue
             with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
-                replies = await self._store.send([self._store.renew(w.log.place, w.fence) for w in writers])
+                replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
                 await self._store.register([w.log.place for w in writers if w in self._writers])
                 for writer, reply in zip(writers, replies, strict=True):
                     # A turn that has just ended has no lease to renew; its end has an answer of its own.

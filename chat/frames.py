@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 HEARTBEAT = b":\n\n"
 """A comment that keeps a silent connection open; it is a viewer's own and stands in no log."""
 
@@ -19,7 +21,7 @@ _TURN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True):
     """One decoded server-sent event; `name` is "message" where the frame named none."""
 
     name: str
@@ -41,11 +43,11 @@ def parse_id(text: str) -> tuple[str, int] | None:
 def encode(turn: str, offset: int, data: str, event: str = "") -> bytes:
     """The bytes of a frame that begins at `offset` of the turn's log."""
     text = data if "\n" not in data else data.replace("\n", "\ndata: ")
-    body = f".\ndata: {text}\n\n".encode()
-    head = f"event: {event}\nid: {turn}" if event else f"id: {turn}"
+    head = f"event: {event}\nid: {turn}." if event else f"id: {turn}."
+    body = f"\ndata: {text}\n\n".encode()
     end = offset + len(head) + len(body)
     end += len(str(end + len(str(end))))
-    return b"%s.%d%s" % (head.encode(), end, body[1:])
+    return b"%b%d%b" % (head.encode(), end, body)
 
 
 def encode_end(turn: str, length: int, answer: str) -> bytes:
@@ -105,27 +107,20 @@ class EventDecoder:
         # A line that ends in CR may yet go on with LF; one that has no end is not whole.
         self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         for line in lines:
-            event = self._line(line.rstrip(b"\r\n"))
-            if event:
-                yield event
-
-    def _line(self, line: bytes) -> Event | None:
-        if not line:
-            return self._dispatch()
-        field, _, value = line.partition(b":")
-        text = value.removeprefix(b" ").decode("utf-8", "replace")
-        if field == b"data":
-            self._data.append(text)
-        elif field == b"event":
-            self._name = text
-        elif field == b"id" and "\0" not in text:
-            self._id = text
-        return None
-
-    def _dispatch(self) -> Event | None:
-        name, data = self._name, self._data
-        self._name, self._data = "", []
-        return Event(name or "message", "\n".join(data), self._id) if data else None
+            if not (line := line.rstrip(b"\r\n")):
+                name, data = self._name, self._data
+                self._name, self._data = "", []
+                if data:
+                    yield Event(name or "message", "\n".join(data), self._id)
+                continue
+            field, _, value = line.partition(b":")
+            text = value.removeprefix(b" ").decode("utf-8", "replace")
+            if field == b"data":
+                self._data.append(text)
+            elif field == b"event":
+                self._name = text
+            elif field == b"id" and "\0" not in text:
+                self._id = text
 
 
 class Made(NamedTuple):

@@ -171,7 +171,7 @@ class Generation:
         self._model, self._upstream_name = model, self._upstream.name
         async with self._upstream.ask(messages, model, prefill=prefill) as answer:
             try:
-                await answer.relay(functools.partial(self._take, seam), self._writer.room)
+                await answer.relay(functools.partial(self._take, seam), self._writer.pace)
             finally:
                 self._say(seam.end())
                 self._finish_reason = answer.finish_reason
@@ -179,7 +179,7 @@ class Generation:
         if answer.usage and answer.usage.prompt_tokens:
             self._history.learn(model, size, answer.usage.prompt_tokens)
 
-    def _take(self, seam: Seam, text: str, reasoning: bool) -> bool:
+    def _take(self, seam: Seam, text: str, reasoning: bool) -> None:
         if self._first_token_ms is None:
             self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
         if reasoning:
@@ -189,7 +189,6 @@ class Generation:
             self._say(seam.feed(text))
         if self.log.end > LOG_MAX:
             raise UpstreamError("too_long", "The answer is longer than a turn may be.")
-        return self._writer.full
 
     @property
     def _shown(self) -> bool:

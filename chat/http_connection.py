@@ -10,6 +10,12 @@ import httpx2
 Origin = tuple[bytes, str, int]
 """Scheme, host, port."""
 
+Sink = Callable[[bytes], bool]
+"""Takes what has come of a body, and says whether that was all that is wanted of it."""
+
+Pace = Callable[[Callable[[], None]], None]
+"""Takes a function, and calls it when there is reason to read on."""
+
 _HEAD_MAX = 64 << 10
 _BUFFER_MAX = 256 << 10
 """Bytes of a body that may wait to be iterated before the socket is read no further."""
@@ -24,9 +30,11 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.buffer = bytearray()
         self.complete = True
+        self.satisfied = False
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser
-        self._sink: Callable[[bytes], None] | None = None
+        self._sink: Sink | None = None
+        self._pace: Pace | None = None
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
@@ -53,8 +61,8 @@ class Connection(asyncio.Protocol):
     def send(self, request: httpx2.Request, content: bytes) -> None:
         """Send a request, which must be the only one under way."""
         self.buffer.clear()
-        self.complete = self._head_came = self._sized = False
-        self._failure = self._sink = self._on_complete = None
+        self.complete = self.satisfied = self._head_came = self._sized = False
+        self._failure = self._sink = self._pace = self._on_complete = None
         self._status, self._headers, self._head_size = 0, [], 0
         self._parser = httptools.HttpResponseParser(self)
         lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
@@ -68,12 +76,11 @@ class Connection(asyncio.Protocol):
         headers, self._headers = self._headers, []
         return self._status, headers
 
-    def begin(self, sink: Callable[[bytes], None]) -> bytes:
-        """Give what comes from now on to `sink`; returns what has come before."""
-        self._sink = sink
-        before = self.take()
+    def begin(self, sink: Sink, pace: Pace) -> None:
+        """Give `sink` what has come and what comes, each read when `pace` says so, until it is satisfied."""
+        self._sink, self._pace = sink, pace
+        self._pour()
         self.resume()
-        return before
 
     def take(self) -> bytes:
         """What of the body waits to be iterated."""
@@ -99,22 +106,22 @@ class Connection(asyncio.Protocol):
             raise self._failure
 
     def halt(self) -> None:
-        """Read no further for now, and wake whoever waits."""
+        """Read no further for now."""
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
-        self.wake()
 
     def resume(self) -> None:
         """Read on."""
         if self._paused and not self._transport.is_closing():
             self._paused = False
+            self._heard_at = self._loop.time()
             self._transport.resume_reading()
 
-    def release(self, keep: Callable[["Connection"], None], *, linger: bool) -> None:
+    def release(self, keep: Callable[["Connection"], None]) -> None:
         """Let go of the response: give the connection to `keep` if it can be used again, or close it.
 
-        With `linger` the little that ends the body may still be on its way, and is waited for.
+        Where the sink was satisfied, the little that ends the body may be on its way yet, and is waited for.
         """
         if self._timer:
             self._timer.cancel()
@@ -124,10 +131,10 @@ class Connection(asyncio.Protocol):
                 keep(self)
             else:
                 self.close()
-        elif linger and self._failure is None:
+        elif self.satisfied and self._failure is None:
             self.resume()
-            self._sink = lambda part: self.close()
-            self._on_complete = lambda: self.release(keep, linger=False)
+            self._sink, self._pace, self.satisfied = self._refuse, None, False
+            self._on_complete = lambda: self.release(keep)
             self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self.close)
         else:
             self.close()
@@ -155,18 +162,32 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._fail(error.__context__ or error)  # what `take` raised
+            self._fail(error.__context__ or error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(httpx2.RemoteProtocolError("that is not the HTTP that was asked for"))
+        if self._sink:
+            try:
+                self._pour()
+            except Exception as error:
+                self._fail(error)
         self._heard()
 
     def _heard(self) -> None:
         if self.complete and self._on_complete:
             self._on_complete()
-        elif self._sink is None or self.complete:
+        elif self.complete or self.satisfied or self._sink is None:
             self.wake()
-        else:
-            self._heard_at = self._loop.time()
+        elif self._pace:
+            self.halt()
+            self._pace(self.resume)
+
+    def _refuse(self, part: bytes) -> bool:
+        self.close()
+        return True
+
+    def _pour(self) -> None:
+        if self._sink and self.buffer and not self.satisfied:
+            self.satisfied = self._sink(self.take())
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closed = True
@@ -198,11 +219,8 @@ class Connection(asyncio.Protocol):
         self._head_came = True
 
     def on_body(self, part: bytes) -> None:
-        if self._sink:
-            self._sink(part)
-            return
         self.buffer += part
-        if len(self.buffer) > _BUFFER_MAX:
+        if self._sink is None and len(self.buffer) > _BUFFER_MAX:
             self.halt()
 
     def on_message_complete(self) -> None:
@@ -216,11 +234,11 @@ class Connection(asyncio.Protocol):
             raise httpx2.RemoteProtocolError("the response's head is too large")
 
     def _look(self, timeout_s: float) -> None:
-        """A silence is measured from the last byte; the timer is set anew only when it has run out."""
+        """A silence is measured from the last read; the timer is set anew only when it has run out."""
         if self._waiter is None:
             return
         loop = asyncio.get_running_loop()
-        left = self._heard_at + timeout_s - loop.time()
+        left = timeout_s if self._paused else self._heard_at + timeout_s - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._look, timeout_s)
         else:

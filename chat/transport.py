@@ -8,15 +8,11 @@ callback: no task wakes up for a token. Measured beside aiohttp in docs/performa
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Literal
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
-from chat.http_connection import Connection, Origin
-
-Verdict = Literal["more", "full", "done"]
-"""What a function that is poured into says of itself: go on, wait until there is room, or that was all."""
+from chat.http_connection import Connection, Origin, Pace, Sink
 
 BODY = "body"
 """The name under which a response's `extensions` hold its `Body`."""
@@ -96,7 +92,7 @@ class Body(httpx2.AsyncByteStream):
         self._connection = connection
         self._keep = keep
         self._timeout_s = read_timeout_s
-        self._done = self._closed = False
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         connection = self._connection
@@ -108,37 +104,20 @@ class Body(httpx2.AsyncByteStream):
             connection.resume()
             await connection.wait(self._timeout_s)
 
-    async def pour(self, take: Callable[[bytes], Verdict], room: Callable[[], Awaitable[None]]) -> None:
-        """Have `take` called with every part of the body, until its end or until it says "done".
+    async def pour(self, sink: Sink, pace: Pace) -> None:
+        """Have `sink` called with every part of the body, until its end or until the sink is satisfied.
 
-        When it says "full", nothing is read until `room` returns. Raises what `take` raised, ReadTimeout when
-        nothing came for the read timeout, RemoteProtocolError or ReadError when the body broke off.
+        After each read `pace` is given a function, and nothing further is read until it is called. Raises
+        what `sink` raised, ReadTimeout when nothing came for the read timeout, RemoteProtocolError or
+        ReadError when the body broke off.
         """
         connection = self._connection
-        verdict: Verdict = "more"
-
-        def sink(part: bytes) -> None:
-            nonlocal verdict
-            if verdict == "done":
-                return
-            found = take(part)
-            if found != "more":  # "full" holds until there is room, whatever comes before reading stops
-                verdict = found
-                connection.halt()
-
-        if before := connection.begin(sink):
-            sink(before)
-        while verdict != "done" and not (verdict == "more" and connection.complete):
-            if verdict == "full":
-                await room()
-                verdict = "more"
-                connection.resume()
-            else:
-                await connection.wait(self._timeout_s)
-        self._done = verdict == "done"
+        connection.begin(sink, pace)
+        while not (connection.satisfied or connection.complete):
+            await connection.wait(self._timeout_s)
 
     async def aclose(self) -> None:
         """Keep the connection if all of the body has come, or is about to; else close it at once."""
         if not self._closed:
             self._closed = True
-            self._connection.release(self._keep, linger=self._done)
+            self._connection.release(self._keep)

@@ -240,7 +240,7 @@ async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
         pipeline.execute_command(*_command(one, _SHARDED_SHAS))
     async with Answered():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
-    return [_classed(reply) if type(reply) is ResponseError else reply for reply in replies]
+    return [classed(reply) for reply in replies]
 
 
 async def _send_packed(pool: BlockingConnectionPool, calls: Sequence[Call]) -> list[Any]:
@@ -256,7 +256,7 @@ async def _send_packed(pool: BlockingConnectionPool, calls: Sequence[Call]) -> l
                     try:
                         replies.append(await connection.read_response())
                     except ResponseError as error:
-                        replies.append(_classed(error) if type(error) is ResponseError else error)
+                        replies.append(classed(error))
         except TimeoutError as error:
             raise RedisTimeoutError("no reply in time") from error
         return replies
@@ -281,8 +281,11 @@ def _command(call: Call, shas: dict[str, str]) -> tuple[Argument, ...]:
     return ("EVALSHA", sha, len(keys), *keys, *arguments) if sha else (name, *keys, *arguments)
 
 
-def _classed(error: ResponseError) -> ResponseError:
-    return TakesNoWrites(str(error)) if _INSIDE_A_SCRIPT.search(str(error)) else error
+def classed(reply: Any) -> Any:
+    """A reply as it is, unless it is Redis's refusal of any writes from inside a script: a TakesNoWrites."""
+    if type(reply) is ResponseError and _INSIDE_A_SCRIPT.search(str(reply)):
+        return TakesNoWrites(str(reply))
+    return reply
 
 
 def _texts(redis: Client) -> dict[str, bytes]:

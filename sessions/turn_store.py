@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import AWAY, Argument, Call, Client, call, call_all, call_in_order, execute, node_of
+from sessions.connection import (
+    AWAY,
+    Argument,
+    Call,
+    Client,
+    call,
+    call_all,
+    call_in_order,
+    classed,
+    execute,
+    is_cluster,
+    node_of,
+)
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -26,6 +38,10 @@ class Place:
     @property
     def log_key(self) -> str:
         return keys.log(self.owner, self.turn)
+
+
+Part = tuple[Place, int, int, bytes]
+"""What is to be appended to a turn's log: where, by which fence, at which offset, the frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +168,29 @@ class TurnStore:
         """The name of the node that holds a turn, or ""."""
         return node_of(self._redis, place.turn_key)
 
-    @staticmethod
-    def commit(place: Place, fence: int, offset: int, frames: bytes) -> Call:
-        """The call that appends `frames` at `offset`, for `send`."""
-        return "commit", (place.turn_key, place.log_key), (fence, offset, frames)
+    async def commit(self, parts: list[Part]) -> list[Any]:
+        """Append parts to logs, in one call where one Redis has them all; a reply for each.
 
-    def renew(self, place: Place, fence: int) -> Call:
-        """The call that holds a turn for another lease, for `send`."""
-        return "renew", (place.turn_key,), (fence, self._lease_ms)
+        Raises what is in AWAY, gives any other error as its part's reply.
+        """
+        groups = [[part] for part in parts] if is_cluster(self._redis) else [parts]
+        calls: list[Call] = []
+        for group in groups:
+            names: list[str] = []
+            arguments: list[Argument] = []
+            for place, fence, offset, frames in group:
+                names += (place.turn_key, place.log_key)
+                arguments += (fence, offset, frames)
+            calls.append(("commit", names, arguments))
+        replies: list[Any] = []
+        for group, reply in zip(groups, await call_all(self._redis, calls), strict=True):
+            replies += reply if isinstance(reply, list) else [reply] * len(group)
+        return _unless_away([classed(reply) for reply in replies])
 
-    async def send(self, calls: list[Call]) -> list[Any]:
-        """Run calls in one pipeline; raises what is in AWAY, gives any other error as its call's reply."""
-        replies = await call_all(self._redis, calls)
-        for reply in replies:
-            if isinstance(reply, AWAY):
-                raise reply
-        return replies
+    async def renew(self, held: list[tuple[Place, int]]) -> list[Any]:
+        """Hold turns, given with their fences, for another lease; replies and raises as `commit` does."""
+        calls: list[Call] = [("renew", (place.turn_key,), (fence, self._lease_ms)) for place, fence in held]
+        return _unless_away(await call_all(self._redis, calls))
 
     async def take_over(self, place: Place, attempt: str) -> int:
         """The new fence of a turn whose lease ran out; 0 while it is held, -1 when it does not run."""
@@ -224,6 +247,13 @@ class TurnStore:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
         await self._redis.hset(place.turn_key, "stop", 1)
         await self._redis.publish(keys.stops(), place.turn_key)
+
+
+def _unless_away(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, AWAY):
+            raise reply
+    return replies
 
 
 def _member(place: Place) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,7 +11,7 @@ import pytest_asyncio
 from chat import committer
 from chat.committer import Committer, Writer
 from chat.log import Log
-from sessions.connection import Client
+from sessions.connection import Client, connect
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.turn_store import Place, Question, TurnStore
 
@@ -90,6 +91,30 @@ async def test_a_lone_turn_waits_for_no_pace(
         lone.append(word)
         await shown(lone)
     assert await turns.read_log(lone.log.place) == (bytes(lone.log.data), False)
+
+
+async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) -> None:
+    away = connect(f"unix://{tmp_path}/nobody-listens-here")
+    writers = Committer(TurnStore(away, lease_s=600, kept_s=1000, rate=(0, 1)), lease_s=600)
+    running = asyncio.create_task(writers.run())
+    await asyncio.sleep(0)
+    place = Place(Owner("o"), ConversationId("c"), TurnId("turn-0123456789ab"))
+    writer = writers.open(Log(place), fence=1)
+    reads = asyncio.Queue[None]()
+
+    def read_on() -> None:
+        writer.append("more")
+        writer.pace(read_on)
+        reads.put_nowait(None)
+
+    writer.append("first")
+    writer.pace(read_on)
+    await reads.get()
+    await asyncio.sleep(0.2)
+    assert reads.empty()
+    running.cancel()
+    await asyncio.wait([running])
+    await away.aclose()
 
 
 async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Committer) -> None:

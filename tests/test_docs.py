@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from chat import committer, errors, frames, log, turns
+from chat import errors, frames, log, turns
 from config.settings import Settings
 from server import create_app
 from sessions import keys
@@ -85,7 +85,6 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
 def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
-    assert f"{committer.PENDING_MAX >> 10} KiB of" in BEHAVIOUR
     assert f"more than {turns.VIEWERS_MAX} readers" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR

@@ -1,17 +1,14 @@
 """A log in memory: what is committed is read, by each at its own pace; a silence is bridged."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chat import committer, frames, log
-from chat.committer import Committer
+from chat import frames, log
 from chat.log import Log
-from sessions.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import Place, TurnStore
+from sessions.turn_store import Place
 
 PLACE = Place(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
 
@@ -143,22 +140,3 @@ async def test_a_late_viewer_comes_back_when_redis_cannot_say_what_it_lacks() ->
         growing = Log(PLACE, b"word " * 2000, read=read)
         growing.confirm(growing.end)
         assert await Viewer(growing).all() == b""
-
-
-async def test_what_waits_for_redis_is_bounded(tmp_path: Path) -> None:
-    away = connect(f"unix://{tmp_path}/nobody-listens-here")
-    writers = Committer(TurnStore(away, lease_s=3, kept_s=1000, rate=(0, 1)), lease_s=3)
-    running = asyncio.create_task(writers.run())
-    await asyncio.sleep(0)
-    writer = writers.open(Log(PLACE), fence=1)
-    writer.append("x" * (committer.PENDING_MAX // 2))
-    await writer.room()
-    writer.append("x" * committer.PENDING_MAX)
-    waiting = asyncio.create_task(writer.room())
-    done, _ = await asyncio.wait([waiting], timeout=0.05)
-    assert not done
-    writer.log.confirm(len(writer.log.data))
-    await waiting
-    running.cancel()
-    await asyncio.wait([running])
-    await away.aclose()

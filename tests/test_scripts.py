@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from sessions import keys
 from sessions.connection import Client
@@ -88,8 +89,8 @@ async def test_every_step_sent_twice_is_one_step(redis: Client, turns: TurnStore
 
     begun = await twice(lambda: turns.begin(question))
     assert (begun.outcome, begun.user) == ("begun", "user-1")
-    assert await twice(lambda: turns.send([turns.commit(place, 1, 8, b"frame")])) == [1]
-    assert await twice(lambda: turns.send([turns.renew(place, 1)])) == [1]
+    assert await twice(lambda: turns.commit([(place, 1, 8, b"frame")])) == [1]
+    assert await twice(lambda: turns.renew([(place, 1)])) == [1]
     await expired(redis, place)
     assert await twice(lambda: turns.take_over(place, "attempt-x")) == 2
     assert await twice(lambda: turns.finish(place, 2, 13, b"last", "done", '{"role": "assistant"}'))
@@ -158,16 +159,17 @@ async def test_a_commit_is_refused_by_fence_and_gap(
 ) -> None:
     place = question.place
     await turns.begin(question)
-    assert await turns.send([turns.commit(place, 2, 8, b"x"), turns.commit(place, 1, 9, b"x")]) == [-1, -2]
-    assert await turns.send([turns.commit(place, 1, 8, b"one"), turns.commit(place, 1, 8, b"two")]) == [1, -2]
+    assert await turns.commit([(place, 2, 8, b"x"), (place, 1, 9, b"x")]) == [-1, -2]
+    assert await turns.commit([(place, 1, 8, b"one"), (place, 1, 8, b"two")]) == [1, -2]
     await expired(redis, place)
     assert await turns.take_over(place, "other worker") == 2
-    assert await turns.send([turns.commit(place, 1, 11, b"late"), turns.renew(place, 1)]) == [-1, -1]
+    assert await turns.commit([(place, 1, 11, b"late")]) == [-1]
+    assert await turns.renew([(place, 1)]) == [-1]
     assert not await turns.finish(place, 1, 11, b"late", "done", "")
     assert await turns.read_log(place) == (b"<user-1>one", False)
     assert await turns.finish(place, 2, 11, b".", "done", "")
     assert not await turns.finish(place, 2, 11, b"!", "done", "")
-    assert await turns.send([turns.commit(place, 2, 12, b"late")]) == [-1]
+    assert await turns.commit([(place, 2, 12, b"late")]) == [-1]
     assert await turns.take_over(place, "third worker") == -1
 
 
@@ -175,16 +177,39 @@ async def test_a_lease_that_holds_is_not_taken(redis: Client, question: Question
     turns = TurnStore(redis, lease_s=1000, kept_s=1000, rate=(0, 1))
     await turns.begin(question)
     assert await turns.take_over(question.place, "other") == 0
-    assert await turns.send([turns.renew(question.place, 1)]) == [1]
+    assert await turns.renew([(question.place, 1)]) == [1]
 
 
 async def test_who_is_asked_to_stop_hears_it_with_the_next_step(turns: TurnStore, question: Question) -> None:
     await turns.begin(question)
     await turns.ask_to_stop(question.place)
-    assert await turns.send([turns.renew(question.place, 1), turns.commit(question.place, 1, 8, b"x")]) == [
-        2,
-        2,
+    assert await turns.renew([(question.place, 1)]) == [2]
+    assert await turns.commit([(question.place, 1, 8, b"x")]) == [2]
+
+
+async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
+    redis: Client, turns: TurnStore, question: Question
+) -> None:
+    places = [
+        replace(question.place, conversation=ConversationId(f"talk-{n}"), turn=TurnId(f"turn-0123456789-{n}"))
+        for n in range(4)
     ]
+    for place in places:
+        await turns.begin(replace(question, place=place, attempt=place.turn))
+    await redis.delete(places[1].log_key)
+    await redis.rpush(places[1].log_key, "no log")
+    replies = await turns.commit(
+        [(place, fence, 8, b"x") for place, fence in zip(places, (1, 1, 2, 1), strict=True)]
+    )
+    assert [reply if isinstance(reply, int) else type(reply) for reply in replies] == [
+        1,
+        ResponseError,
+        -1,
+        1,
+    ]
+    assert await turns.read_log(places[3]) == (b"<user-1>x", False)
+    # Other tests' servers take over what runs here; this one they would stumble over.
+    await redis.delete(places[1].turn_key, places[1].log_key)
 
 
 async def test_a_turn_of_a_deleted_conversation_does_not_bring_it_back(

@@ -14,7 +14,8 @@ import pytest_asyncio
 import trustme
 
 from chat import http_connection
-from chat.transport import BODY, Body, Transport, Verdict
+from chat.http_connection import Pace
+from chat.transport import BODY, Body, Transport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -93,12 +94,12 @@ END = b"0\r\n\r\n"
 
 async def poured(
     client: httpx2.AsyncClient,
-    take: Callable[[bytes], Verdict],
-    room: Callable[[], Awaitable[None]] | None = None,
+    take: Callable[[bytes], bool],
+    pace: Pace = lambda read_on: read_on(),
 ) -> None:
     async with client.stream("POST", "/path?query=1", content=b"question") as response:
         body: Body = response.extensions[BODY]
-        await body.pour(take, room or asyncio.Event().wait)  # type: ignore[arg-type]
+        await body.pour(take, pace)
 
 
 async def test_a_request_goes_out_as_it_is(client: httpx2.AsyncClient, server: Server) -> None:
@@ -172,14 +173,14 @@ async def test_what_is_poured_comes_as_it_arrives_and_ends_when_enough_has_come(
         await asyncio.sleep(0.05)  # the end of the body comes in a packet of its own
         writer.write(END)
 
-    def take(part: bytes) -> Verdict:
+    def take(part: bytes) -> bool:
         parts.append(part)
         going.set()
-        return "done" if part == b"[DONE]" else "more"
+        return part.endswith(b"[DONE]")
 
     server.serve = serve
     await poured(client, take)
-    assert parts == [b"first", b"second", b"[DONE]"]
+    assert b"".join(parts) == b"firstsecond[DONE]"
     server.closed.clear()
     for _ in range(200):  # the connection lingers until its body has ended
         if client._transport._idle:  # type: ignore[attr-defined]
@@ -195,9 +196,8 @@ async def test_what_is_poured_comes_as_it_arrives_and_ends_when_enough_has_come(
     assert server.connections == 1
 
 
-async def test_who_is_full_is_not_fed_until_there_is_room(client: httpx2.AsyncClient, server: Server) -> None:
-    taken, roomy = 0, asyncio.Event()
-    asked = asyncio.Event()
+async def test_nothing_is_read_until_there_is_reason_to(client: httpx2.AsyncClient, server: Server) -> None:
+    taken, held = 0, asyncio.Queue[Callable[[], None]]()
     total = 1 << 25
     written = 0
 
@@ -209,26 +209,30 @@ async def test_who_is_full_is_not_fed_until_there_is_room(client: httpx2.AsyncCl
             written += 1 << 16
             await writer.drain()
 
-    def take(part: bytes) -> Verdict:
+    def take(part: bytes) -> bool:
         nonlocal taken
         taken += len(part)
-        return "more" if roomy.is_set() else "full"
-
-    async def room() -> None:
-        asked.set()
-        await roomy.wait()
+        return False
 
     server.serve = serve
-    pouring = asyncio.create_task(poured(client, take, room))
-    await asked.wait()
+    pouring = asyncio.create_task(poured(client, take, held.put_nowait))
+    read_on = await held.get()
     before = -1
     while written != before:  # the server comes to a halt
         before = written
         await asyncio.sleep(0.05)
     assert written < total
-    roomy.set()
+    assert taken <= 1 << 20
+
+    async def go_on() -> None:
+        while True:
+            (await held.get())()
+
+    held.put_nowait(read_on)
+    going_on = asyncio.create_task(go_on())
     await pouring
     assert taken == total
+    going_on.cancel()
 
 
 async def test_an_iterator_that_nobody_reads_holds_up_the_server(
@@ -249,9 +253,9 @@ async def test_leaving_a_stream_closes_its_connection_at_once(
     server.serve = says(chunked(b"first"))
     came = asyncio.Event()
 
-    def take(part: bytes) -> Verdict:
+    def take(part: bytes) -> bool:
         came.set()
-        return "more"
+        return False
 
     pouring = asyncio.create_task(poured(client, take))
     await came.wait()
@@ -265,7 +269,7 @@ async def test_leaving_a_stream_closes_its_connection_at_once(
 async def test_what_the_taker_raises_comes_out(client: httpx2.AsyncClient, server: Server) -> None:
     server.serve = says(chunked(b"first"), chunked(b"second").partition(b"\r\n\r\n")[2])
 
-    def take(part: bytes) -> Verdict:
+    def take(part: bytes) -> bool:
         raise LookupError(part)
 
     with pytest.raises(LookupError):
@@ -292,7 +296,7 @@ async def test_a_response_that_is_none_is_said_to_be_so(
 ) -> None:
     server.serve = serve
     with pytest.raises(kind):
-        await poured(client, lambda part: "more")
+        await poured(client, lambda part: False)
 
 
 async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -> None:
@@ -306,7 +310,7 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
             await client.post("/")
         server.serve = says(chunked(b"first"))
         with pytest.raises(httpx2.ReadTimeout):
-            await poured(client, lambda part: "more")
+            await poured(client, lambda part: False)
 
         async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(chunked())
@@ -317,6 +321,32 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
 
         server.serve = slowly
         assert (await client.post("/")).content == b"x" * 8
+
+
+async def test_a_silence_of_our_own_making_is_no_timeout(server: Server) -> None:
+    async with httpx2.AsyncClient(
+        transport=Transport(),
+        base_url=f"http://127.0.0.1:{server.port}",
+        timeout=httpx2.Timeout(30, read=0.2),
+    ) as client:
+        parts, going = list[bytes](), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(chunked(b"first"))
+            await going.wait()
+            writer.write(b"6\r\nsecond\r\n" + END)
+
+        def take(part: bytes) -> bool:
+            parts.append(part)
+            going.set()
+            return False
+
+        def pace(read_on: Callable[[], None]) -> None:
+            asyncio.get_running_loop().call_later(0.5, read_on)  # longer than the timeout, twice over
+
+        server.serve = serve
+        await poured(client, take, pace)
+        assert parts == [b"first", b"second"]
 
 
 async def test_nobody_there_is_an_error_of_connecting(server: Server) -> None:
@@ -357,36 +387,12 @@ async def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refuse
     async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
         parts: list[bytes] = []
 
-        def take(part: bytes) -> Verdict:
+        def take(part: bytes) -> bool:
             parts.append(part)
-            return "more"
+            return False
 
         async with client.stream("POST", url) as response:
             body: Body = response.extensions[BODY]
-            await body.pour(take, asyncio.Event().wait)  # type: ignore[arg-type]
+            await body.pour(take, lambda read_on: read_on())
         assert b"".join(parts) == b"in secret"
     listening.close()
-
-
-async def test_full_holds_whatever_comes_with_it(client: httpx2.AsyncClient, server: Server) -> None:
-    poured_into, asked = asyncio.Event(), asyncio.Event()
-    parts: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(chunked(b"first"))
-        await poured_into.wait()
-        writer.write(b"4\r\nfull\r\n4\r\nmore\r\n")
-        await asked.wait()
-        writer.write(b"3\r\nend\r\n" + END)
-
-    def take(part: bytes) -> Verdict:
-        parts.append(part)
-        poured_into.set()
-        return "full" if part == b"full" else "more"
-
-    async def room() -> None:
-        asked.set()
-
-    server.serve = serve
-    await poured(client, take, room)
-    assert parts == [b"first", b"full", b"more", b"end"]

@@ -1,17 +1,29 @@
--- Append to a turn's log at a named offset, if the worker's fence still holds, and tell those who follow it.
--- KEYS  1 turn  2 log (also the channel's name)
--- ARGV  1 fence  2 offset in bytes  3 bytes
--- Result  1 done | 2 done, and the turn should stop | -1 another worker's turn, or ended | -2 not the log's end
+-- Append to the logs of some turns at named offsets, if the worker's fences still hold, and tell who follows them.
+-- KEYS  for each turn: its key, its log (also the channel's name)
+-- ARGV  for each turn: fence, offset in bytes, bytes
+-- Result  for each turn: 1 done | 2 done, and the turn should stop | -1 another worker's turn, or ended
+--         | -2 not the log's end | an error, which is that turn's alone
 -- Idempotent: bytes that already stand at the offset are done.
 
-local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'stop')
-if turn[1] ~= ARGV[1] or turn[2] ~= 'running' then return -1 end
-local offset = tonumber(ARGV[2])
-local length = redis.call('STRLEN', KEYS[2])
-if length == offset then
-  redis.call('APPEND', KEYS[2], ARGV[3])
-  redis.call('PUBLISH', KEYS[2], offset .. ':' .. (#ARGV[3] <= 16384 and ARGV[3] or ''))
-elseif redis.call('GETRANGE', KEYS[2], offset, offset + #ARGV[3] - 1) ~= ARGV[3] then
-  return -2
+local call = redis.call
+
+local function commit(turn_key, log, fence, offset, bytes)
+  local turn = call('HMGET', turn_key, 'fence', 'state', 'stop')
+  if turn[1] ~= fence or turn[2] ~= 'running' then return -1 end
+  if call('STRLEN', log) == offset then
+    call('APPEND', log, bytes)
+    call('PUBLISH', log, offset .. ':' .. (#bytes <= 16384 and bytes or ''))
+  elseif call('GETRANGE', log, offset, offset + #bytes - 1) ~= bytes then
+    return -2
+  end
+  return turn[3] and 2 or 1
 end
-return turn[3] and 2 or 1
+
+local results = {}
+for i = 1, #KEYS / 2 do
+  local fence, offset, bytes = ARGV[3 * i - 2], tonumber(ARGV[3 * i - 1]), ARGV[3 * i]
+  local fine, result = pcall(commit, KEYS[2 * i - 1], KEYS[2 * i], fence, offset, bytes)
+  -- Redis before 7.0 throws the text of an error, later ones a table.
+  results[i] = (fine or type(result) == 'table') and result or {err = result}
+end
+return results
