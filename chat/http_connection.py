@@ -91,11 +91,10 @@ class Connection(asyncio.Protocol):
     async def wait(self, timeout_s: float | None) -> None:
         """Return when something has happened; raises what went wrong, ReadTimeout after a silence."""
         if self._failure is None and not self.complete:
-            loop = asyncio.get_running_loop()
-            self._waiter = waiter = loop.create_future()
-            self._heard_at = loop.time()
+            self._waiter = waiter = self._loop.create_future()
+            self._heard_at = self._loop.time()
             if timeout_s is not None:
-                self._timer = loop.call_later(timeout_s, self._look, timeout_s)
+                self._timer = self._loop.call_later(timeout_s, self._look, timeout_s)
             try:
                 await waiter
             finally:
@@ -135,7 +134,7 @@ class Connection(asyncio.Protocol):
             self.resume()
             self._sink, self._pace, self.satisfied = self._refuse, None, False
             self._on_complete = lambda: self.release(keep)
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self.close)
+            self._timer = self._loop.call_later(_LINGER_S, self.close)
         else:
             self.close()
 
@@ -237,10 +236,9 @@ class Connection(asyncio.Protocol):
         """A silence is measured from the last read; the timer is set anew only when it has run out."""
         if self._waiter is None:
             return
-        loop = asyncio.get_running_loop()
-        left = timeout_s if self._paused else self._heard_at + timeout_s - loop.time()
+        left = timeout_s if self._paused else self._heard_at + timeout_s - self._loop.time()
         if left > 0:
-            self._timer = loop.call_later(left, self._look, timeout_s)
+            self._timer = self._loop.call_later(left, self._look, timeout_s)
         else:
             self._fail(httpx2.ReadTimeout("the server stayed silent"))
 
