@@ -251,6 +251,8 @@ def announce(settings: Settings, listener: socket.socket, private: PrivateRedis 
         upstreams = [(other.model, other.base_url) for other in settings.upstreams]
         if settings.has_main:
             upstreams.insert(0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI"))
+        # An address may hold a password.
+        upstreams = [(name, re.sub(r"//.*@", "//", address)) for name, address in upstreams]
         model = ", then ".join(f"{name} at {address}" for name, address in upstreams)
     data = f"{settings.data_dir.resolve()} (private Redis {private.version})" if private else "your own Redis"
     print(f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True)

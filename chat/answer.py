@@ -8,19 +8,19 @@ from typing import Any, NoReturn
 import httpx2
 import msgspec
 
-from chat.errors import UpstreamBroke
+from chat.errors import UpstreamBroke, UpstreamRefused
 from chat.frames import EventDecoder, TextNormaliser
 from chat.http_connection import Pace
 from chat.transport import BODY, Body
 
-_LINE_MAX = 1 << 24
-"""Longest event of an upstream, in bytes: more is no chat completion."""
+_EVENT_MAX = 1 << 24
+"""Longest event or whole answer of an upstream, in bytes: more is no chat completion."""
 
 
 class Delta(msgspec.Struct):
-    """What one chunk adds; the names by which servers call the reasoning differ."""
+    """What one chunk adds; the names by which servers call the reasoning differ, and some send parts."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
 
@@ -38,6 +38,12 @@ class Usage(msgspec.Struct):
     completion_tokens: int = 0
     total_tokens: int = 0
 
+    @classmethod
+    def reported(cls, counts: dict[str, Any]) -> "Usage":
+        """What of an upstream's counts are numbers: odd ones are no reason to lose an answer."""
+        found = {name: counts.get(name) for name in cls.__struct_fields__}
+        return cls(**{name: int(n) for name, n in found.items() if isinstance(n, (int, float)) and n >= 0})
+
     def plus(self, other: "Usage | None") -> "Usage":
         """The tokens of both; unchanged where the other was not reported."""
         if other is None:
@@ -53,7 +59,7 @@ class Chunk(msgspec.Struct):
     """A chat completion chunk, or a whole completion where an upstream does not stream."""
 
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: dict[str, Any] | None = None
     error: Any = None
 
 
@@ -84,20 +90,34 @@ class Answer:
     async def relay(self, take: Take, pace: Pace) -> None:
         """Have `take` called with every piece as it comes, reading on when `pace` says so."""
         self._take = take
+        try:
+            await self._receive(pace)
+        except (httpx2.TransportError, TimeoutError):
+            if self.finish_reason is None:
+                raise
+            # The model has said that it is done: only the end of the line got lost.
+        if self.finish_reason is None and not self._done:
+            raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
+
+    async def _receive(self, pace: Pace) -> None:
         source = self._source
         if isinstance(source, Body):
             await source.pour(self._feed, pace)
-        elif self._whole:
-            self._read(await source.aread())
-        else:
-            async for part in source.aiter_bytes():
-                if self._feed(part):
-                    break
-                reason_to_read_on = asyncio.Event()
-                pace(reason_to_read_on.set)
-                await reason_to_read_on.wait()
-        if self.finish_reason is None and not self._done:
-            raise UpstreamBroke("broke_off", "The model's server broke off in the middle of the answer.")
+            return
+        whole = bytearray()
+        async for part in source.aiter_bytes():
+            if self._whole:
+                whole += part
+                if len(whole) > _EVENT_MAX:
+                    raise nonsense()
+                continue
+            if self._feed(part):
+                return
+            reason_to_read_on = asyncio.Event()
+            pace(reason_to_read_on.set)
+            await reason_to_read_on.wait()
+        if self._whole:
+            self._read(bytes(whole))
 
     async def close(self) -> None:
         """Close the connection, or keep it where all of the answer has come."""
@@ -105,37 +125,53 @@ class Answer:
 
     def _feed(self, part: bytes) -> bool:
         for event in self._decoder.feed(part):
-            if event.data == "[DONE]":
+            if event.data.startswith("[DONE]"):
                 self._done = True
                 break
-            if event.name == "error":
+            if event.name == "message":
+                self._read(event.data)
+            elif event.name == "error" and self.finish_reason is None:
                 self._fail(event.data)
-            self._read(event.data)
-        if self._decoder.pending > _LINE_MAX:
-            raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.")
+        if self._decoder.pending > _EVENT_MAX:
+            raise nonsense()
         return self._done
 
     def _read(self, data: str | bytes) -> None:
         chunk = _decode(data)
-        if chunk.error:
+        if chunk.error and self.finish_reason is None:
             self._fail(chunk.error)
         if chunk.usage:
-            self.usage = chunk.usage
+            self.usage = Usage.reported(chunk.usage)
         for choice in (chunk.choices or ())[:1]:
-            self.finish_reason = choice.finish_reason or self.finish_reason
+            if choice.finish_reason:
+                self.finish_reason = TextNormaliser().feed(choice.finish_reason)
             delta = choice.delta or choice.message
             if delta is None:
                 continue
             thought = delta.reasoning_content or delta.reasoning
             if thought and (thought := self._reasoning.feed(thought)):
                 self._take(thought, True)
-            if delta.content and (text := self._text.feed(delta.content)):
-                self._take(text, False)
+            said = delta.content if isinstance(delta.content, str) else _joined(delta.content)
+            if said and (said := self._text.feed(said)):
+                self._take(said, False)
+
+
+def nonsense() -> UpstreamRefused:
+    """What is to be raised for an answer that is none: who sends such once will do it again."""
+    return UpstreamRefused("nonsense", "The model's server sent something that is no answer.")
+
+
+def _joined(parts: list[Any] | None) -> str:
+    """The text of a content that comes in parts."""
+    texts = [part.get("text") for part in parts or () if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _decode(data: str | bytes) -> Chunk:
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError:
+        if not data.strip():
+            return Chunk()
         # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
         return msgspec.convert(json.loads(data), Chunk)

@@ -76,40 +76,44 @@ def is_boundary(before: bytes) -> bool:
 
 
 class EventDecoder:
-    """Bytes of any event stream, cut anywhere, to its events; it buffers one unfinished line at most.
+    """Bytes of any event stream, cut anywhere, to its events; it buffers one unfinished event at most.
 
     Takes LF, CRLF and CR, comments, a byte order mark and characters cut in two. Data that is not
     UTF-8 is decoded with U+FFFD, as §9.2.5 says.
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = False
         self._name = ""
         self._data: list[str] = []
+        self._size = 0
         self._id = ""
 
     @property
     def pending(self) -> int:
-        """How many bytes of an unfinished line wait for the rest of it."""
-        return len(self._rest)
+        """How many bytes, or characters, of an unfinished event wait for the rest of it."""
+        return len(self._rest) + self._size
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that `chunk` completes."""
-        buffer = self._rest + chunk
+        if self._begun and not (b"\n" in chunk or b"\r" in chunk or self._rest.endswith(b"\r")):
+            self._rest += chunk  # a long line is not looked through again with every part of it
+            return
+        buffer = bytes(self._rest) + chunk
         if not self._begun:
             if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
-                self._rest = buffer
+                self._rest = bytearray(buffer)
                 return
             self._begun = True
             buffer = buffer.removeprefix(b"\xef\xbb\xbf")
         lines = buffer.splitlines(keepends=True)
         # A line that ends in CR may yet go on with LF; one that has no end is not whole.
-        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        self._rest = bytearray(lines.pop() if lines and not lines[-1].endswith(b"\n") else b"")
         for line in lines:
             if not (line := line.rstrip(b"\r\n")):
                 name, data = self._name, self._data
-                self._name, self._data = "", []
+                self._name, self._data, self._size = "", [], 0
                 if data:
                     yield Event(name or "message", "\n".join(data), self._id)
                 continue
@@ -117,6 +121,7 @@ class EventDecoder:
             text = value.removeprefix(b" ").decode("utf-8", "replace")
             if field == b"data":
                 self._data.append(text)
+                self._size += len(text)
             elif field == b"event":
                 self._name = text
             elif field == b"id" and "\0" not in text:

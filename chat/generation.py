@@ -109,6 +109,9 @@ class Generation:
             return error
         except AWAY:
             return UpstreamBroke("store", "The history could not be read. Try again in a moment.")
+        except Exception:  # to ask again would fail, and cost, again
+            logger.exception("turn %s broke", self.record.place.turn)
+            return UpstreamError("internal", "Something went wrong here. What was made is kept.")
         return None
 
     async def _answer(self) -> UpstreamError | None:

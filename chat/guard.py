@@ -5,8 +5,6 @@ changes anything is refused when the browser says that it comes from elsewhere, 
 prefetch (Fetch Metadata, W3C; `Sec-Purpose`).
 """
 
-from urllib.parse import urlsplit
-
 from sanic import Request
 
 from chat.errors import Forbidden
@@ -19,8 +17,8 @@ def check(request: Request) -> None:
         raise Forbidden("This request comes from another site.")
     if headers.get("sec-fetch-mode") == "navigate":
         raise Forbidden("This address is for the page's own requests, not to be opened by itself.")
-    if "prefetch" in headers.get("sec-purpose", "") or "prefetch" in headers.get("purpose", ""):
+    if "prefetch" in (headers.get("sec-purpose", "") + headers.get("purpose", "")).lower():
         raise Forbidden("A prefetch may not ask a question.")
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
         raise Forbidden("This request comes from another origin.")

@@ -37,10 +37,12 @@ class Connection(asyncio.Protocol):
         self._pace: Pace | None = None
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
+        self._came_size = 0
         self._head_size = 0
         self._head_came = False
         self._sized = False
         self._kept_alive = False
+        self._halted = False
         self._paused = False
         self._closed = False
         self._failure: BaseException | None = None
@@ -61,9 +63,10 @@ class Connection(asyncio.Protocol):
     def send(self, request: httpx2.Request, content: bytes) -> None:
         """Send a request, which must be the only one under way."""
         self.buffer.clear()
-        self.complete = self.satisfied = self._head_came = self._sized = False
+        self.complete = self.satisfied = self._head_came = self._sized = self._halted = False
         self._failure = self._sink = self._pace = self._on_complete = None
-        self._status, self._headers, self._head_size = 0, [], 0
+        self._status, self._headers = 0, []
+        self._came_size = self._head_size = 0
         self._parser = httptools.HttpResponseParser(self)
         lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
         lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
@@ -105,17 +108,28 @@ class Connection(asyncio.Protocol):
             raise self._failure
 
     def halt(self) -> None:
-        """Read no further for now."""
-        if not self._paused and not self._transport.is_closing():
-            self._paused = True
-            self._transport.pause_reading()
+        """Give the sink nothing for now; what comes waits in the kernel, or with TLS in the buffer.
+
+        For with TLS what has come is lost when the connection ends while its reading is paused.
+        """
+        self._halted = True
+        if self.origin[0] != b"https":
+            self._pause()
 
     def resume(self) -> None:
         """Read on."""
+        self._halted = False
+        self._heard_at = self._loop.time()
         if self._paused and not self._transport.is_closing():
             self._paused = False
-            self._heard_at = self._loop.time()
             self._transport.resume_reading()
+        if self._sink and self.buffer:
+            self._hear()
+
+    def _pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
 
     def release(self, keep: Callable[["Connection"], None]) -> None:
         """Let go of the response: give the connection to `keep` if it can be used again, or close it.
@@ -126,6 +140,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self.complete:
             if self._failure is None and self._kept_alive and not self._closed:
+                self._sink = self._pace = None
                 self.resume()
                 keep(self)
             else:
@@ -141,7 +156,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once."""
         self._closed = True
-        self._on_complete = None
+        self._sink = self._pace = self._on_complete = None
         self._transport.abort()
 
     def wake(self) -> None:
@@ -158,20 +173,24 @@ class Connection(asyncio.Protocol):
         if self.complete:  # nobody asked for this
             self.close()
             return
+        if not self._head_came:
+            self._came_size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ or error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(httpx2.RemoteProtocolError("that is not the HTTP that was asked for"))
-        if self._sink:
-            try:
-                self._pour()
-            except Exception as error:
-                self._fail(error)
-        self._heard()
+        if not self._head_came and self._came_size > 2 * _HEAD_MAX:  # a header that does not end
+            self._fail(httpx2.RemoteProtocolError("the response's head is too large"))
+        if not self._halted or self.complete or self._failure:
+            self._hear()
 
-    def _heard(self) -> None:
+    def _hear(self) -> None:
+        try:
+            self._pour()
+        except Exception as error:
+            self._fail(error)
         if self.complete and self._on_complete:
             self._on_complete()
         elif self.complete or self.satisfied or self._sink is None:
@@ -192,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._closed = True
         if self.complete:
             return
+        self._hear()
         if error is None and self._head_came and not self._sized:
             self.on_message_complete()  # a body that ends with its connection
         elif error is None:
@@ -202,11 +222,14 @@ class Connection(asyncio.Protocol):
 
     # What the parser calls
 
-    def on_status(self, status: bytes) -> None:
-        self._grow(status)
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise httpx2.RemoteProtocolError("a second response, which nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._grow(name + value)
+        self._head_size += len(name) + len(value)
+        if self._head_size > _HEAD_MAX:
+            raise httpx2.RemoteProtocolError("the response's head is too large")
         self._headers.append((name, value))
         self._sized = self._sized or name.lower() in (b"content-length", b"transfer-encoding")
 
@@ -219,24 +242,19 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         self.buffer += part
-        if self._sink is None and len(self.buffer) > _BUFFER_MAX:
-            self.halt()
+        if (self._sink is None or self._halted) and len(self.buffer) > _BUFFER_MAX:
+            self._pause()
 
     def on_message_complete(self) -> None:
         if self._head_came:
             self.complete = True
             self._kept_alive = not self._closed and self._parser.should_keep_alive()
 
-    def _grow(self, piece: bytes) -> None:
-        self._head_size += len(piece)
-        if self._head_size > _HEAD_MAX:
-            raise httpx2.RemoteProtocolError("the response's head is too large")
-
     def _look(self, timeout_s: float) -> None:
         """A silence is measured from the last read; the timer is set anew only when it has run out."""
         if self._waiter is None:
             return
-        left = timeout_s if self._paused else self._heard_at + timeout_s - self._loop.time()
+        left = timeout_s if self._halted or self._paused else self._heard_at + timeout_s - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look, timeout_s)
         else:

@@ -39,12 +39,18 @@ class Log:
     """
 
     def __init__(
-        self, place: Place, data: bytes = b"", *, ended: bool = False, read: Read | None = None
+        self,
+        place: Place,
+        data: bytes = b"",
+        *,
+        begin: int = 0,
+        ended: bool = False,
+        read: Read | None = None,
     ) -> None:
         self.place = place
-        self.begin = 0
+        self.begin = begin
         self.data = bytearray(data)
-        self.committed = len(data)
+        self.committed = begin + len(data)
         self.ended = ended
         self.lost = False
         self.viewers = 0

@@ -1,5 +1,6 @@
 """What comes in: queries and bodies to values, with a clear word for what is wrong."""
 
+import re
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -29,7 +30,7 @@ def body(request: Request, kind: type[Body]) -> Body:
         return msgspec.json.decode(request.body, type=kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"The body is wrong: {error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body is not valid JSON in UTF-8.") from None
 
 
@@ -43,6 +44,6 @@ def known_model(request: Request, model: str | None) -> str | None:
 
 def count(text: str, most: int) -> int:
     """A number from 1 to `most`; raises BadRequest."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise BadRequest(f"The limit is a number from 1 to {most}.")
     return int(text)

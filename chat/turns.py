@@ -7,6 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from redis.exceptions import ResponseError
 
 from chat import frames
 from chat.asking import Ask, Asking
@@ -58,6 +61,7 @@ class Turns:
         self._upstreams = upstreams
         self._asking = asking
         self._generations: dict[str, Generation] = {}
+        self._ended: WeakValueDictionary[str, Log] = WeakValueDictionary()
         self._draining = False
         self._trusts_leases_from = 0.0
         self.following: Following
@@ -151,8 +155,8 @@ class Turns:
         elif record.state == "running":
             log = await stack.enter_async_context(self.following.follow(record.place))
         else:
-            log = Log(record.place, (await self._turn_store.read_log(record.place))[0], ended=True)
-            if not log.data:
+            log = self._ended_log(record)
+            if not await log.part(log.end - 1, log.end):
                 return await self._recall(record, offset)
         if log.viewers >= VIEWERS_MAX:
             raise RateLimited("Too many readers of this answer.", retry_after_s=5)
@@ -163,6 +167,14 @@ class Turns:
         if not known or not frames.is_boundary(await log.part(max(0, start - 2), start)):
             return View(frames.restart(record.place.turn), log, 0)
         return None if log.ended and start == log.committed else View(b"", log, start)
+
+    def _ended_log(self, record: TurnRecord) -> Log:
+        """The log of a turn that has ended, of which nothing is held here, for all who read it now."""
+        log = self._ended.get(record.place.log_key)
+        if log is None:
+            log = Log(record.place, begin=record.length, ended=True, read=self._turn_store.read_part)
+            self._ended[record.place.log_key] = log
+        return log
 
     async def _recall(self, record: TurnRecord, offset: int | None) -> View | None:
         """The answer of a turn whose log has expired, from the history."""
@@ -217,7 +229,16 @@ class Turns:
                 self._trusts_leases_from = time.monotonic() + self._turn_store.lease_s
 
     async def look_after(self, place: Place) -> None:
-        """Go on with a turn here, if the worker that had it is gone."""
+        """Go on with a turn here, if the worker that had it is gone; raises what is in AWAY."""
+        try:
+            await self._look_after(place)
+        except AWAY:
+            raise
+        except ResponseError:  # something else was written under its keys; the other turns go on
+            logger.exception("turn %s cannot be taken over", place.turn)
+            await self._turn_store.unregister(place)
+
+    async def _look_after(self, place: Place) -> None:
         if place.turn_key in self._generations or self._draining:
             return
         if time.monotonic() < self._trusts_leases_from:

@@ -19,7 +19,7 @@ import httpx2
 import msgspec
 import openai
 
-from chat.answer import Answer
+from chat.answer import Answer, nonsense
 from chat.context import ChatMessage
 from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from chat.transport import Transport
@@ -90,8 +90,8 @@ class Upstream:
             raise self._explain(error, model) from error
         except (TimeoutError, httpx2.TransportError) as error:
             raise self._explain_transport(error) from error
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise UpstreamBroke("nonsense", "The model's server sent something that is no answer.") from error
+        except (httpx2.DecodingError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise nonsense() from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -177,7 +177,7 @@ class Upstream:
 
     def _quote(self, words: object) -> str:
         """The upstream's own words, cut short and without what may be a key."""
-        text = " ".join(str(words or "no reason given").split())
+        text = " ".join(str(words or "no reason given").encode(errors="replace").decode().split())
         if self._key:
             text = text.replace(self._key, "…")
         text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.\-]{4,}", "…", text)

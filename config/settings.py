@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,16 +24,37 @@ def _rate(value: str) -> str:
 
 
 def _http(value: str) -> str:
+    _port(value)
     if not re.match(r"https?://[^/]", value):
         raise ValueError("must begin with http:// or https:// and name a host")
+    if re.search(r"[?#\s]", value):
+        raise ValueError("must end with a path, such as /v1, without ? or #")
     return value
+
+
+def _port(url: str) -> None:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must name a host, and after it a port from 1 to 65535 or none")
+
+
+def _key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("must be ASCII characters without spaces or line ends")
+    return value
+
+
+Key = Annotated[SecretStr, AfterValidator(_key)]
 
 
 class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
     """One of UPSTREAMS."""
 
     base_url: Annotated[str, AfterValidator(_http)]
-    api_key: SecretStr | None = None
+    api_key: Key | None = None
     model: str = Field(min_length=1)
 
 
@@ -50,7 +72,7 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="Your own Redis, Valkey or Redis Cluster; unset: a private one in DATA_DIR"
     )
-    openai_api_key: SecretStr | None = Field(
+    openai_api_key: Key | None = Field(
         None, description="Key for the upstream; with neither key nor base URL the demo model answers"
     )
     openai_base_url: Annotated[str, AfterValidator(_http)] | None = Field(
@@ -110,6 +132,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "must begin with redis://, rediss:// or unix://, for a Cluster redis+cluster:// or rediss+cluster://"
             )
+        scheme, _, rest = (value or "").partition("://")
+        if scheme not in ("", "unix"):
+            for node in rest.split(",") if scheme.endswith("+cluster") else [rest]:
+                _port(f"//{node}")
         return value
 
     @field_validator("upstreams", mode="before")

@@ -4,14 +4,19 @@ import asyncio
 import contextlib
 import gzip
 import re
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
 import trustme
+import uvloop
 
 from chat import http_connection
 from chat.http_connection import Pace
@@ -395,4 +400,56 @@ async def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refuse
             body: Body = response.extensions[BODY]
             await body.pour(take, lambda read_on: read_on())
         assert b"".join(parts) == b"in secret"
+    listening.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("reset", [False, True])
+def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[Coroutine[Any, Any, None]], None], reset: bool
+) -> None:
+    """A loop that decrypts drops what it has decrypted when the line ends while its reading is paused."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr(httpx2, "create_ssl_context", lambda: trusting)
+    listening = socket.create_server(("127.0.0.1", 0))
+    poured_into = threading.Semaphore(0)
+
+    def serve() -> None:
+        line, _ = listening.accept()
+        with context.wrap_socket(line, server_side=True) as sock:
+            sock.recv(65_536)
+            sock.sendall(chunked(b"first"))
+            poured_into.acquire()
+            sock.sendall(b"6\r\nsecond\r\n")  # after which nothing is read for a while
+            poured_into.acquire()
+            sock.sendall(b"5\r\nthird\r\n" + END)
+            if reset:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def ask() -> None:
+        parts: list[bytes] = []
+
+        def take(part: bytes) -> bool:
+            parts.append(part)
+            poured_into.release()
+            return False
+
+        def pace(read_on: Callable[[], None]) -> None:
+            asyncio.get_running_loop().call_later(0.3, read_on)
+
+        async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
+            async with client.stream("POST", url) as response:
+                body: Body = response.extensions[BODY]
+                await body.pour(take, pace)
+        assert b"".join(parts) == b"firstsecondthird"
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    run(ask())
+    serving.join()
     listening.close()

@@ -9,7 +9,7 @@ import { lex, renderTokens } from "./markdown.js";
 
 const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
 const ROW = /^\s*\|/;
-const UNDECIDED_END = /[*`~]+$/;
+const UNDECIDED_END = /(?:[*`~]|[^\S\n])+$/;
 const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
@@ -185,7 +185,7 @@ function closed(token) {
   const line = raw.slice(raw.lastIndexOf("\n") + 1).replace(CODE_SPAN, "");
   const ending = line.includes("`") ? "`" : isOdd(line, /\*\*/g) ? "**" : "";
   if (raw === token.raw && !ending) return token;
-  return lex(raw.trimEnd() + ending)[0];
+  return lex(raw.trimEnd() + ending)[0] ?? { type: "space", raw: "" };
 }
 
 function isOdd(line, mark) {
