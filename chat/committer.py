@@ -7,6 +7,7 @@ write, while the next group gathers.
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 
 from chat import frames
@@ -16,10 +17,10 @@ from sessions.turn_store import State, TurnStore
 
 logger = logging.getLogger("holdline.committer")
 
-_PACE_S = 0.05
+_PACE_S = 1 / 15
 """A group of many turns is followed no sooner by the next; meanwhile what their upstreams say waits unread.
 
-Twenty times a second still look smooth. What it saves is measured in docs/performance.md."""
+Fifteen times a second still look smooth. What it saves is measured in docs/performance.md."""
 
 _CROWD = 20
 """So many turns are many; of fewer the groups follow sooner, and those of a lone turn at once."""
@@ -123,8 +124,10 @@ class _Lane:
     A group is taken in three steps: its time comes, the turns' upstreams are read, what they said is sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self.size = 0
+        # Lanes keep apart in time, so that no group waits for another's: by the golden ratio, for any number.
+        self._phase = number * 0.618 % 1
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._pending: dict[Writer, None] = {}
@@ -166,12 +169,18 @@ class _Lane:
             group |= self._pending
             self._pending = {}
             self._due = self._timed = False
-            pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
-            # Counted from when it was due, so that lanes that began apart stay apart.
-            self._due_at = max(self._loop.time(), self._due_at + pace_s)
+            self._due_at = self._next_due()
             if self._unread:
                 self._time()
         return list(group)
+
+    def _next_due(self) -> float:
+        now = self._loop.time()
+        pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
+        if not pace_s:
+            return now
+        last = (math.floor(now / pace_s - self._phase) + self._phase) * pace_s
+        return last if last > self._due_at else last + pace_s
 
     def _time(self) -> None:
         self._timed = True
@@ -207,7 +216,7 @@ class Committer:
         lanes = self._lanes.setdefault(self._store.node(log.place), [])
         lane = next((lane for lane in lanes if lane.size < _LANE_MAX), None)
         if lane is None:
-            lane = _Lane()
+            lane = _Lane(len(lanes))
             lanes.append(lane)
             self._tasks.create_task(self._commit_groups(lane))
         lane.size += 1
