@@ -178,9 +178,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._fail(error.__context__ or error)
+            self._misread(error.__context__ or error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(httpx2.RemoteProtocolError("that is not the HTTP that was asked for"))
+            self._misread(httpx2.RemoteProtocolError("that is not the HTTP that was asked for"))
         if not self._head_came and self._came_size > 2 * _HEAD_MAX:  # a header that does not end
             self._fail(httpx2.RemoteProtocolError("the response's head is too large"))
         if not self._halted or self.complete or self._failure:
@@ -259,6 +259,12 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(left, self._look, timeout_s)
         else:
             self._fail(httpx2.ReadTimeout("the server stayed silent"))
+
+    def _misread(self, error: BaseException) -> None:
+        if self.complete:  # what comes behind the response is no part of it, but spoils the connection
+            self._kept_alive = False
+        else:
+            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:

@@ -315,3 +315,31 @@ async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
                 await asyncio.gather(near.see_it_end(), far.see_it_end())
             whole = f"kept of {question} and made anew, at some length, to the very end"
             assert (near.text, far.text) == (whole, whole)
+
+
+async def test_a_turn_whose_log_is_no_log_costs_no_other(upstream: ScriptedUpstream, question: str) -> None:
+    """Whoever wrote something else under its keys: the worker that would take the turn over goes on."""
+    async with (
+        own_redis() as redis,
+        holdline(
+            REDIS_URL=redis.url, LEASE_S="0.5", OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m"
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        async with asking(client, message=question) as source:
+            await anext(source.aiter_sse())
+            exchange = await upstream.exchange(question)
+            worker = serving(exchange.line)
+            (log,) = [key async for key in redis.admin.scan_iter("holdline:*:log:*")]
+            await redis.admin.delete(log)
+            await redis.admin.rpush(log, "no log")
+            await exchange.say("unheard")
+        async with asyncio.timeout(PATIENCE_S):
+            while "cannot be taken over" not in server.logged():
+                await asyncio.sleep(0.02)
+        client.cookies.clear()
+        other = asyncio.create_task(read(client, message=question + "?"))
+        exchange = await upstream.exchange(question + "?")
+        assert serving(exchange.line) == worker
+        await exchange.answer("as ever")
+        assert (await other)[-1].data == "as ever"

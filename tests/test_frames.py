@@ -117,3 +117,12 @@ def test_ids_of_turns_and_frames() -> None:
         f"{TURN}." + "9" * 16,
     ):
         assert frames.parse_id(bad) is None
+
+
+def test_a_long_line_in_small_parts_is_one_event_and_what_waits_is_counted() -> None:
+    decoder = frames.EventDecoder()
+    assert list(decoder.feed(b"data: one\r")) == []
+    assert [event.data for part in (b"\ndata: ", b"x" * 5, b"y" * 5) for event in decoder.feed(part)] == []
+    assert decoder.pending == len("one" + "data: xxxxxyyyyy")
+    assert [event.data for event in decoder.feed(b"\n\n")] == ["one\nxxxxxyyyyy"]
+    assert decoder.pending == 0

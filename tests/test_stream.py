@@ -310,6 +310,7 @@ async def test_bad_questions_get_a_clear_error(client: httpx.AsyncClient, query:
         b'{"message": "\xff"}',
         b'{"message": "\\ud800"}',
         b'{"message": ""}',
+        b'{"message": "a", "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     ],
 )
 async def test_bad_bodies_get_a_clear_error(client: httpx.AsyncClient, content: bytes) -> None:
@@ -353,9 +354,10 @@ async def test_head_begins_no_turn(
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Mode": "navigate"},
         {"Sec-Purpose": "prefetch;prerender"},
-        {"Purpose": "prefetch"},
+        {"Purpose": "Prefetch"},
         {"Origin": "http://elsewhere.example"},
         {"Origin": "null"},
+        {"Origin": "http://[bad"},
     ],
 )
 async def test_what_another_site_caused_is_refused(

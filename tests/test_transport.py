@@ -328,6 +328,17 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
         assert (await client.post("/")).content == b"x" * 8
 
 
+@pytest.mark.parametrize("behind", [b"HTTP/1.1 408 x\r\nContent-Length: 6\r\n\r\nsecond", b"rubbish\r\n"])
+async def test_what_comes_behind_a_response_is_no_part_of_it(
+    client: httpx2.AsyncClient, server: Server, behind: bytes
+) -> None:
+    for again in (1, 2):
+        server.serve = says(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst" + behind)
+        response = await client.post("/")
+        assert (response.status_code, response.content) == (200, b"first")
+        assert server.connections == again, "such a connection is used no more"
+
+
 async def test_a_silence_of_our_own_making_is_no_timeout(server: Server) -> None:
     async with httpx2.AsyncClient(
         transport=Transport(),

@@ -1,6 +1,7 @@
 """Whatever an upstream does, the answer is whole or the failure is plain."""
 
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -180,12 +181,87 @@ async def test_an_error_inside_the_stream_is_shown(asked: Asked, raw: bytes) -> 
     assert failure["retryable"]
 
 
-@pytest.mark.parametrize("raw", [b"data: {nonsense}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n"])
-async def test_what_is_no_answer_is_called_so(asked: Asked, raw: bytes) -> None:
+DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"data: {nonsense}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
+)
+@pytest.mark.parametrize("begun", [False, True])
+async def test_what_is_no_answer_is_called_so_and_not_asked_for_again(
+    asked: Asked, upstream: ScriptedUpstream, question: str, server: Server, raw: bytes, begun: bool
+) -> None:
     exchange, reading = asked
+    if begun:
+        await exchange.say("so far")
     await exchange.raw(raw)
     await exchange.end()
-    assert failure_of(await reading)["type"] == "nonsense"
+    events = await reading
+    assert failure_of(events)["type"] == "nonsense"
+    assert text_of(events) == ("so far" if begun else "")
+    assert upstream.asked(question) == upstream.exchanges[-1:] == [exchange]
+    assert "Traceback" not in server.logged()
+
+
+async def test_a_body_that_cannot_be_unpacked_is_no_answer(asked: Asked, server: Server) -> None:
+    exchange, reading = asked
+    await exchange.open(headers={"Content-Encoding": "gzip"})
+    await exchange.raw(gzip.compress(sse(delta("packed"))) + b"rubbish")
+    await exchange.raw(b"more of it" * 1000)
+    await exchange.end()
+    assert failure_of(await reading)["type"] in ("nonsense", "broke_off")
+    assert "Traceback" not in server.logged()
+
+
+@pytest.mark.parametrize("how", ["cut", "ended", "error", "error event"])
+async def test_an_answer_whose_end_was_said_is_whole_however_its_line_ends(
+    asked: Asked, client: httpx.AsyncClient, upstream: ScriptedUpstream, how: str
+) -> None:
+    exchange, reading = asked
+    await exchange.say("all of it")
+    await exchange.chunk({}, finish_reason="stop")
+    if how == "cut":
+        exchange.drop()
+    elif how == "error":
+        await exchange.raw(b'data: {"error": {"message": "too late"}}\n\n')
+    elif how == "error event":
+        await exchange.raw(b"event: error\ndata: too late\n\n")
+    if how != "cut":
+        await exchange.end()
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", "all of it")
+    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"choices": [], "usage": {"completion_tokens": null, "prompt_tokens": "many"}}\n\n',
+        b'data: {"choices": [], "usage": {"completion_tokens": 5.0}}\n\n',
+        b"event: ping\ndata: alive\n\n",
+        b"data:\n\n",
+        b'data: {"choices": [{"delta": {"content": [{"type": "text", "text": ""}, 5]}}]}\n\n',
+        b"data: [DONE] \n\n",
+    ],
+)
+async def test_odd_chunks_cost_no_answer(asked: Asked, upstream: ScriptedUpstream, odd: bytes) -> None:
+    exchange, reading = asked
+    await exchange.raw(sse({"choices": [{"delta": {"content": [{"type": "text", "text": "in parts"}]}}]}))
+    if b"DONE" not in odd:
+        await exchange.raw(odd)
+    await exchange.chunk({}, finish_reason="st\ud83dop")
+    await exchange.raw(odd)
+    await exchange.end()
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", "in parts")
+    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+
+
+async def test_half_a_character_in_an_upstreams_words_is_quoted(asked: Asked) -> None:
+    exchange, reading = asked
+    await exchange.raw(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
+    await exchange.end()
+    assert "half ? of it" in failure_of(await reading)["message"]
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,12 @@ class Exchange:
     def question(self) -> str:
         return self.messages[-1]["content"]
 
-    async def open(self, content_type: str = "text/event-stream") -> web.StreamResponse:
+    async def open(
+        self, content_type: str = "text/event-stream", headers: dict[str, str] | None = None
+    ) -> web.StreamResponse:
         """Send the head, once."""
         if self._response is None:
-            self._response = web.StreamResponse(headers={"Content-Type": content_type})
+            self._response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
             await self._response.prepare(self._request)
         return self._response
 

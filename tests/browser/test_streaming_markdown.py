@@ -28,6 +28,8 @@ TEXTS = {
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
     "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n",
+    "spaces": "- Café\u00a0: 2\u202f€\n- Thé\u00a0: 3\u00a0€\n\n1. 一\u3000二\n2. 三\u2028四\n",
+    "no words": "![](https://example.org/a.png)\n\n[](https://example.org/) and\n- ![](https://example.org/b)\n",
     "definition": "- see [one][1]\n- and [two][2]\n\n[1]: https://example.org/1\n[2]: https://example.org/2\n",
 }
 
