@@ -176,9 +176,9 @@ class _Lane:
 
     def _next_due(self) -> float:
         now = self._loop.time()
-        pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
-        if not pace_s:
+        if self.size <= 1:
             return now
+        pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
         last = (math.floor(now / pace_s - self._phase) + self._phase) * pace_s
         return last if last > self._due_at else last + pace_s
 

@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from redis.exceptions import ResponseError
-
 from chat import frames
 from chat.asking import Ask, Asking
 from chat.committer import Committer
@@ -20,7 +18,7 @@ from chat.generation import Generation
 from chat.history import History
 from chat.log import Log
 from chat.upstream import Upstream
-from sessions.connection import AWAY
+from sessions.connection import AWAY, Refusal
 from sessions.keys import MessageId, Owner, TurnId
 from sessions.store import Session, Store
 from sessions.turn_store import Place, Question, TurnRecord, TurnStore
@@ -234,7 +232,7 @@ class Turns:
             await self._look_after(place)
         except AWAY:
             raise
-        except ResponseError:  # something else was written under its keys; the other turns go on
+        except Refusal:  # something else was written under its keys; the other turns go on
             logger.exception("turn %s cannot be taken over", place.turn)
             await self._turn_store.unregister(place)
 

@@ -51,6 +51,9 @@ AWAY = (
 )
 """Redis does not answer, or not now: unreachable, silent, loading, read-only, out of memory, in two minds."""
 
+Refusal = ResponseError
+"""What Redis says to a command that cannot be right, such as one for another type of key."""
+
 # redis-py has no classes for these two, and would have them pass for errors of ours.
 BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(("NOREPLICAS", "MISCONF"), TakesNoWrites))
 

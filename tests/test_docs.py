@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from chat import errors, frames, log, turns
+from chat import committer, errors, frames, log, turns
 from config.settings import Settings
 from server import create_app
 from sessions import keys
@@ -86,6 +86,8 @@ def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> Non
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
     assert f"more than {turns.VIEWERS_MAX} readers" in BEHAVIOUR
+    # "where twenty and more answers stream …, fifteen times a second"
+    assert (committer._CROWD, committer._PACE_S) == (20, 1 / 15)
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"

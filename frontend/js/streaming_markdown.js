@@ -104,7 +104,8 @@ export class StreamingMarkdown {
     const goesOn = open && behind.every(({ type }) => type === "space");
     const rendered = renderTokens([goesOn ? closed(token) : token]).querySelector(HOLDER[token.type]);
     this.#clearTail();
-    growing.holder.append(...[...rendered.children].slice(growing.leading));
+    const nodes = [...rendered.childNodes];
+    growing.holder.append(...nodes.slice(nodes.indexOf(rendered.children[growing.leading])));
     if (goesOn) {
       this.#settle(token);
       return [];
@@ -128,7 +129,8 @@ export class StreamingMarkdown {
       growing.lead = token.loose ? `${BULLET.exec(last)[0]} .\n\n` : "";
       growing.leading = token.loose ? 1 : 0;
     }
-    this.#tail = [growing.holder.lastElementChild];
+    const part = growing.holder.lastElementChild;
+    this.#tail = part.nextSibling ? [part, part.nextSibling] : [part]; // with the line end behind it
   }
 }
 
