@@ -17,7 +17,7 @@ _EVENT_MAX = 1 << 24
 """Longest event or whole answer of an upstream, in bytes: more is no chat completion."""
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """What one chunk adds; the names by which servers call the reasoning differ, and some send parts."""
 
     content: str | list[Any] | None = None
@@ -25,7 +25,7 @@ class Delta(msgspec.Struct):
     reasoning: str | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     delta: Delta | None = None
     message: Delta | None = None
     finish_reason: str | None = None
@@ -55,7 +55,7 @@ class Usage(msgspec.Struct):
         )
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """A chat completion chunk, or a whole completion where an upstream does not stream."""
 
     choices: list[Choice] | None = None
@@ -83,13 +83,18 @@ class Answer:
         self._source = raw or response
         self._done = False
         self._take: Take
+        self._joins: Callable[[], bool]
         self._decoder = EventDecoder()
-        self._text = TextNormaliser()
-        self._reasoning = TextNormaliser()
+        self._normalisers = TextNormaliser(), TextNormaliser()
+        self._said: list[str] = []
+        self._reasons = False
 
-    async def relay(self, take: Take, pace: Pace) -> None:
-        """Have `take` called with every piece as it comes, reading on when `pace` says so."""
-        self._take = take
+    async def relay(self, take: Take, pace: Pace, joins: Callable[[], bool] = lambda: False) -> None:
+        """Have `take` called with every delta as it comes, reading on when `pace` says so.
+
+        While `joins` says so too, deltas that came together go on as one.
+        """
+        self._take, self._joins = take, joins
         try:
             await self._receive(pace)
         except (httpx2.TransportError, TimeoutError):
@@ -118,20 +123,24 @@ class Answer:
             await reason_to_read_on.wait()
         if self._whole:
             self._read(bytes(whole))
+            self._hand_on()
 
     async def close(self) -> None:
         """Close the connection, or keep it where all of the answer has come."""
         await self._source.aclose()
 
     def _feed(self, part: bytes) -> bool:
-        for event in self._decoder.feed(part):
-            if event.data.startswith("[DONE]"):
-                self._done = True
-                break
-            if event.name == "message":
-                self._read(event.data)
-            elif event.name == "error" and self.finish_reason is None:
-                self._fail(event.data)
+        try:
+            for event in self._decoder.feed(part):
+                if event.data.startswith("[DONE]"):
+                    self._done = True
+                    break
+                if event.name == "message":
+                    self._read(event.data)
+                elif event.name == "error" and self.finish_reason is None:
+                    self._fail(event.data)
+        finally:
+            self._hand_on()
         if self._decoder.pending > _EVENT_MAX:
             raise nonsense()
         return self._done
@@ -149,11 +158,26 @@ class Answer:
             if delta is None:
                 continue
             thought = delta.reasoning_content or delta.reasoning
-            if thought and (thought := self._reasoning.feed(thought)):
-                self._take(thought, True)
+            if thought:
+                self._add(thought, True)
             said = delta.content if isinstance(delta.content, str) else _joined(delta.content)
-            if said and (said := self._text.feed(said)):
-                self._take(said, False)
+            if said:
+                self._add(said, False)
+
+    def _add(self, text: str, reasons: bool) -> None:
+        if reasons is not self._reasons:
+            self._hand_on()
+            self._reasons = reasons
+        self._said.append(text)
+
+    def _hand_on(self) -> None:
+        said, self._said = self._said, []
+        if len(said) > 1 and self._joins():
+            said = ["".join(said)]
+        feed = self._normalisers[self._reasons].feed
+        for text in map(feed, said):
+            if text:
+                self._take(text, self._reasons)
 
 
 def nonsense() -> UpstreamRefused:

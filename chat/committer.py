@@ -56,6 +56,10 @@ class Writer:
         """Have `read_on` called just before the next group goes: what has come by then goes with it."""
         self.lane.pace(self, read_on)
 
+    def is_crowded(self) -> bool:
+        """Whether groups go at their slowest pace: deltas that wait for the same one are better one frame."""
+        return self.lane.size >= _CROWD
+
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.
 
@@ -190,10 +194,6 @@ class _Lane:
         unread, self._unread = self._unread, {}
         for read_on in unread.values():
             read_on()
-        # The sockets are read in the loop's next turn: what this call calls comes after that.
-        self._loop.call_soon(self._loop.call_soon, self._fall_due)
-
-    def _fall_due(self) -> None:
         self._due = True
         self._ready.set()
 
@@ -264,15 +264,17 @@ class Committer:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             writers = list(self._writers)
-            if not writers:
-                continue
             with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
-                replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
-                await self._store.register([w.log.place for w in writers if w in self._writers])
-                for writer, reply in zip(writers, replies, strict=True):
-                    # A turn that has just ended has no lease to renew; its end has an answer of its own.
-                    if writer in self._writers and not writer.finishing:
-                        self._heed(writer, reply)
+                for begin in range(0, len(writers), _LANE_MAX):
+                    await self._renew(writers[begin : begin + _LANE_MAX])
+
+    async def _renew(self, writers: list[Writer]) -> None:
+        replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
+        await self._store.register([w.log.place for w in writers if w in self._writers])
+        for writer, reply in zip(writers, replies, strict=True):
+            # A turn that has just ended has no lease to renew; its end has an answer of its own.
+            if writer in self._writers and not writer.finishing:
+                self._heed(writer, reply)
 
     def _heed(self, writer: Writer, reply: object) -> None:
         if reply == 2:

@@ -21,7 +21,7 @@ _TURN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One decoded server-sent event; `name` is "message" where the frame named none."""
 
     name: str

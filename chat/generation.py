@@ -174,7 +174,8 @@ class Generation:
         self._model, self._upstream_name = model, self._upstream.name
         async with self._upstream.ask(messages, model, prefill=prefill) as answer:
             try:
-                await answer.relay(functools.partial(self._take, seam), self._writer.pace)
+                take = functools.partial(self._take, seam)
+                await answer.relay(take, self._writer.pace, self._writer.is_crowded)
             finally:
                 self._say(seam.end())
                 self._finish_reason = answer.finish_reason

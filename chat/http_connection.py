@@ -1,6 +1,7 @@
 """One connection to an upstream: a request out, a response in, as the callbacks of the socket bring it."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -22,6 +23,9 @@ _BUFFER_MAX = 256 << 10
 
 _LINGER_S = 1.0
 
+_came = bytearray(256 << 10)
+"""Where sockets are read into, one after the other: to make room for each read costs more than the read."""
+
 
 class Connection(asyncio.Protocol):
     """One connection, with one response at a time."""
@@ -32,6 +36,7 @@ class Connection(asyncio.Protocol):
         self.complete = True
         self.satisfied = False
         self._transport: asyncio.Transport
+        self._fd = -1
         self._parser: httptools.HttpResponseParser
         self._sink: Sink | None = None
         self._pace: Pace | None = None
@@ -116,6 +121,29 @@ class Connection(asyncio.Protocol):
         if self.origin[0] != b"https":
             self._pause()
 
+    def read_on(self) -> None:
+        """Give the sink what has come by now, and what comes next as it comes.
+
+        The socket is read here and now: to have the loop look whether there is anything to read, and look no
+        more until the next time, takes three system calls in place of one.
+        """
+        self._heard_at = self._loop.time()
+        if not self._paused:
+            self.resume()
+        elif not self._transport.is_closing():
+            try:
+                size = os.readv(self._fd, (_came,))
+            except BlockingIOError:
+                self.resume()
+            except OSError as error:
+                self._fail(httpx2.ReadError(str(error)))
+            else:
+                self._halted = False
+                if size:
+                    self.data_received(memoryview(_came)[:size])
+                else:  # of the end the loop tells
+                    self.resume()
+
     def resume(self) -> None:
         """Read on."""
         self._halted = False
@@ -168,8 +196,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has another parent
+        self._fd = transport.get_extra_info("socket").fileno()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self.complete:  # nobody asked for this
             self.close()
             return
@@ -197,7 +226,7 @@ class Connection(asyncio.Protocol):
             self.wake()
         elif self._pace:
             self.halt()
-            self._pace(self.resume)
+            self._pace(self.read_on)
 
     def _refuse(self, part: bytes) -> bool:
         self.close()

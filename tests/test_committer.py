@@ -93,6 +93,14 @@ async def test_a_lone_turn_waits_for_no_pace(
     assert await turns.read_log(lone.log.place) == (bytes(lone.log.data), False)
 
 
+async def test_twenty_turns_are_a_crowd_until_one_has_ended(turns: TurnStore, writers: Committer) -> None:
+    owner = Owner(secrets.token_urlsafe(8))
+    crowd = [await begun(turns, writers, owner) for _ in range(20)]
+    assert crowd[0].is_crowded()
+    crowd[-1].close()
+    assert not crowd[0].is_crowded()
+
+
 async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) -> None:
     away = connect(f"unix://{tmp_path}/nobody-listens-here")
     writers = Committer(TurnStore(away, lease_s=600, kept_s=1000, rate=(0, 1)), lease_s=600)

@@ -13,7 +13,7 @@ from chat.log import LOG_MAX
 from tests.own_redis import own_redis
 from tests.processes import PATIENCE_S, Server, holdline
 from tests.proxy import redis_proxy
-from tests.streams import read, text_of
+from tests.streams import asking, read, text_of
 from tests.test_faults import runs
 from tests.test_workers import children
 from tests.upstream import ScriptedUpstream
@@ -42,6 +42,42 @@ async def test_fifty_lines_of_two_workers_ask_once(
         begun = json.loads(told[0][0].data)
         messages = (await client.get(f"/api/conversations/{begun['conversation']}")).json()["messages"]
         assert [m["content"] for m in messages] == [question, "once only"]
+
+
+async def test_in_a_crowd_deltas_that_came_together_are_one_frame(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    count = 20
+    halves = [{"reasoning": "so"}, {"reasoning": "…"}, {"content": "one\r"}, {"content": "\ntwo"}]
+    chunks = "".join(f"data: {json.dumps({'choices': [{'delta': half}]})}\n\n" for half in halves).encode()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            holdline(REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", RATE_LIMIT="off")
+        )
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60)
+        )
+        questions = [f"<{i}> {question}" for i in range(count)]
+        shown = []
+        for one in questions:
+            conversation = (await client.post("/api/conversations/", json={})).json()["id"]
+            source = await stack.enter_async_context(asking(client, message=one, conversation=conversation))
+            shown.append(source.aiter_sse())
+        exchanges = [await upstream.exchange(one) for one in questions]
+        seen = [[await anext(events)] for events in shown]
+        for exchange in exchanges:
+            await exchange.raw(chunks)
+        for events, its in zip(shown, seen, strict=True):
+            its += [await anext(events), await anext(events)]
+        for exchange in exchanges:
+            await exchange.answer(" and", " three")
+        for events, its in zip(shown, seen, strict=True):
+            its += [event async for event in events]
+            assert [(event.event, event.data) for event in its[1:3]] == [
+                ("reasoning", "so…"),
+                ("message", "one\ntwo"),
+            ]
+            assert text_of(its) == its[-1].data == "one\ntwo and three"
 
 
 async def test_an_answer_without_end_fails_clearly_and_is_kept(

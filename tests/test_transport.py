@@ -240,6 +240,81 @@ async def test_nothing_is_read_until_there_is_reason_to(client: httpx2.AsyncClie
     going_on.cancel()
 
 
+@pytest.mark.parametrize("how", ["ends", "closes", "breaks"])
+async def test_how_a_line_ends_while_nothing_is_read_is_heard(
+    client: httpx2.AsyncClient, server: Server, how: str
+) -> None:
+    begun, halted, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    held = asyncio.Queue[Callable[[], None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b"head"))
+        await begun.wait()
+        writer.write(b"5\r\nfirst\r\n")
+        await halted.wait()
+        writer.write(b"6\r\nsecond\r\n" + (END if how == "ends" else b""))
+        await writer.drain()
+        if how == "breaks":
+            line = writer.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if how != "ends":
+            writer.transport.abort()
+        gone.set()
+
+    parts: list[bytes] = []
+
+    def take(part: bytes) -> bool:
+        parts.append(part)
+        begun.set()
+        return False
+
+    server.serve = serve
+    pouring = asyncio.create_task(poured(client, take, held.put_nowait))
+    read_on = await held.get()
+    halted.set()
+    await gone.wait()
+    await asyncio.sleep(0.05)  # whatever the loop has to tell of it, it has told
+    assert parts == [b"head", b"first"]
+    read_on()
+    while not pouring.done():
+        reads_on = asyncio.create_task(held.get())
+        await asyncio.wait([pouring, reads_on], return_when=asyncio.FIRST_COMPLETED)
+        if reads_on.done():
+            reads_on.result()()
+        reads_on.cancel()
+    assert b"".join(parts) == b"headfirstsecond"
+    assert isinstance(pouring.exception(), type(None) if how == "ends" else httpx2.TransportError)
+
+
+async def test_a_line_that_was_closed_is_not_read(client: httpx2.AsyncClient, server: Server) -> None:
+    """For the number of its socket may be another's by then."""
+    begun, held = asyncio.Event(), asyncio.Queue[Callable[[], None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b"head"))
+        await begun.wait()
+        writer.write(b"5\r\nfirst\r\n")
+
+    def take(part: bytes) -> bool:
+        begun.set()
+        return False
+
+    server.serve = serve
+    pouring = asyncio.create_task(poured(client, take, held.put_nowait))
+    read_on = await held.get()
+    pouring.cancel()
+    await asyncio.wait([pouring])
+    async with asyncio.timeout(30):
+        await server.closed.wait()
+    ours, theirs = socket.socketpair()  # the lowest number that is free: the line's
+    ours.setblocking(False)
+    theirs.send(b"not yours")
+    read_on()
+    assert ours.recv(9) == b"not yours"
+    ours.close()
+    theirs.close()
+
+
 async def test_an_iterator_that_nobody_reads_holds_up_the_server(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
