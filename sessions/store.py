@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sessions import cookie, keys
-from sessions.connection import Call, Client, call, call_in_order, execute
+from sessions.calls import Call, call, call_in_order, execute
+from sessions.connection import Client
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 TITLE_MAX = 120

@@ -1,23 +1,13 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.connection import (
-    AWAY,
-    Argument,
-    Call,
-    Client,
-    call,
-    call_all,
-    call_in_order,
-    classed,
-    execute,
-    is_cluster,
-    node_of,
-)
+from sessions.calls import Argument, Call, call, call_all, call_in_order, execute
+from sessions.connection import AWAY, Client, classed, is_cluster, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -173,24 +163,44 @@ class TurnStore:
 
         Raises what is in AWAY, gives any other error as its part's reply.
         """
-        groups = [[part] for part in parts] if is_cluster(self._redis) else [parts]
-        calls: list[Call] = []
-        for group in groups:
-            names: list[str] = []
-            arguments: list[Argument] = []
-            for place, fence, offset, frames in group:
-                names += (place.turn_key, place.log_key)
-                arguments += (fence, offset, frames)
-            calls.append(("commit", names, arguments))
-        replies: list[Any] = []
-        for group, reply in zip(groups, await call_all(self._redis, calls), strict=True):
-            replies += reply if isinstance(reply, list) else [reply] * len(group)
-        return _unless_away([classed(reply) for reply in replies])
+        return await self._run_for_each(
+            "commit",
+            [],
+            [
+                ((place.turn_key, place.log_key), (fence, offset, frames))
+                for place, fence, offset, frames in parts
+            ],
+        )
 
     async def renew(self, held: list[tuple[Place, int]]) -> list[Any]:
         """Hold turns, given with their fences, for another lease; replies and raises as `commit` does."""
-        calls: list[Call] = [("renew", (place.turn_key,), (fence, self._lease_ms)) for place, fence in held]
-        return _unless_away(await call_all(self._redis, calls))
+        turns = [((place.turn_key,), (fence,)) for place, fence in held]
+        return await self._run_for_each("renew", [self._lease_ms], turns)
+
+    async def _run_for_each(
+        self,
+        script: str,
+        common: list[Argument],
+        turns: Sequence[tuple[Sequence[str], Sequence[Argument]]],
+    ) -> list[Any]:
+        """Run a script that takes any number of turns, each with its keys and its arguments."""
+        groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
+        calls: list[Call] = [
+            (
+                script,
+                [name for names, _ in group for name in names],
+                [*common, *(argument for _, arguments in group for argument in arguments)],
+            )
+            for group in groups
+        ]
+        replies: list[Any] = []
+        for group, reply in zip(groups, await call_all(self._redis, calls), strict=True):
+            replies += reply if isinstance(reply, list) else [reply] * len(group)
+        replies = [classed(reply) for reply in replies]
+        for reply in replies:
+            if isinstance(reply, AWAY):
+                raise reply
+        return replies
 
     async def take_over(self, place: Place, attempt: str) -> int:
         """The new fence of a turn whose lease ran out; 0 while it is held, -1 when it does not run."""
@@ -247,13 +257,6 @@ class TurnStore:
         """Ask the worker that runs a turn, wherever it is, to stop it."""
         await self._redis.hset(place.turn_key, "stop", 1)
         await self._redis.publish(keys.stops(), place.turn_key)
-
-
-def _unless_away(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, AWAY):
-            raise reply
-    return replies
 
 
 def _member(place: Place) -> str:

@@ -16,6 +16,7 @@ LAYERS = [
     {
         "sessions.keys",
         "sessions.cookie",
+        "sessions.calls",
         "sessions.connection",
         "sessions.notifications",
         "sessions.embedded",

@@ -13,7 +13,8 @@ import pytest
 import uvloop
 from httpx_sse import ServerSentEvent
 
-from sessions.connection import AWAY, SCRIPTS, Client, connect
+from sessions.calls import SCRIPTS
+from sessions.connection import AWAY, Client, connect
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, free_ports, holdline, serving
 from tests.proxy import Command, RedisProxy, redis_proxy

@@ -208,6 +208,15 @@ async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
         1,
     ]
     assert await turns.read_log(places[3]) == (b"<user-1>x", False)
+    await redis.delete(places[1].turn_key)
+    await redis.rpush(places[1].turn_key, "no turn")
+    replies = await turns.renew([(place, fence) for place, fence in zip(places, (1, 1, 2, 1), strict=True)])
+    assert [reply if isinstance(reply, int) else type(reply) for reply in replies] == [
+        1,
+        ResponseError,
+        -1,
+        1,
+    ]
     # Other tests' servers take over what runs here; this one they would stumble over.
     await redis.delete(places[1].turn_key, places[1].log_key)
 
