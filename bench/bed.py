@@ -87,11 +87,11 @@ class Bed:
         one_by_one: bool = False,
         patience_s: float = 120,
     ) -> Outcome:
-        """Have the viewers do a job, in a process and on a core of their own. Raises Broke."""
+        """Have the viewers do a job, in a process of their own. Raises Broke."""
         job = Job(
             relay.port, asks, relay.pids, [self._upstream_pid], window, probes, one_by_one, patience_s
         )  # fmt: skip
-        command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "bench.load"]
+        command = [sys.executable, "-m", "bench.load"]
         done = subprocess.run(
             command, input=msgspec.json.encode(job), cwd=relays.ROOT, capture_output=True, check=False
         )

@@ -8,6 +8,7 @@ machine does besides falls on all alike, and ratios are taken within a round.
 
 import argparse
 import contextlib
+import os
 import resource
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from bench import report, scenarios
 from bench.bed import Bed
+from bench.cpu import LOAD_CORE
 from bench.report import Table
 from bench.scenarios import EVERY
 
@@ -41,6 +43,7 @@ SCENARIOS: dict[str, Callable[[Bed], Table]] = {
 def main() -> int:
     """Run what was asked for; returns the exit status."""
     asked = arguments()
+    os.sched_setaffinity(0, {LOAD_CORE})  # with all that it starts, but for the relays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -82,8 +82,12 @@ class Upstream:
         `messages` is emptied when its answer begins, for it is much larger than all else that a stream holds.
         """
         try:
-            async with self._open(messages, model, prefill) as answer:
+            answer = Answer(await self._post(messages, model, prefill), self._fail_inside)
+            messages.clear()
+            try:
                 yield answer
+            finally:
+                await answer.close()
         except UpstreamError:
             raise
         except openai.OpenAIError as error:
@@ -97,19 +101,10 @@ class Upstream:
         """Close every connection."""
         await self._client.close()
 
-    @asynccontextmanager
-    async def _open(self, messages: list[ChatMessage], model: str, prefill: bool) -> AsyncIterator[Answer]:
+    async def _post(self, messages: list[ChatMessage], model: str, prefill: bool) -> httpx2.Response:
         body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
         if prefill:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        answer = Answer(await self._post(body), self._fail_inside)
-        messages.clear()
-        try:
-            yield answer
-        finally:
-            await answer.close()
-
-    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         if self._usage_asked:
             try:
                 return await self._send(body | {"stream_options": {"include_usage": True}})

@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sessions import cookie, keys
@@ -31,6 +31,8 @@ class Session:
 
     digest: SessionDigest
     owner: Owner
+    is_new: bool = field(default=False, compare=False)
+    """Whether it was made just now, so that nobody else can know it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Store:
         session_id = cookie.new_id()
         digest = cookie.digest(session_id)
         assert digest is not None
-        session = Session(digest, Owner(secrets.token_urlsafe(16)))
+        session = Session(digest, Owner(secrets.token_urlsafe(16)), is_new=True)
         record = json.dumps({"owner": session.owner, "created": int(time.time())})
         await self._redis.set(keys.session(digest), record, ex=self._idle_s)
         return session_id, session
@@ -90,6 +92,8 @@ class Store:
     async def current(self, session: Session) -> tuple[ConversationId, bool]:
         """The conversation that a question without one belongs to, and whether there is none yet: then its id
         is chosen now."""
+        if session.is_new:
+            return ConversationId(new_id()), True
         key = keys.current(session.owner, session.digest)
         chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self.kept_s])
         is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
