@@ -105,4 +105,5 @@ class Asking:
 def _digest(ask: Ask, again: MessageId | None) -> str:
     """What tells one question from another: its words, and its place where it names one."""
     asked = [ask.message, again, ask.parent] if again or ask.parent is not None else ask.message
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    # 128 bits, for a field of more than 64 bytes would take its whole hash out of Redis's compact form.
+    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()

@@ -32,7 +32,7 @@ _LANE_MAX = 100
 class Writer:
     """A worker's right to append to one log, for as long as its fence holds."""
 
-    def __init__(self, log: Log, fence: int, committer: "Committer", lane: "_Lane", store: TurnStore) -> None:
+    def __init__(self, log: Log, fence: int, lane: "_Lane", store: TurnStore) -> None:
         self.log = log
         self.fence = fence
         self.refused = False
@@ -40,7 +40,6 @@ class Writer:
         self.on_stop: Callable[[], None] = lambda: None
         self.lane = lane
         self._begin = log.committed
-        self._committer = committer
         self._store = store
 
     def append(self, data: str, event: str = "") -> None:
@@ -58,7 +57,7 @@ class Writer:
 
     def is_crowded(self) -> bool:
         """Whether groups go at their slowest pace: deltas that wait for the same one are better one frame."""
-        return self.lane.size >= _CROWD
+        return len(self.lane.writers) >= _CROWD
 
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.
@@ -105,7 +104,8 @@ class Writer:
 
     def close(self) -> None:
         """Hold the log no longer; the viewers of one that has not ended go and look elsewhere."""
-        self._committer.forget(self)
+        self.lane.forget(self)
+        del self.lane.writers[self]
         if not self.log.ended:
             self.log.lose()
 
@@ -129,7 +129,7 @@ class _Lane:
     """
 
     def __init__(self, number: int) -> None:
-        self.size = 0
+        self.writers: dict[Writer, None] = {}
         # Lanes keep apart in time, so that no group waits for another's: by the golden ratio, for any number.
         self._phase = number * 0.618 % 1
         self._loop = asyncio.get_running_loop()
@@ -180,9 +180,10 @@ class _Lane:
 
     def _next_due(self) -> float:
         now = self._loop.time()
-        if self.size <= 1:
+        others = len(self.writers) - 1
+        if others <= 0:
             return now
-        pace_s = _PACE_S * min(1, (self.size - 1) / _CROWD)
+        pace_s = _PACE_S * min(1, others / _CROWD)
         last = (math.floor(now / pace_s - self._phase) + self._phase) * pace_s
         return last if last > self._due_at else last + pace_s
 
@@ -201,39 +202,32 @@ class _Lane:
 class Committer:
     """Commits the pending bytes of all turns of this worker, a group at a time, and keeps their leases.
 
-    On a Redis Cluster each node has groups of its own, so that a slow or dead one holds up no other's turns.
+    On a Redis Cluster each node has lanes of its own, so that a slow or dead one holds up no other's turns.
     """
 
     def __init__(self, store: TurnStore, lease_s: float) -> None:
         self._store = store
         self._lease_s = lease_s
-        self._writers: dict[Writer, None] = {}
         self._lanes: dict[str, list[_Lane]] = {}
         self._tasks: asyncio.TaskGroup
 
     def open(self, log: Log, fence: int) -> Writer:
         """A writer whose lease is kept until it is closed."""
         lanes = self._lanes.setdefault(self._store.node(log.place), [])
-        lane = next((lane for lane in lanes if lane.size < _LANE_MAX), None)
+        lane = next((lane for lane in lanes if len(lane.writers) < _LANE_MAX), None)
         if lane is None:
             lane = _Lane(len(lanes))
             lanes.append(lane)
             self._tasks.create_task(self._commit_groups(lane))
-        lane.size += 1
-        writer = Writer(log, fence, self, lane, self._store)
-        self._writers[writer] = None
+            self._tasks.create_task(self._renew_leases(lane))
+        writer = Writer(log, fence, lane, self._store)
+        lane.writers[writer] = None
         return writer
-
-    def forget(self, writer: Writer) -> None:
-        """Keep the writer's lease no longer."""
-        del self._writers[writer]
-        writer.lane.forget(writer)
-        writer.lane.size -= 1
 
     async def run(self) -> None:
         """Commit and renew until cancelled; while Redis is away, try again and lose nothing."""
         async with asyncio.TaskGroup() as self._tasks:
-            self._tasks.create_task(self._renew_leases())
+            await asyncio.get_running_loop().create_future()
 
     async def _commit_groups(self, lane: _Lane) -> None:
         while True:
@@ -260,21 +254,19 @@ class Committer:
             if reply != 1:
                 self._heed(writer, reply)
 
-    async def _renew_leases(self) -> None:
+    async def _renew_leases(self, lane: _Lane) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            writers = list(self._writers)
+            writers = list(lane.writers)
+            if not writers:
+                continue
             with contextlib.suppress(*AWAY):  # the committer says so, and the next round tries again
-                for begin in range(0, len(writers), _LANE_MAX):
-                    await self._renew(writers[begin : begin + _LANE_MAX])
-
-    async def _renew(self, writers: list[Writer]) -> None:
-        replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
-        await self._store.register([w.log.place for w in writers if w in self._writers])
-        for writer, reply in zip(writers, replies, strict=True):
-            # A turn that has just ended has no lease to renew; its end has an answer of its own.
-            if writer in self._writers and not writer.finishing:
-                self._heed(writer, reply)
+                replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
+                await self._store.register([w.log.place for w in writers if w in lane.writers])
+                for writer, reply in zip(writers, replies, strict=True):
+                    # A turn that has just ended has no lease to renew; its end has an answer of its own.
+                    if writer in lane.writers and not writer.finishing:
+                        self._heed(writer, reply)
 
     def _heed(self, writer: Writer, reply: object) -> None:
         if reply == 2:

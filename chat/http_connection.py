@@ -30,6 +30,13 @@ _came = bytearray(256 << 10)
 class Connection(asyncio.Protocol):
     """One connection, with one response at a time."""
 
+    # Of more than thirty attributes and methods Python 3.11 would make a dict of 1.5 KiB.
+    __slots__ = (
+        "_came_size", "_closed", "_failure", "_fd", "_halted", "_head_came", "_head_size", "_headers",
+        "_heard_at", "_kept_alive", "_loop", "_on_complete", "_pace", "_parser", "_paused", "_sink", "_sized",
+        "_status", "_timer", "_transport", "_waiter", "buffer", "complete", "origin", "satisfied",
+    )  # fmt: skip
+
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.buffer = bytearray()
@@ -128,7 +135,7 @@ class Connection(asyncio.Protocol):
         more until the next time, takes three system calls in place of one.
         """
         self._heard_at = self._loop.time()
-        if not self._paused:
+        if not self._paused or self.origin[0] == b"https":  # in a socket of TLS stands what is not for us
             self.resume()
         elif not self._transport.is_closing():
             try:

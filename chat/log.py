@@ -6,8 +6,7 @@ kilobytes, it is read from there for those who come late or lag behind.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 from chat import frames
 from sessions.connection import AWAY
@@ -19,7 +18,7 @@ LOG_MAX = 8 << 20
 
 _SLICE = 64 << 10
 
-_KEPT = 1 << 10
+_KEPT = 1 << 9
 """Committed bytes that are kept in any case; twice as many at most."""
 
 Read = Callable[[Place, int, int], Awaitable[bytes]]
@@ -90,15 +89,6 @@ class Log:
         """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
         self.lost = True
         self._wake()
-
-    @contextlib.contextmanager
-    def viewed(self) -> Iterator[None]:
-        """Count one more viewer while the block runs."""
-        self.viewers += 1
-        try:
-            yield
-        finally:
-            self.viewers -= 1
 
     async def changed(self) -> None:
         """Return when something was confirmed, or the log was lost."""

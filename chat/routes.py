@@ -1,7 +1,6 @@
 """HTTP in, frames out: ask, view and stop a turn."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import cast
 
 import msgspec
@@ -62,9 +61,8 @@ async def stream_by_post(request: Request) -> HTTPResponse | None:
 async def _stream(request: Request, body: AskBody) -> HTTPResponse | None:
     guard.check(request)
     turns: Turns = request.app.ctx.turns
-    async with AsyncExitStack() as stack:
-        record, offset = await _turn(request, body)
-        view = await turns.view(record, offset, stack)
+    record, offset = await _turn(request, body)
+    async with turns.viewing(record, offset) as view:
         if view is None:
             return empty()
         await _send(request, view)

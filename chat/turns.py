@@ -4,8 +4,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -139,26 +139,34 @@ class Turns:
             raise NotFound("There is no such turn.")
         return record
 
-    async def view(self, record: TurnRecord, offset: int | None, stack: AsyncExitStack) -> View | None:
-        """What a viewer is sent of a turn's stream, from its offset on; None if it missed nothing of an end.
+    @asynccontextmanager
+    async def viewing(self, record: TurnRecord, offset: int | None) -> AsyncIterator[View | None]:
+        """What a viewer is sent of a turn's stream, from its offset on, which is held while the block runs.
 
+        None if it missed nothing of an end. `offset` is None for a viewer that has seen nothing; one that
+        makes no sense gets a `restart` first.
         Raises RateLimited where VIEWERS_MAX others read it here already.
-
-        `offset` is None for a viewer that has seen nothing; one that makes no sense gets a `restart` first.
-        What a viewer needs while it reads is held by `stack`.
         """
         generation = self._generations.get(record.place.turn_key)
+        holding: AbstractAsyncContextManager[Log]
         if generation:
-            log = generation.log
+            holding = nullcontext(generation.log)
         elif record.state == "running":
-            log = await stack.enter_async_context(self.following.follow(record.place))
+            holding = self.following.follow(record.place)
         else:
-            log = self._ended_log(record)
-            if not await log.part(log.end - 1, log.end):
-                return await self._recall(record, offset)
-        if log.viewers >= VIEWERS_MAX:
-            raise RateLimited("Too many readers of this answer.", retry_after_s=5)
-        stack.enter_context(log.viewed())
+            holding = nullcontext(self._ended_log(record))
+        async with holding as log:
+            if log.viewers >= VIEWERS_MAX:
+                raise RateLimited("Too many readers of this answer.", retry_after_s=5)
+            log.viewers += 1
+            try:
+                yield await self._view(record, log, offset)
+            finally:
+                log.viewers -= 1
+
+    async def _view(self, record: TurnRecord, log: Log, offset: int | None) -> View | None:
+        if record.state != "running" and not await log.part(log.end - 1, log.end):
+            return await self._recall(record, offset)
         start = offset or 0
         # What stands before `start` says whether a frame ends there.
         known = 0 <= start <= log.committed

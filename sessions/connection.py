@@ -121,15 +121,17 @@ class Lines:
         self._pool = pool
         self._all: list[Any] = []
         self._free: list[Any] = []
-        self._room = asyncio.Semaphore(_CONNECTIONS_MAX)
+        self._room = asyncio.Semaphore(min(_CONNECTIONS_MAX, pool.max_connections))
 
     async def exchange(self, packed: bytes, count: int) -> list[Any]:
         """The replies to so many packed commands, which are sent again where the connection fails."""
-        if self._room.locked():
-            async with Answered():
-                await self._room.acquire()
-        else:
-            await self._room.acquire()
+        if not self._room.locked():
+            async with self._room:
+                return await self._take_line(packed, count)
+        async with Answered(), self._room:
+            return await self._take_line(packed, count)
+
+    async def _take_line(self, packed: bytes, count: int) -> list[Any]:
         connection = self._free.pop() if self._free else self._new()
         try:
             return await self._exchange(connection, packed, count)
@@ -138,7 +140,6 @@ class Lines:
             raise
         finally:
             self._free.append(connection)
-            self._room.release()
 
     async def _exchange(self, connection: Any, packed: bytes, count: int) -> list[Any]:
         try:
@@ -168,9 +169,9 @@ class Lines:
         return replies
 
     async def close(self) -> None:
-        """Close every connection."""
-        for connection in self._all:
-            await connection.disconnect()
+        """Close every connection at once."""
+        closing = [connection.disconnect(nowait=True) for connection in self._all]
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
 class _Single(Redis):

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -99,6 +100,36 @@ async def test_twenty_turns_are_a_crowd_until_one_has_ended(turns: TurnStore, wr
     assert crowd[0].is_crowded()
     crowd[-1].close()
     assert not crowd[0].is_crowded()
+
+
+async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
+    turns: TurnStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed = asyncio.Queue[set[Place]]()
+    renew = turns.renew
+
+    async def renews(held: list[tuple[Place, int]]) -> list[Any]:
+        if lost.log.place in {place for place, _ in held}:
+            await away.wait()
+        replies = await renew(held)
+        renewed.put_nowait({place for place, _ in held})
+        return replies
+
+    away = asyncio.Event()
+    monkeypatch.setattr(turns, "renew", renews)
+    monkeypatch.setattr(committer, "_LANE_MAX", 2)
+    writers = Committer(turns, lease_s=0.3)
+    running = asyncio.create_task(writers.run())
+    await asyncio.sleep(0)
+    owner = Owner(secrets.token_urlsafe(8))
+    lost, same_lane, other = [await begun(turns, writers, owner) for _ in range(3)]
+    for _ in range(3):
+        assert await renewed.get() == {other.log.place}
+    away.set()
+    while await renewed.get() != {lost.log.place, same_lane.log.place}:
+        pass
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) -> None:

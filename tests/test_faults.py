@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from httpx_sse import ServerSentEvent
 
-from sessions.calls import SCRIPTS
+from sessions.calls import SCRIPTS, call
 from sessions.connection import AWAY, Client, connect
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, free_ports, holdline, serving
@@ -97,6 +97,16 @@ async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
                 await asyncio.sleep(0.01)
         await proxy.recover()
         assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
+
+
+async def test_no_more_connections_are_made_than_the_url_allows() -> None:
+    async with own_redis() as redis:
+        client = connect(f"{redis.url}{'&' if '?' in redis.url else '?'}max_connections=4")
+        replies = await asyncio.gather(*(call(client, "ECHO", [], [number]) for number in range(100)))
+        assert replies == [b"%d" % number for number in range(100)]
+        lines = (await call(client, "CLIENT", [], ["LIST"])).splitlines()
+        assert len([line for line in lines if b"cmd=echo" in line or b"cmd=client" in line]) == 4
+        await client.aclose()
 
 
 async def test_a_redis_that_hangs_up_is_away() -> None:

@@ -489,24 +489,30 @@ async def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refuse
     listening.close()
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-@pytest.mark.parametrize("reset", [False, True])
-def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
-    monkeypatch: pytest.MonkeyPatch, run: Callable[[Coroutine[Any, Any, None]], None], reset: bool
-) -> None:
-    """A loop that decrypts drops what it has decrypted when the line ends while its reading is paused."""
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What a server of TLS needs that the transport trusts."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     monkeypatch.setattr(httpx2, "create_ssl_context", lambda: trusting)
+    return context
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("reset", [False, True])
+def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
+    tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None], reset: bool
+) -> None:
+    """A loop that decrypts drops what it has decrypted when the line ends while its reading is paused."""
     listening = socket.create_server(("127.0.0.1", 0))
     poured_into = threading.Semaphore(0)
 
     def serve() -> None:
         line, _ = listening.accept()
-        with context.wrap_socket(line, server_side=True) as sock:
+        with tls.wrap_socket(line, server_side=True) as sock:
             sock.recv(65_536)
             sock.sendall(chunked(b"first"))
             poured_into.acquire()
@@ -533,6 +539,47 @@ def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
                 body: Body = response.extensions[BODY]
                 await body.pour(take, pace)
         assert b"".join(parts) == b"firstsecondthird"
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    run(ask())
+    serving.join()
+    listening.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_over_tls_more_than_is_read_at_once_comes_whole(
+    tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    part, times = bytes(range(256)) * 64, 128  # 2 MiB
+
+    def serve() -> None:
+        line, _ = listening.accept()
+        with tls.wrap_socket(line, server_side=True) as sock:
+            sock.recv(65_536)
+            sock.sendall(chunked())
+            for _ in range(times):
+                sock.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+            sock.sendall(END)
+            sock.recv(1)
+
+    async def ask() -> None:
+        came = bytearray()
+
+        def take(part: bytes) -> bool:
+            came.extend(part)
+            return False
+
+        def pace(read_on: Callable[[], None]) -> None:
+            asyncio.get_running_loop().call_later(0.05, read_on)
+
+        async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
+            async with client.stream("POST", url) as response:
+                body: Body = response.extensions[BODY]
+                await body.pour(take, pace)
+        assert came == part * times
 
     serving = threading.Thread(target=serve)
     serving.start()
