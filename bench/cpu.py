@@ -1,6 +1,7 @@
 """The processes' own clocks, and which core they run on (Linux)."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -11,27 +12,9 @@ RELAY_CORE, LOAD_CORE = 0, 1
 _STORES = ("redis-server", "valkey-server")
 
 
-def processes(root: int) -> list[psutil.Process]:
-    """A process and all below it."""
-    top = psutil.Process(root)
-    return [top, *top.children(recursive=True)]
-
-
-def is_store(process: psutil.Process) -> bool:
-    """Whether this is a Redis."""
-    return any(name in process.name() for name in _STORES)
-
-
 def spent_s(root: int) -> tuple[float, float]:
     """CPU seconds that a process and all below it have used, without their Redis and of it."""
-    ours = store = 0.0
-    for process in processes(root):
-        used = _process_clock_s(process.pid) + _buried_s(process)
-        if is_store(process):
-            store += used
-        else:
-            ours += used
-    return ours, store
+    return _summed(root, lambda process: _process_clock_s(process.pid) + _buried_s(process))
 
 
 def waited_s(pid: int) -> float:
@@ -39,16 +22,26 @@ def waited_s(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
-def memory_bytes(root: int) -> tuple[int, int]:
+def memory_bytes(root: int) -> tuple[float, float]:
     """Memory that a process and all below it would give back (USS), without their Redis and of it."""
-    ours = store = 0
-    for process in processes(root):
-        used = process.memory_full_info().uss
-        if is_store(process):
-            store += used
-        else:
-            ours += used
-    return ours, store
+    return _summed(root, lambda process: float(process.memory_full_info().uss))
+
+
+def _summed(root: int, measure: Callable[[psutil.Process], float]) -> tuple[float, float]:
+    top = psutil.Process(root)
+    while True:
+        ours = store = 0.0
+        try:
+            for process in [top, *top.children(recursive=True)]:
+                if any(name in process.name() for name in _STORES):
+                    store += measure(process)
+                else:
+                    ours += measure(process)
+        except (psutil.NoSuchProcess, OSError):
+            if not top.is_running():
+                raise
+            continue  # a child, such as a Redis that rewrote its file, has ended meanwhile: anew
+        return ours, store
 
 
 def _process_clock_s(pid: int) -> float:

@@ -33,7 +33,7 @@ class Ask(msgspec.Struct):
     """One stream to open: the request's bytes, when (seconds after the start), how many tokens must come.
 
     A viewer that comes back has `viewed` so many tokens of the stream `resumes` (its place among the asks),
-    whose id takes the place of LAST_ID in the request.
+    and those with which its last frame goes on; that frame's id takes the place of LAST_ID in the request.
     """
 
     request: str
@@ -163,7 +163,8 @@ class Viewers:
     def _connect(self, stream: _Stream) -> None:
         request = stream.ask.request
         if stream.ask.resumes is not None:
-            request = request.replace(LAST_ID, self._last_id(stream.ask.resumes, stream.ask.viewed))
+            last_id, stream.ask.viewed = self._seen(stream.ask.resumes, stream.ask.viewed)
+            request = request.replace(LAST_ID, last_id)
         stream.unsent = request.encode("latin-1")
         stream.sock = socket.socket()
         stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -180,13 +181,13 @@ class Viewers:
         if not stream.unsent:
             self._selector.modify(stream.sock, selectors.EVENT_READ, stream)
 
-    def _last_id(self, number: int, viewed: int) -> str:
-        """The id of the frame with which a stream's first `viewed` tokens were there."""
-        frame = b"id: (\\S+)\ndata: %s\n" % token(viewed - 1).encode()
+    def _seen(self, number: int, viewed: int) -> tuple[str, int]:
+        """The id of the frame with the last of a stream's first `viewed` tokens, and how many it makes."""
+        frame = rb"id: (\S+)\ndata: ([^\n]*%b[^\n]*)\n" % token(viewed - 1).encode()
         found = re.search(frame, b"".join(self._streams[number].parts))
         if found is None:
             raise Undelivered(f"stream {number} has not shown {viewed} tokens in time to be resumed")
-        return found[1].decode()
+        return found[1].decode(), viewed + found[2].partition(token(viewed - 1).encode())[2].count(_MARK)
 
     def _receive(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
