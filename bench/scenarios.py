@@ -228,7 +228,7 @@ def resume(bed: Bed) -> Table:
     table = Table(
         f"{viewers} viewers come back at once into {answers} running answers",
         ["relay", "first byte ms p50", "p99", "slowest", "running answers' gap ms p99", "longest"],
-        note=f"Each has seen {viewed} tokens or some more and gets the rest only; no peer can do this at all.",
+        note=f"Each has seen {viewed} tokens or more and gets the rest only; no peer can do this at all.",
     )
     (relay,) = bed.present(["holdline"])
     seen: list[Outcome] = []

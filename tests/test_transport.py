@@ -501,6 +501,17 @@ def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return context
 
 
+async def poured_slowly(listening: socket.socket, take: Callable[[bytes], bool], delay_s: float) -> None:
+    """Pour what a server of TLS says, reading on so long after each read."""
+
+    def pace(read_on: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, read_on)
+
+    url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+    async with httpx2.AsyncClient(transport=Transport(), base_url=url, timeout=20) as client:
+        await poured(client, take, pace)
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("reset", [False, True])
 def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
@@ -530,14 +541,7 @@ def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
             poured_into.release()
             return False
 
-        def pace(read_on: Callable[[], None]) -> None:
-            asyncio.get_running_loop().call_later(0.3, read_on)
-
-        async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
-            url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
-            async with client.stream("POST", url) as response:
-                body: Body = response.extensions[BODY]
-                await body.pour(take, pace)
+        await poured_slowly(listening, take, 0.3)
         assert b"".join(parts) == b"firstsecondthird"
 
     serving = threading.Thread(target=serve)
@@ -571,14 +575,7 @@ def test_over_tls_more_than_is_read_at_once_comes_whole(
             came.extend(part)
             return False
 
-        def pace(read_on: Callable[[], None]) -> None:
-            asyncio.get_running_loop().call_later(0.05, read_on)
-
-        async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
-            url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
-            async with client.stream("POST", url) as response:
-                body: Body = response.extensions[BODY]
-                await body.pour(take, pace)
+        await poured_slowly(listening, take, 0.05)
         assert came == part * times
 
     serving = threading.Thread(target=serve)
