@@ -89,7 +89,7 @@ class Answer:
         self._said: list[str] = []
         self._reasons = False
 
-    async def relay(self, take: Take, pace: Pace, joins: Callable[[], bool] = lambda: False) -> None:
+    async def relay(self, take: Take, pace: Pace, joins: Callable[[], bool]) -> None:
         """Have `take` called with every delta as it comes, reading on when `pace` says so.
 
         While `joins` says so too, deltas that came together go on as one.

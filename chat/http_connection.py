@@ -30,7 +30,7 @@ _came = bytearray(256 << 10)
 class Connection(asyncio.Protocol):
     """One connection, with one response at a time."""
 
-    # Of more than thirty attributes and methods Python 3.11 would make a dict of 1.5 KiB.
+    # In a dict of its own, as without them, each connection took 1.4 KiB more.
     __slots__ = (
         "_came_size", "_closed", "_failure", "_fd", "_halted", "_head_came", "_head_size", "_headers",
         "_heard_at", "_kept_alive", "_loop", "_on_complete", "_pace", "_parser", "_paused", "_sink", "_sized",
@@ -131,8 +131,7 @@ class Connection(asyncio.Protocol):
     def read_on(self) -> None:
         """Give the sink what has come by now, and what comes next as it comes.
 
-        The socket is read here and now: to have the loop look whether there is anything to read, and look no
-        more until the next time, takes three system calls in place of one.
+        The socket is read here and now, without having the loop watch it and then watch it no more.
         """
         self._heard_at = self._loop.time()
         if not self._paused or self.origin[0] == b"https":  # in a socket of TLS stands what is not for us

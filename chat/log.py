@@ -1,8 +1,8 @@
 """A turn's bytes, as far as this worker knows them, read by any number of viewers.
 
 Viewers see only what Redis has: the `committer` says so where the turn is generated, and on other workers
-Redis's notifications do (`following`). What Redis has need not be kept here too: but for the last few
-kilobytes, it is read from there for those who come late or lag behind.
+Redis's notifications do (`following`). What Redis has need not be kept here too: but for the last
+kilobyte, it is read from there for those who come late or lag behind.
 """
 
 import asyncio
