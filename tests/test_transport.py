@@ -240,17 +240,35 @@ async def test_nothing_is_read_until_there_is_reason_to(client: httpx2.AsyncClie
     going_on.cancel()
 
 
+class Halted:
+    """A body of which "head" and "first" were poured, and nothing is read until `held` is called."""
+
+    def __init__(self, client: httpx2.AsyncClient, server: Server, rest: Serve) -> None:
+        self.parts: list[bytes] = []
+        self.held = asyncio.Queue[Callable[[], None]]()
+        self._begun, self._rest = asyncio.Event(), rest
+        server.serve = self._serve
+        self.pouring = asyncio.create_task(poured(client, self._take, self.held.put_nowait))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b"head"))
+        await self._begun.wait()  # what comes with the head waits for no pace
+        writer.write(b"5\r\nfirst\r\n")
+        await self._rest(reader, writer)
+
+    def _take(self, part: bytes) -> bool:
+        self.parts.append(part)
+        self._begun.set()
+        return False
+
+
 @pytest.mark.parametrize("how", ["ends", "closes", "breaks"])
 async def test_how_a_line_ends_while_nothing_is_read_is_heard(
     client: httpx2.AsyncClient, server: Server, how: str
 ) -> None:
-    begun, halted, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    held = asyncio.Queue[Callable[[], None]]()
+    halted, gone = asyncio.Event(), asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(chunked(b"head"))
-        await begun.wait()
-        writer.write(b"5\r\nfirst\r\n")
+    async def rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await halted.wait()
         writer.write(b"6\r\nsecond\r\n" + (END if how == "ends" else b""))
         await writer.drain()
@@ -261,49 +279,29 @@ async def test_how_a_line_ends_while_nothing_is_read_is_heard(
             writer.transport.abort()
         gone.set()
 
-    parts: list[bytes] = []
-
-    def take(part: bytes) -> bool:
-        parts.append(part)
-        begun.set()
-        return False
-
-    server.serve = serve
-    pouring = asyncio.create_task(poured(client, take, held.put_nowait))
-    read_on = await held.get()
+    body = Halted(client, server, rest)
+    read_on = await body.held.get()
     halted.set()
     await gone.wait()
     await asyncio.sleep(0.05)  # whatever the loop has to tell of it, it has told
-    assert parts == [b"head", b"first"]
+    assert body.parts == [b"head", b"first"]
     read_on()
-    while not pouring.done():
-        reads_on = asyncio.create_task(held.get())
-        await asyncio.wait([pouring, reads_on], return_when=asyncio.FIRST_COMPLETED)
+    while not body.pouring.done():
+        reads_on = asyncio.create_task(body.held.get())
+        await asyncio.wait([body.pouring, reads_on], return_when=asyncio.FIRST_COMPLETED)
         if reads_on.done():
             reads_on.result()()
         reads_on.cancel()
-    assert b"".join(parts) == b"headfirstsecond"
-    assert isinstance(pouring.exception(), type(None) if how == "ends" else httpx2.TransportError)
+    assert b"".join(body.parts) == b"headfirstsecond"
+    assert isinstance(body.pouring.exception(), type(None) if how == "ends" else httpx2.TransportError)
 
 
 async def test_a_line_that_was_closed_is_not_read(client: httpx2.AsyncClient, server: Server) -> None:
     """For the number of its socket may be another's by then."""
-    begun, held = asyncio.Event(), asyncio.Queue[Callable[[], None]]()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(chunked(b"head"))
-        await begun.wait()
-        writer.write(b"5\r\nfirst\r\n")
-
-    def take(part: bytes) -> bool:
-        begun.set()
-        return False
-
-    server.serve = serve
-    pouring = asyncio.create_task(poured(client, take, held.put_nowait))
-    read_on = await held.get()
-    pouring.cancel()
-    await asyncio.wait([pouring])
+    body = Halted(client, server, says())
+    read_on = await body.held.get()
+    body.pouring.cancel()
+    await asyncio.wait([body.pouring])
     async with asyncio.timeout(30):
         await server.closed.wait()
     ours, theirs = socket.socketpair()  # the lowest number that is free: the line's
