@@ -241,7 +241,7 @@ async def test_nothing_is_read_until_there_is_reason_to(client: httpx2.AsyncClie
 
 
 class Halted:
-    """A body of which "head" and "first" were poured, and nothing is read till what `held` gives is called."""
+    """A body of which "head" and "first" were poured; the rest waits for what `held` gives to be called."""
 
     def __init__(self, client: httpx2.AsyncClient, server: Server, rest: Serve) -> None:
         self.parts: list[bytes] = []
