@@ -9,7 +9,7 @@ import pytest_asyncio
 from hypothesis import settings
 
 from sessions.connection import Client, connect
-from tests.processes import Server, holdline, redis_cluster, redis_server
+from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
 from tests.upstream import ScriptedUpstream
 
 settings.register_profile("deep")  # for --hypothesis-profile: tests that can look for longer then do
@@ -18,13 +18,13 @@ KEY = "sk-test-secret-key-0123456789"
 """The upstream's key; it may never be seen outside the request to the upstream."""
 
 
-@pytest_asyncio.fixture(scope="session", params=["redis", "cluster"])
+@pytest_asyncio.fixture(scope="session", params=REDIS_KINDS)
 async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A real Redis that all tests share, and then a real Redis Cluster of three masters.
 
     Owners are random, so that no test sees another's keys.
     """
-    async with redis_server() if request.param == "redis" else redis_cluster() as url:
+    async with redis_of_kind(request.param) as url:
         yield url
 
 

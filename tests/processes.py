@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from sessions.connection import Client
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60
 """How long to wait for what must come; no test's result depends on how soon it does."""
+
+REDIS_KINDS = ("redis", "cluster")
 
 
 @dataclass
@@ -81,6 +83,11 @@ async def start(home: Path, **settings: str) -> Server:
             if found := re.match(r"Holdline\s+(http://\S+)/", line.decode()):
                 return Server(found[1], process, log, home)
     raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+def redis_of_kind(kind: str) -> AbstractAsyncContextManager[str]:
+    """A Redis of one of `REDIS_KINDS`; yields its URL."""
+    return redis_server() if kind == "redis" else redis_cluster()
 
 
 @asynccontextmanager
