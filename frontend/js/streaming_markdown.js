@@ -16,6 +16,7 @@ const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 const HOLDER = { list: "ul, ol", table: "tbody" };
 const CODE_BLOCK = 4000;
+const TABLE_PART = 100;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 
 export class StreamingMarkdown {
@@ -123,6 +124,7 @@ export class StreamingMarkdown {
       const lines = token.raw.trimEnd().split("\n");
       this.#done += token.raw.lastIndexOf(lines.at(-1)) - before;
       growing.lead = lines.slice(0, 2).join("\n") + "\n";
+      if (growing.holder.rows.length > TABLE_PART) growing.holder = nextPart(growing.holder);
     } else {
       const last = token.items.at(-1).raw;
       this.#done += token.items.slice(0, -1).reduce((length, { raw }) => length + raw.length, 0) - before;
@@ -171,6 +173,25 @@ class GrowingCode {
     block.append(this.#last);
     this.#code.append(block);
   }
+}
+
+/**
+ * Moves the last row of a long table into a `<tbody>` of its own, so that the browser lays out anew only that;
+ * the columns, which no layout of the whole table aligns any more, keep the widths that they have.
+ */
+function nextPart(body) {
+  const table = body.closest("table");
+  if (!table.classList.contains("in-parts")) {
+    const widths = [...table.tHead.rows[0].cells].map((cell) => cell.getBoundingClientRect().width);
+    table.style.inlineSize = `${table.getBoundingClientRect().width}px`;
+    // Nothing has a width where the table is not shown: its columns share the room then.
+    table.style.setProperty("--columns", widths.map((px) => `minmax(0, ${px || 1}fr)`).join(" "));
+    table.classList.add("in-parts");
+  }
+  const part = document.createElement("tbody");
+  part.append(body.lastElementChild);
+  body.after(part);
+  return part;
 }
 
 function holdBack(text) {

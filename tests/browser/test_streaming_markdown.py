@@ -25,6 +25,7 @@ TEXTS = {
     "open fence": "```python\nfor x in y:\n    print(x)\n\n- no list\n| no | table |",
     "fences": "```\nplain\n```\n~~~js\nlet a;\n~~~\n    indented\n    code\n\nwords",
     "long code": "```python\n" + "".join(f"line {n} = {n}\n" for n in range(400)) + "```\n\nend",
+    "long table": "|a|\n|-|\n" + "".join(f"|{n}|\n" for n in range(210)) + "\nend",
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
     "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n",
@@ -39,11 +40,16 @@ STREAMED = """async ([text, step]) => {
   const [grown, fresh, whole] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(grown);
   const unlike = [];
-  // Line ends between blocks and at the end of code say nothing.
+  // Line ends between blocks and at the end of code say nothing, nor does it how a long table is cut.
   const shown = (element) => {
     const copy = element.cloneNode(true);
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
       for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
+    for (const table of copy.querySelectorAll(".in-parts")) {
+      const [whole, ...parts] = table.tBodies;
+      for (const part of parts) whole.append(...part.rows), part.remove();
+      for (const name of ["class", "style"]) table.removeAttribute(name);
+    }
     for (const code of copy.querySelectorAll("code")) code.textContent = code.textContent.trimEnd();
     return copy.innerHTML;
   };
@@ -98,3 +104,34 @@ async def test_finished_parts_of_a_block_are_not_rendered_again(page: Page, text
         [text, selector],
     )
     assert kept == [[1, True]] * 3
+
+
+async def test_a_long_table_keeps_its_columns(page: Page) -> None:
+    """Its rows come in parts of some 100, each laid out by itself, and yet stand below their headings."""
+    text = "| first | second |\n|---|---:|\n" + "".join(f"| row {n} | {n * n} |\n" for n in range(250))
+    text += "| a-word-that-is-longer-than-the-column-can-hold | " + "9" * 80 + " |\n| last | 1 |\n"
+    found = await page.evaluate(
+        """async (text) => {
+          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+          const message = document.createElement("div");
+          message.className = "message-body";
+          document.querySelector("main").append(message);
+          const writer = new StreamingMarkdown(message);
+          for (let end = 40; end < text.length; end += 40) writer.write(text.slice(0, end));
+          writer.finish(text);
+          const table = message.querySelector("table");
+          const edges = (row) => [...row.cells].flatMap((cell) => {
+            const { left, right } = cell.getBoundingClientRect();
+            return [Math.round(left), Math.round(right)];
+          });
+          const cells = [...table.querySelectorAll("td")];
+          return {
+            parts: table.tBodies.length,
+            rows: table.rows.length,
+            alike: new Set([...table.rows].map((row) => edges(row).join())).size === 1,
+            within: cells.every((cell) => cell.scrollWidth <= cell.clientWidth),
+          };
+        }""",
+        text,
+    )
+    assert found == {"parts": 3, "rows": 253, "alike": True, "within": True}
