@@ -86,10 +86,11 @@ class Bed:
         probes: int = 0,
         one_by_one: bool = False,
         patience_s: float = 120,
+        weighs: bool = False,
     ) -> Outcome:
         """Have the viewers do a job, in a process of their own. Raises Broke."""
         job = Job(
-            relay.port, asks, relay.pids, [self._upstream_pid], window, probes, one_by_one, patience_s
+            relay.port, asks, relay.pids, [self._upstream_pid], window, probes, one_by_one, patience_s, weighs
         )  # fmt: skip
         command = [sys.executable, "-m", "bench.load"]
         done = subprocess.run(
@@ -101,11 +102,21 @@ class Bed:
             raise RuntimeError(f"{relay.name} was not loaded:\n{done.stderr.decode()[-3000:]}")
         return msgspec.json.decode(done.stdout, type=Outcome)
 
-    def streams(self, relay: Relay, count: int, within_s: float, flow_s: float, rate: int = RATE) -> Outcome:
+    def streams(
+        self,
+        relay: Relay,
+        count: int,
+        within_s: float,
+        flow_s: float,
+        rate: int = RATE,
+        *,
+        weighs: bool = False,
+    ) -> Outcome:
         """So many answers at `rate`, begun within `within_s`; the steady part is when all of them flow."""
         lasts_s = within_s + flow_s
         asks = self.asks(relay, count, int(lasts_s * rate), rate, within_s)
-        return self.load(relay, asks, window=(within_s + 0.5, lasts_s - 0.1), patience_s=4 * lasts_s + 30)
+        window = (within_s + 0.5, lasts_s - 0.1)
+        return self.load(relay, asks, window=window, patience_s=4 * lasts_s + 30, weighs=weighs)
 
     @contextlib.contextmanager
     def direct(self) -> Iterator[Relay]:

@@ -80,10 +80,9 @@ def load_share(spans: list[Span]) -> str:
     return f"{used:.0%}, waited {waited:.0%}"
 
 
-def pace(spans: list[Span], count: int) -> str:
-    """How much of what was sent came through within the window: the slowest and the fastest round."""
-    shares = [span.tokens / (count * RATE * span.wall_s) for span in spans]
-    return f"{min(shares):.0%} to {max(shares):.0%}"
+def pace(span: Span, count: int) -> float:
+    """How much of what was sent came through within the window, as a share."""
+    return span.tokens / (count * RATE * span.wall_s)
 
 
 def say(words: str) -> None:

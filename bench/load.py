@@ -47,7 +47,8 @@ class Job(msgspec.Struct):
     """What to ask, of whom; which processes' clocks to read; `window` bounds the steady part, in seconds.
 
     Of the last `probes` asks, and of them alone, the Outcome's times tell; `one_by_one` has each of them wait
-    until the one before it has ended. Without any, the times are those of all.
+    until the one before it has ended. Without any, the times are those of all. `weighs`: to read what the
+    relay's memory holds takes tens of milliseconds, so that the times of such a job are not to be trusted.
     """
 
     port: int
@@ -58,6 +59,7 @@ class Job(msgspec.Struct):
     probes: int = 0
     one_by_one: bool = False
     patience_s: float = 60
+    weighs: bool = False
 
 
 class Span(msgspec.Struct):
@@ -79,7 +81,7 @@ class Outcome(msgspec.Struct):
     """What the viewers saw. Times are sorted, and counted from the moment each viewer knocks.
 
     A gap is the time between two reads with tokens. `memory` is what the relay and its Redis held, in bytes,
-    at the start and at the end of the window.
+    before the first ask and at the end of the window, if the job wants to know.
     """
 
     whole: Span
@@ -150,13 +152,12 @@ class Viewers:
         return not (alone and self._streams[number - 1] in self._open)
 
     def _mark(self) -> None:
-        ours = store = held = stored = 0.0
-        for pid in self._job.relay:
-            spent, kept = cpu.spent_s(pid), cpu.memory_bytes(pid)
-            ours, store = ours + spent[0], store + spent[1]
-            held, stored = held + kept[0], stored + kept[1]
+        if self._job.weighs:
+            held = [cpu.memory_bytes(pid) for pid in self._job.relay]
+            self._memory.append((int(sum(kept for kept, _ in held)), int(sum(kept for _, kept in held))))
+        spent = [cpu.spent_s(pid) for pid in self._job.relay]
+        ours, store = sum(used for used, _ in spent), sum(used for _, used in spent)
         upstream = sum(cpu.spent_s(pid)[0] for pid in self._job.upstream)
-        self._memory.append((int(held), int(stored)))
         waited = sum(map(cpu.waited_s, [os.getpid(), *self._job.upstream]))
         self._marks.append((time.monotonic(), [ours, store, upstream, time.process_time(), waited]))
 
@@ -229,7 +230,7 @@ class Viewers:
             last_ms=sorted((stream.times[-1] - stream.sent) * 1000 for stream, _ in probes),
             gaps_ms=_gaps_ms(arrivals[told:]),
             others_gaps_ms=_gaps_ms(arrivals[:told]),
-            memory=[self._memory[0], self._memory[2]],
+            memory=self._memory[0:3:2],
         )
 
     def _span(self, begin: int, end: int, times: list[float]) -> Span:

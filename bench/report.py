@@ -1,6 +1,7 @@
 """Makes tables of what was measured, and says on which machine."""
 
 import datetime
+import math
 import os
 import platform
 import re
@@ -60,7 +61,7 @@ class Table:
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The value below which this share of a sorted list lies (nearest rank)."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -1,7 +1,7 @@
 """The write-ahead: frames go to Redis in groups, and only then to viewers.
 
-Whoever generates appends frames; the worker's one committer sends what all its turns have pending in one
-write, while the next group gathers.
+Whoever generates appends frames; the worker's one committer sends what up to a hundred turns have pending in
+one write, while the next group gathers.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Writer:
         self.lane.pace(self, read_on)
 
     def is_crowded(self) -> bool:
-        """Whether groups go at their slowest pace: deltas that wait for the same one are better one frame."""
+        """Whether so many turns share its lane that deltas which wait for one group are better one frame."""
         return len(self.lane.writers) >= _CROWD
 
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
@@ -87,6 +87,7 @@ class Writer:
     async def hand_over(self) -> None:
         """Commit all, then let go of the turn, so that another worker goes on with it at once."""
         await self._flush()
+        self.lane.writers.pop(self, None)  # to renew its lease would take it back
         if not self.refused:
             await self._store.release(self.log.place, self.fence)
 
@@ -105,7 +106,7 @@ class Writer:
     def close(self) -> None:
         """Hold the log no longer; the viewers of one that has not ended go and look elsewhere."""
         self.lane.forget(self)
-        del self.lane.writers[self]
+        self.lane.writers.pop(self, None)
         if not self.log.ended:
             self.log.lose()
 

@@ -150,7 +150,8 @@ class TextNormaliser:
     """Makes one text's deltas fit for an event stream, which cannot carry CR or U+0000 as they are.
 
     CRLF and CR become LF, also where the two come in two deltas; U+0000 is dropped; halves of a
-    surrogate pair that come apart are joined, and a half that stays alone becomes U+FFFD.
+    surrogate pair that come apart are joined, and a half that stays alone becomes U+FFFD (or nothing, where
+    it is the text's very last character).
     """
 
     def __init__(self) -> None:

@@ -67,6 +67,7 @@ class Generation:
         self._first_token_ms: int | None = None
         self._begun_at = time.monotonic()
         self._ending: Ending | None = None
+        self._begun = False
         self._finishing = False
         writer.on_stop = lambda: self.stop("stopped")
         self.task = asyncio.create_task(self._run(), name=f"turn {record.place.turn}")
@@ -75,7 +76,8 @@ class Generation:
         """Break off the generation, keeping what was made; nothing happens when it is already over."""
         if not self._finishing and self._ending is None:
             self._ending = ending
-            self.task.cancel()
+            if self._begun:  # a task that is cancelled before its first step never comes to its end
+                self.task.cancel()
 
     async def abandon(self) -> None:
         """End the task without finishing the turn: its lease runs out, and another worker goes on."""
@@ -98,8 +100,11 @@ class Generation:
 
     async def _generate(self) -> UpstreamError | None:
         """Make the answer, or what can be had of it; returns what went wrong in the end, if anything did."""
+        self._begun = True
         try:
-            return await self._answer()
+            if self._ending is None:
+                return await self._answer()
+            self._finish_reason = "stopped"
         except asyncio.CancelledError:
             if self._ending is None or self._finishing:
                 raise

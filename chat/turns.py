@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -129,6 +129,8 @@ class Turns:
             record, writer, self._history, self._upstreams, interrupted=interrupted
         )
         generation.task.add_done_callback(lambda _: self._generations.pop(key))
+        if self._draining:  # since the question was put, or the turn taken over
+            generation.stop("shutdown")
 
     # View
 
@@ -211,8 +213,11 @@ class Turns:
 
     async def _stop_elsewhere(self, place: Place) -> None:
         async with self.following.follow(place) as log:
-            await self._turn_store.ask_to_stop(place)
+            if not await self._turn_store.ask_to_stop(place):
+                return
             while not log.ended:
+                if log.lost:
+                    raise TimeoutError
                 await log.changed()
 
     def stop_here(self, turn_key: str) -> None:
@@ -273,12 +278,13 @@ class Turns:
     async def drain(self) -> None:
         """Begin no more turns, hand over those that run, let all viewers go; safe to call again."""
         self._draining = True
-        generations = list(self._generations.values())
-        for generation in generations:
+        for generation in self._generations.values():
             generation.stop("shutdown")
         self.following.release()
-        if generations:
-            await asyncio.wait([generation.task for generation in generations], timeout=6)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(6):
+                while running := [generation.task for generation in self._generations.values()]:
+                    await asyncio.wait(running)
 
     async def close(self) -> None:
         """Abandon what could not end in time."""

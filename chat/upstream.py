@@ -158,7 +158,7 @@ class Upstream:
         return UpstreamRefused("refused", f"The model's server refused the question ({status}): {words}")
 
     def _explain_transport(self, error: BaseException) -> UpstreamError:
-        # The transport calls a refused connection a timeout; what was first raised tells them apart.
+        # The package wraps what the transport raised; what was first raised says what it was.
         while error.__cause__ is not None:
             error = error.__cause__
         logger.warning("upstream connection failed: %s", type(error).__name__)

@@ -253,10 +253,12 @@ class TurnStore:
         found = await self._redis.zrangebyscore(keys.running(), "-inf", now_ms, start=0, num=100)
         return [_place(member) for member in found]
 
-    async def ask_to_stop(self, place: Place) -> None:
-        """Ask the worker that runs a turn, wherever it is, to stop it."""
-        await self._redis.hset(place.turn_key, "stop", 1)
+    async def ask_to_stop(self, place: Place) -> bool:
+        """Ask the worker that runs a turn, wherever it is, to stop it; False if it does not run."""
+        if await call(self._redis, "stop", [place.turn_key], []) != 1:
+            return False
         await self._redis.publish(keys.stops(), place.turn_key)
+        return True
 
 
 def _member(place: Place) -> str:

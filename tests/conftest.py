@@ -28,6 +28,13 @@ async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         yield url
 
 
+@pytest_asyncio.fixture(scope="module", params=REDIS_KINDS)
+async def lone_redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The same without a Holdline, which would take over the turns that a test lets go of."""
+    async with redis_of_kind(request.param) as url:
+        yield url
+
+
 @pytest_asyncio.fixture
 async def redis(redis_url: str) -> AsyncIterator[Client]:
     client = connect(redis_url)

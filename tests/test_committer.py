@@ -13,8 +13,9 @@ from chat import committer
 from chat.committer import Committer, Writer
 from chat.log import Log
 from sessions.connection import Client, connect
-from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
-from sessions.turn_store import Place, Question, TurnStore
+from sessions.keys import ConversationId, Owner, TurnId
+from sessions.turn_store import Place, TurnStore
+from tests.questions import question_at
 
 
 @pytest.fixture
@@ -35,23 +36,8 @@ async def writers(turns: TurnStore) -> AsyncIterator[Committer]:
 async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
     """The writer of a turn that has just begun, in a conversation of its own."""
     place = Place(owner, ConversationId(secrets.token_hex(8)), TurnId(secrets.token_hex(8)))
-    question = Question(
-        place=place,
-        session=SessionDigest("digest"),
-        may_create=True,
-        digest="d",
-        user=MessageId("u"),
-        answer=MessageId("a"),
-        message='{"role": "user", "content": "q"}',
-        parent=None,
-        title="q",
-        model="m",
-        continues=0,
-        first_frame=(b"<", b">"),
-        attempt=secrets.token_hex(8),
-    )
-    assert (await turns.begin(question)).outcome == "begun"
-    return writers.open(Log(place, b"<u>", read=turns.read_part), fence=1)
+    assert (await turns.begin(question_at(place))).outcome == "begun"
+    return writers.open(Log(place, b"<user-1>", read=turns.read_part), fence=1)
 
 
 async def shown(writer: Writer) -> None:
@@ -109,13 +95,14 @@ async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
     renew = turns.renew
 
     async def renews(held: list[tuple[Place, int]]) -> list[Any]:
+        await all_begun.wait()
         if lost.log.place in {place for place, _ in held}:
             await away.wait()
         replies = await renew(held)
         renewed.put_nowait({place for place, _ in held})
         return replies
 
-    away = asyncio.Event()
+    all_begun, away = asyncio.Event(), asyncio.Event()
     monkeypatch.setattr(turns, "renew", renews)
     monkeypatch.setattr(committer, "_LANE_MAX", 2)
     writers = Committer(turns, lease_s=0.3)
@@ -123,6 +110,7 @@ async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
     await asyncio.sleep(0)
     owner = Owner(secrets.token_urlsafe(8))
     lost, same_lane, other = [await begun(turns, writers, owner) for _ in range(3)]
+    all_begun.set()
     for _ in range(3):
         assert await renewed.get() == {other.log.place}
     away.set()

@@ -2,12 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from redis.exceptions import ResponseError
 
 from sessions import keys
@@ -15,14 +13,12 @@ from sessions.connection import Client
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.store import Session, Store
 from sessions.turn_store import Place, Question, TurnStore
-from tests.processes import REDIS_KINDS, redis_of_kind
+from tests.questions import question_at
 
 
-@pytest_asyncio.fixture(scope="module", params=REDIS_KINDS)
-async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A Redis without a Holdline, which would take over the turns whose lease runs out here."""
-    async with redis_of_kind(request.param) as url:
-        yield url
+@pytest.fixture(scope="module")
+def redis_url(lone_redis_url: str) -> str:
+    return lone_redis_url
 
 
 @pytest.fixture
@@ -38,21 +34,7 @@ def store(redis: Client) -> Store:
 @pytest.fixture
 def question() -> Question:
     place = Place(Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId("turn-0123456789ab"))
-    return Question(
-        place=place,
-        session=SessionDigest("digest"),
-        may_create=True,
-        digest="d1",
-        user=MessageId("user-1"),
-        answer=MessageId("answer-1"),
-        message='{"role": "user", "content": "q"}',
-        parent=None,
-        title="q",
-        model="m",
-        continues=4,
-        first_frame=(b"<", b">"),
-        attempt="attempt-1",
-    )
+    return question_at(place)
 
 
 def another(question: Question, number: int = 2, digest: str = "d2") -> Question:
@@ -192,9 +174,19 @@ async def test_a_lease_that_holds_is_not_taken(redis: Client, question: Question
 
 async def test_who_is_asked_to_stop_hears_it_with_the_next_step(turns: TurnStore, question: Question) -> None:
     await turns.begin(question)
-    await turns.ask_to_stop(question.place)
+    assert await turns.ask_to_stop(question.place)
     assert await turns.renew([(question.place, 1)]) == [2]
     assert await turns.commit([(question.place, 1, 8, b"x")]) == [2]
+
+
+async def test_what_does_not_run_cannot_be_stopped(
+    redis: Client, turns: TurnStore, question: Question
+) -> None:
+    assert not await turns.ask_to_stop(question.place)
+    assert await redis.exists(question.place.turn_key) == 0
+    await turns.begin(question)
+    await turns.finish(question.place, 1, 8, b"end", "done", "")
+    assert not await turns.ask_to_stop(question.place)
 
 
 async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(

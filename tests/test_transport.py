@@ -381,7 +381,7 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
     async with httpx2.AsyncClient(
         transport=Transport(),
         base_url=f"http://127.0.0.1:{server.port}",
-        timeout=httpx2.Timeout(30, read=0.4),
+        timeout=httpx2.Timeout(30, read=2),
     ) as client:
         server.serve = says()
         with pytest.raises(httpx2.ReadTimeout):
@@ -393,7 +393,7 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
         async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(chunked())
             for _ in range(8):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.4)
                 writer.write(b"1\r\nx\r\n")
             writer.write(END)
 
@@ -416,7 +416,7 @@ async def test_a_silence_of_our_own_making_is_no_timeout(server: Server) -> None
     async with httpx2.AsyncClient(
         transport=Transport(),
         base_url=f"http://127.0.0.1:{server.port}",
-        timeout=httpx2.Timeout(30, read=0.2),
+        timeout=httpx2.Timeout(30, read=1),
     ) as client:
         parts, going = list[bytes](), asyncio.Event()
 
@@ -431,7 +431,7 @@ async def test_a_silence_of_our_own_making_is_no_timeout(server: Server) -> None
             return False
 
         def pace(read_on: Callable[[], None]) -> None:
-            asyncio.get_running_loop().call_later(0.5, read_on)  # longer than the timeout, twice over
+            asyncio.get_running_loop().call_later(2.5, read_on)  # longer than the timeout, twice over
 
         server.serve = serve
         await poured(client, take, pace)
