@@ -36,7 +36,7 @@ def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Ta
             "behind, and is out. When the viewers and the model's stand-in “waited” for "
             "their core (the worst round), somebody else had it, or they had each other. Of every relay "
             "the whole text is checked; where twenty turns share a lane Holdline sends deltas that came "
-            "together as one frame, fifteen times a second."
+            "together as one frame, every 80 ms."
         ),
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def capacity(bed: Bed) -> Table:
         ["relay", "streams", "Holdline ÷ it"],
         note=(
             f"Held: 99 of 100 gaps ≤ {GAP_MS} ms and 99 of 100 first tokens ≤ {FIRST_MS} ms, at {RATE} "
-            "tokens a second, begun over four seconds; found by doubling (in later rounds by quarters, from "
+            "tokens a second, begun over four seconds; found by doubling (in later rounds by tenths, from "
             "what was found before), then halving to within a twentieth. "
             f"“{MOST_STREAMS} or more” is as far as was asked. The relay's Redis is on its core."
         ),
@@ -192,7 +192,7 @@ def _largest(bed: Bed, relay: Relay, near: int) -> int:
         )
         return gap <= GAP_MS and first <= FIRST_MS
 
-    good, bad, count, step = 0, 0, near or 25, 1.25 if near else 2.0
+    good, bad, count, step = 0, 0, near or 25, 1.1 if near else 2.0
     while count and not (good and bad):
         if held(count):
             if count == MOST_STREAMS:

@@ -86,8 +86,8 @@ def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> Non
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
     assert f"more than {turns.VIEWERS_MAX} readers" in BEHAVIOUR
-    # "where twenty and more answers stream …, fifteen times a second"
-    assert (committer._CROWD, committer._PACE_S) == (20, 1 / 15)
+    # "where twenty and more answers stream in one lane …, every 80 ms"
+    assert (committer._CROWD, committer._PACE_S) == (20, 0.08)
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"
