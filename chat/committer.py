@@ -184,7 +184,7 @@ class _Lane:
         others = len(self.writers) - 1
         if others <= 0:
             return now
-        pace_s = _PACE_S * min(1, others / _CROWD)
+        pace_s = _PACE_S * min(1, others / (_CROWD - 1))
         last = (math.floor(now / pace_s - self._phase) + self._phase) * pace_s
         return last if last > self._due_at else last + pace_s
 

@@ -206,6 +206,8 @@ class Turns:
                 if generation:
                     generation.stop("stopped")
                     await asyncio.wait([generation.task])
+                    if not generation.log.ended:  # it was handed over, or another worker's already
+                        await self._stop_elsewhere(record.place)
                 elif record.state == "running":
                     await self._stop_elsewhere(record.place)
         except TimeoutError:

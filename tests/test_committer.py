@@ -51,16 +51,17 @@ async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
 ) -> None:
     monkeypatch.setattr(committer, "_PACE_S", 3600)
     owner = Owner(secrets.token_urlsafe(8))
-    one, two, late = [await begun(turns, writers, owner) for _ in range(3)]
-    for word in ("first", "second"):
+    one, two, *late = [await begun(turns, writers, owner) for _ in range(4)]
+    for word in ("first", "second", "more"):  # the first two groups may go at once
         one.append(word)
         two.append(word)
         await shown(one)
         await shown(two)
     one.append("third")
     two.append("third")
-    late.append("first")
-    await shown(late)
+    for writer in late:
+        writer.append("first")
+        await shown(writer)
     waiting = [writer.log.committed < writer.log.end for writer in (one, two)]
     assert waiting == [True, True], "a group of two is followed by the next at its pace"
     await one.finish([("end", "all of it")], "done", "")

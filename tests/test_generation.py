@@ -8,14 +8,19 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
+from chat.asking import Asking
 from chat.committer import Committer
+from chat.following import Following
 from chat.generation import Ending, Generation
 from chat.history import History
 from chat.log import Log
+from chat.turns import Turns
 from chat.upstream import Upstream
 from sessions.connection import Client
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import Place, TurnStore
+from sessions.store import Store
+from sessions.turn_store import Place, TurnRecord, TurnStore
+from tests.processes import PATIENCE_S
 from tests.questions import question_at
 from tests.upstream import ScriptedUpstream
 
@@ -42,8 +47,20 @@ async def committer(turns: TurnStore) -> AsyncIterator[Committer]:
 
 @pytest.mark.parametrize(("ending", "state"), [("stopped", "stopped"), ("shutdown", "running")])
 async def test_a_turn_that_is_stopped_before_its_first_step_ends(
-    turns: TurnStore, committer: Committer, upstream: ScriptedUpstream, ending: Ending, state: str
+    turns: TurnStore,
+    committer: Committer,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: Ending,
+    state: str,
 ) -> None:
+    release = turns.release
+
+    async def releases(place: Place, fence: int) -> None:
+        assert writer not in writer.lane.writers, "a renewal would take the lease back"
+        await release(place, fence)
+
+    monkeypatch.setattr(turns, "release", releases)
     place = Place(Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId(secrets.token_hex(8)))
     await turns.begin(question_at(place))
     record = await turns.find(place.owner, place.turn)
@@ -60,3 +77,54 @@ async def test_a_turn_that_is_stopped_before_its_first_step_ends(
     assert found.state == state
     if state == "running":
         assert await turns.take_over(place, "another") == 2
+
+
+async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_where_it_goes_on(
+    redis: Client,
+    turns: TurnStore,
+    committer: Committer,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Place(Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId(secrets.token_hex(8)))
+    await turns.begin(question_at(place))
+    await turns.release(place, 1)
+    asked = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=30)
+    store = Store(redis, idle_s=1000, kept_s=1000)
+    history = History(store, system_prompt="", context_tokens=1000, prefill=False)
+    here = Turns(turns, store, committer, history, [asked], cast(Asking, None))
+    here.following = Following(redis, turns, on_stop=here.stop_here, on_look=here.look_after)
+    following = asyncio.create_task(here.following.run())
+    release, find = turns.release, turns.find
+    releasing, found, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def releases(place: Place, fence: int) -> None:
+        releasing.set()
+        await let_go.wait()
+        await release(place, fence)
+
+    async def finds(owner: Owner, turn: TurnId) -> TurnRecord | None:
+        record = await find(owner, turn)
+        found.set()
+        return record
+
+    await here.look_after(place)
+    monkeypatch.setattr(turns, "release", releases)
+    monkeypatch.setattr(turns, "find", finds)
+    draining = asyncio.create_task(here.drain())
+    await releasing.wait()
+    stopping = asyncio.create_task(here.stop(place.owner, place.turn))
+    await found.wait()
+    await asyncio.sleep(0)
+    let_go.set()
+    await draining
+    async with asyncio.timeout(PATIENCE_S):
+        while await redis.hget(place.turn_key, "stop") != b"1":
+            assert not stopping.done()
+            await asyncio.sleep(0.01)
+    assert await turns.take_over(place, "another") == 3
+    assert await turns.finish(place, 3, len(b"<user-1>"), b"end", "stopped", "")
+    await stopping
+    following.cancel()
+    await asyncio.wait([following])
+    await asked.close()

@@ -45,8 +45,9 @@ export class StreamingMarkdown {
   }
 
   /**
-   * Shows the whole text at its end, as `renderMarkdown` would; only the last block is left to render. False,
-   * and nothing changed, where that is not enough: a link's definition reaches back to blocks before it.
+   * Shows the whole text at its end, as `renderMarkdown` would (but a long table stays in parts); only the last
+   * block is left to render. False, and nothing changed, where that is not enough: a link's definition reaches
+   * back to blocks before it.
    */
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
