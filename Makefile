@@ -33,7 +33,7 @@ format: $(VENV)/dev.lock  ## Put the code into its format
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Measure it beside its peers: 90 minutes, alone on the machine
+bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Measure it beside its peers: 80 minutes, alone on the machine
 	@.ci/system-packages
 	-@.ci/system-packages nginx
 	@command -v node >/dev/null || [ -x $(BIN)/node ] || $(PIP_INSTALL) -r requirements-node.lock

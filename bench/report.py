@@ -26,7 +26,7 @@ class Goal:
 
     def __str__(self) -> str:
         holds = self.found >= self.bound if self.at_least else self.found <= self.bound
-        how = "holds" if holds else "missed"
+        how = "holds" if holds else f"missed by {abs(self.found / self.bound - 1):.0%}"
         order = "at least" if self.at_least else "at most"
         return f"- {how}: {self.words}: {self.found:.2f}, to be {order} {self.bound:g}"
 
