@@ -40,6 +40,7 @@ class Following:
         self._on_look = on_look
         self._logs: dict[str, Log] = {}
         self._readers: dict[str, int] = {}
+        self._released = False
 
     @asynccontextmanager
     async def follow(self, place: Place) -> AsyncIterator[Log]:
@@ -53,6 +54,8 @@ class Following:
             if self._readers[channel] == 1:
                 await self._notifications.subscribe(channel)
             await self._catch_up(log)
+            if self._released:
+                log.lose()
             yield log
         finally:
             self._readers[channel] -= 1
@@ -111,7 +114,8 @@ class Following:
             return
 
     def release(self) -> None:
-        """Let every viewer go, so that it reconnects elsewhere."""
+        """Let every viewer go, who comes later too, so that it reconnects elsewhere."""
+        self._released = True
         for log in self._logs.values():
             log.lose()
 
