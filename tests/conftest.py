@@ -1,5 +1,6 @@
 """What all tests share: one Redis, one scripted upstream and one server, started once."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -8,7 +9,9 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
+from chat.committer import Committer
 from sessions.connection import Client, connect
+from sessions.turn_store import TurnStore
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
 from tests.upstream import ScriptedUpstream
 
@@ -40,6 +43,23 @@ async def redis(redis_url: str) -> AsyncIterator[Client]:
     client = connect(redis_url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def turns(redis: Client) -> TurnStore:
+    """Turns whose leases do not run out."""
+    return TurnStore(redis, lease_s=600, kept_s=1000, rate=(0, 1))
+
+
+@pytest_asyncio.fixture
+async def writers(turns: TurnStore) -> AsyncIterator[Committer]:
+    """A worker's committer at work."""
+    writers = Committer(turns, lease_s=600)
+    running = asyncio.create_task(writers.run())
+    await asyncio.sleep(0)
+    yield writers
+    running.cancel()
+    await asyncio.wait([running])
 
 
 @pytest_asyncio.fixture(scope="session")

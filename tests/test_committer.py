@@ -2,35 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from chat import committer
 from chat.committer import Committer, Writer
 from chat.log import Log
-from sessions.connection import Client, connect
+from sessions.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import Place, TurnStore
 from tests.questions import question_at
-
-
-@pytest.fixture
-def turns(redis: Client) -> TurnStore:
-    return TurnStore(redis, lease_s=600, kept_s=1000, rate=(0, 1))
-
-
-@pytest_asyncio.fixture
-async def writers(turns: TurnStore) -> AsyncIterator[Committer]:
-    writers = Committer(turns, lease_s=600)
-    running = asyncio.create_task(writers.run())
-    await asyncio.sleep(0)
-    yield writers
-    running.cancel()
-    await asyncio.wait([running])
 
 
 async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:

@@ -2,11 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
-import pytest_asyncio
 
 from chat.asking import Asking
 from chat.committer import Committer
@@ -31,25 +29,10 @@ def redis_url(lone_redis_url: str) -> str:
     return lone_redis_url
 
 
-@pytest.fixture
-def turns(redis: Client) -> TurnStore:
-    return TurnStore(redis, lease_s=600, kept_s=1000, rate=(0, 1))
-
-
-@pytest_asyncio.fixture
-async def committer(turns: TurnStore) -> AsyncIterator[Committer]:
-    committer = Committer(turns, lease_s=600)
-    running = asyncio.create_task(committer.run())
-    await asyncio.sleep(0)
-    yield committer
-    running.cancel()
-    await asyncio.wait([running])
-
-
 @pytest.mark.parametrize(("ending", "state"), [("stopped", "stopped"), ("shutdown", "running")])
 async def test_a_turn_that_is_stopped_before_its_first_step_ends(
     turns: TurnStore,
-    committer: Committer,
+    writers: Committer,
     upstream: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,
     ending: Ending,
@@ -66,7 +49,7 @@ async def test_a_turn_that_is_stopped_before_its_first_step_ends(
     await turns.begin(question_at(place))
     record = await turns.find(place.owner, place.turn)
     assert record
-    writer = committer.open(Log(place, b"<user-1>", read=turns.read_part), fence=1)
+    writer = writers.open(Log(place, b"<user-1>", read=turns.read_part), fence=1)
     asked = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=30)
     generation = Generation(record, writer, cast(History, None), [asked])
     generation.stop(ending)
@@ -83,7 +66,7 @@ async def test_a_turn_that_is_stopped_before_its_first_step_ends(
 async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_where_it_goes_on(
     redis: Client,
     turns: TurnStore,
-    committer: Committer,
+    writers: Committer,
     upstream: ScriptedUpstream,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -93,7 +76,7 @@ async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_where_it_goes_on(
     asked = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=30)
     store = Store(redis, idle_s=1000, kept_s=1000)
     history = History(store, system_prompt="", context_tokens=1000, prefill=False)
-    here = Turns(turns, store, committer, history, [asked], cast(Asking, None))
+    here = Turns(turns, store, writers, history, [asked], cast(Asking, None))
     here.following = Following(redis, turns, on_stop=here.stop_here, on_look=here.look_after)
     following = asyncio.create_task(here.following.run())
     release, find = turns.release, turns.find
