@@ -93,7 +93,7 @@ async def show_by_holdline(page: Page, question: str) -> None:
     """Ask in Holdline's own page, and return when the answer has been shown for the last time."""
     await page.goto("/")
     await page.locator("textarea#question").fill(question)
-    await page.evaluate("longTasks.length = 0")
+    await page.evaluate("longTasks.length = 0; observer.takeRecords()")
     await page.locator("textarea#question").press("Enter")
     await expect(page.locator('article.message[data-role="assistant"]')).to_have_count(1)
     await expect(page.locator("[data-streaming]")).to_have_count(0, timeout=_PATIENCE_MS)

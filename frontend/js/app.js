@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { runningAnswer } from "./conversation.js";
 import { ConversationList } from "./conversation_list.js";
 import { Drawer } from "./drawer.js";
+import { renderMarkdown } from "./markdown.js";
 import { ScrollKeeper } from "./scroll_keeper.js";
 import { language, strings, translate } from "./strings.js";
 import { Transcript } from "./transcript.js";
@@ -112,7 +113,7 @@ function render() {
   if (grewAbove) scroll.holdWhile(show);
   else show();
   find("#welcome").hidden = state.messages.length > 0 || (location.hash.length > 1 && !state.id);
-  find("#title").textContent = state.title;
+  if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
   composer.setRunning(running);
   keepAddress(state.id);
 }
@@ -159,3 +160,6 @@ readInfo().then(
   },
   (error) => (find("#status").textContent = error.message),
 );
+
+// The first rendering compiles what renders: some 30 ms, for which no answer's first words shall wait.
+(window.requestIdleCallback ?? setTimeout)(() => renderMarkdown("- **words** and `code`"));

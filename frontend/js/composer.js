@@ -51,6 +51,7 @@ export class Composer {
 
   /** Shows Stop in the place of Send while an answer is written and nothing new is typed. */
   setRunning(running) {
+    if (running === this.#form.hasAttribute("data-running")) return;
     this.#form.toggleAttribute("data-running", running);
     this.#fit();
   }

@@ -1,6 +1,7 @@
 /** One message on the page. */
 
 import { copyFrom } from "./clipboard.js";
+import { GrowingText } from "./growing_text.js";
 import { renderMarkdown } from "./markdown.js";
 import { QuestionEditor } from "./question_editor.js";
 import { withSeam } from "./seam.js";
@@ -16,6 +17,8 @@ export class MessageView {
   #shown = {};
   #busy = false;
   #writer = null;
+  #thinking = null;
+  #thoughts = null;
   #editor = null;
 
   /**
@@ -106,14 +109,23 @@ export class MessageView {
 
   // Thoughts stand open only until the answer begins; then it is the reader's to open them.
   #showReasoning({ reasoning, content, streaming }, before) {
-    if (reasoning === before.reasoning && content === before.content) return;
-    const { reasoning: box } = this.#parts;
     const thinking = Boolean(streaming && !content);
+    if (reasoning === before.reasoning && thinking === this.#thinking) return;
+    const { reasoning: box } = this.#parts;
+    const text = box.querySelector(".reasoning-text");
     box.hidden = !reasoning;
-    box.querySelector(".reasoning-text").textContent = reasoning;
+    if (thinking) {
+      this.#thoughts ??= new GrowingText(text);
+      this.#thoughts.write(reasoning);
+    } else {
+      this.#thoughts = null;
+      text.textContent = reasoning;
+    }
+    if (thinking === this.#thinking) return;
+    this.#thinking = thinking;
     box.querySelector("summary").textContent = thinking ? strings.thinking : strings.thoughts;
     if (thinking) box.open = true;
-    else if (!before.content) box.open = false;
+    else if (content && !before.content) box.open = false;
   }
 
   #showFailure(failure) {
@@ -126,6 +138,7 @@ export class MessageView {
   #showFooter(message) {
     const { footer } = this.#parts;
     footer.hidden = Boolean(message.streaming) || !message.content;
+    if (footer.hidden) return;
     footer.querySelector(".finish").textContent = message.failure ? "" : (strings.finish[message.finishReason] ?? "");
     footer.querySelector(".facts").textContent = facts(message).join(" · ");
   }

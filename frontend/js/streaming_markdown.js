@@ -5,6 +5,7 @@
  * shown and then taken away.
  */
 
+import { GrowingText } from "./growing_text.js";
 import { lex, renderTokens } from "./markdown.js";
 
 const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
@@ -15,8 +16,8 @@ const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 const HOLDER = { list: "ul, ol", table: "tbody" };
-const CODE_BLOCK = 4000;
-const TABLE_PART = 100;
+const PART = 100; // items or rows
+const NEXT_PART = { list: nextItems, table: nextRows };
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 
 export class StreamingMarkdown {
@@ -45,9 +46,9 @@ export class StreamingMarkdown {
   }
 
   /**
-   * Shows the whole text at its end, as `renderMarkdown` would (but a long table stays in parts); only the last
-   * block is left to render. False, and nothing changed, where that is not enough: a link's definition reaches
-   * back to blocks before it.
+   * Shows the whole text at its end, as `renderMarkdown` would (but a long list or table stays in parts); only
+   * the last block is left to render. False, and nothing changed, where that is not enough: a link's definition
+   * reaches back to blocks before it.
    */
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
@@ -77,11 +78,12 @@ export class StreamingMarkdown {
     this.#done += finished.reduce((length, token) => length + token.raw.length, 0);
     const fragment = renderTokens([closed(last)]);
     this.#tail = [...fragment.childNodes];
-    this.#openCode = last.type === "code" ? new GrowingCode(fragment.querySelector("code")) : null;
+    this.#openCode = last.type === "code" ? new GrowingText(fragment.querySelector("code")) : null;
     const holder = HOLDER[last.type] && fragment.querySelector(HOLDER[last.type]);
     this.#body.append(fragment);
     if (holder) {
-      this.#growing = { holder, begin: this.#done, block: this.#tail, loose: last.loose, lead: "", leading: 0 };
+      const { type, loose } = last;
+      this.#growing = { holder, type, loose, begin: this.#done, block: this.#tail, lead: "", leading: 0 };
       this.#settle(last);
     }
   }
@@ -96,8 +98,8 @@ export class StreamingMarkdown {
     if (!growing) return null;
     const [token, ...behind] = lex(prepared(growing.lead + this.#text.slice(this.#done)));
     const parts = token?.items ?? token?.rows ?? [];
-    const alike = parts.length > growing.leading && growing.holder.matches(HOLDER[token.type]);
-    if (!alike || token.loose !== growing.loose) {
+    const alike = token?.type === growing.type && token.loose === growing.loose;
+    if (!alike || parts.length <= growing.leading) {
       this.#tail = growing.block;
       this.#done = growing.begin;
       this.#growing = null;
@@ -125,62 +127,32 @@ export class StreamingMarkdown {
       const lines = token.raw.trimEnd().split("\n");
       this.#done += token.raw.lastIndexOf(lines.at(-1)) - before;
       growing.lead = lines.slice(0, 2).join("\n") + "\n";
-      if (growing.holder.rows.length > TABLE_PART) growing.holder = nextPart(growing.holder);
     } else {
       const last = token.items.at(-1).raw;
       this.#done += token.items.slice(0, -1).reduce((length, { raw }) => length + raw.length, 0) - before;
       growing.lead = token.loose ? `${BULLET.exec(last)[0]} .\n\n` : "";
       growing.leading = token.loose ? 1 : 0;
     }
+    if (growing.holder.children.length > PART) growing.holder = NEXT_PART[token.type](growing.holder);
     const part = growing.holder.lastElementChild;
     this.#tail = part.nextSibling ? [part, part.nextSibling] : [part]; // with the line end behind it
   }
 }
 
-/**
- * A `<code>` that grows: whole lines go into blocks of their own, so that the browser lays out anew only the
- * last. In the end it is rendered as any other.
- */
-class GrowingCode {
-  #code;
-  #text = "";
-  #begin = 0; // of the last block, in characters
-  #last = null; // its text
-
-  constructor(code) {
-    this.#code = code;
-  }
-
-  write(text) {
-    if (!this.#last || !text.startsWith(this.#text)) {
-      this.#begin = 0;
-      this.#code.replaceChildren();
-      this.#add();
-    }
-    this.#text = text;
-    const end = text.lastIndexOf("\n") + 1;
-    if (end - this.#begin > CODE_BLOCK) {
-      this.#last.data = text.slice(this.#begin, end);
-      this.#begin = end;
-      this.#add();
-    }
-    this.#last.data = text.slice(this.#begin);
-  }
-
-  #add() {
-    const block = document.createElement("span");
-    block.className = "code-part";
-    this.#last = document.createTextNode("");
-    block.append(this.#last);
-    this.#code.append(block);
-  }
+/** Moves the last item of a long list into a box of its own, so that the browser lays out anew only that. */
+function nextItems(holder) {
+  const part = document.createElement("div");
+  part.className = "list-part";
+  part.append(holder.lastElementChild);
+  holder.closest("ul, ol").append(part);
+  return part;
 }
 
 /**
  * Moves the last row of a long table into a `<tbody>` of its own, so that the browser lays out anew only that;
  * the columns, which no layout of the whole table aligns any more, keep the widths that they have.
  */
-function nextPart(body) {
+function nextRows(body) {
   const table = body.closest("table");
   if (!table.classList.contains("in-parts")) {
     const widths = [...table.tHead.rows[0].cells].map((cell) => cell.getBoundingClientRect().width);

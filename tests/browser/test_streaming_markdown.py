@@ -26,6 +26,7 @@ TEXTS = {
     "fences": "```\nplain\n```\n~~~js\nlet a;\n~~~\n    indented\n    code\n\nwords",
     "long code": "```python\n" + "".join(f"line {n} = {n}\n" for n in range(400)) + "```\n\nend",
     "long table": "|a|\n|-|\n" + "".join(f"|{n}|\n" for n in range(210)) + "\nend",
+    "long list": "".join(f"{n}. i\n" for n in range(1, 210)) + "\nend",
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
     "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n",
@@ -40,9 +41,10 @@ STREAMED = """async ([text, step]) => {
   const [grown, fresh, whole] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(grown);
   const unlike = [];
-  // Line ends between blocks and at the end of code say nothing, nor does it how a long table is cut.
+  // Line ends between blocks and at the end of code say nothing, nor does it how a long list or table is cut.
   const shown = (element) => {
     const copy = element.cloneNode(true);
+    for (const part of copy.querySelectorAll(".list-part")) part.replaceWith(...part.childNodes);
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
       for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
     for (const table of copy.querySelectorAll(".in-parts")) {
@@ -135,3 +137,64 @@ async def test_a_long_table_keeps_its_columns(page: Page) -> None:
         text,
     )
     assert found == {"parts": 3, "rows": 253, "alike": True, "within": True}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"- item {n} of *many*\n" for n in range(550)),
+        "".join(f"{n}. item\n\n       and more of it\n\n" for n in range(9800, 10_250)) + "End",
+        "".join(f"1. item {n}\n   - [x] one within\n   - two\n" for n in range(350)),
+    ],
+    ids=["tight", "loose", "nested"],
+)
+@pytest.mark.parametrize("reads", ["the end", "the beginning"])
+async def test_a_long_list_in_parts_looks_whole(page: Page, text: str, reads: str) -> None:
+    """Out of sight its parts are not laid out, and yet take their room; at its end stands one cursor."""
+    found = await page.evaluate(
+        """async ([text, reads]) => {
+          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+          const { renderMarkdown } = await import("/js/markdown.js");
+          const message = document.querySelector("#assistant-message").content.cloneNode(true).firstElementChild;
+          message.dataset.role = "assistant";
+          message.toggleAttribute("data-streaming", true);
+          message.querySelector(".message-footer").hidden = false;
+          const scroller = document.querySelector("#scroller");
+          document.querySelector("#messages").append(message);
+          const body = message.querySelector(".message-body");
+          const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          const writer = new StreamingMarkdown(body);
+          for (let end = 1000; end < text.length; end += 1000) {
+            writer.write(text.slice(0, end));
+            if (reads === "the end") scroller.scrollTop = scroller.scrollHeight;
+            await drawn();
+          }
+          const cursors = [...body.querySelectorAll("*")].filter(
+            (element) => getComputedStyle(element, "::after").content !== "none",
+          );
+          writer.finish(text);
+          await drawn();
+          const parts = [...body.querySelectorAll(".list-part")];
+          const seen = (part) => part.checkVisibility({ contentVisibilityAuto: true });
+          const skipped = parts.filter((part) => !seen(part.firstElementChild)).length;
+          const height = message.offsetHeight;
+          const places = () => {
+            const { left, top } = body.getBoundingClientRect();
+            return [...body.querySelectorAll("li")].map((item) => {
+              const box = item.getBoundingClientRect();
+              return [box.left - left, box.top - top, box.width, box.height].map(Math.round).join();
+            });
+          };
+          const made = places();
+          body.replaceChildren(renderMarkdown(text));
+          const whole = places();
+          return {
+            skipped: skipped > 0,
+            cursors: cursors.length,
+            height: height - message.offsetHeight,
+            unlike: made.filter((place, at) => place !== whole[at]),
+          };
+        }""",
+        [text, reads],
+    )
+    assert found == {"skipped": True, "cursors": 1, "height": 0, "unlike": []}
