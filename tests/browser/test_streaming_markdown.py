@@ -155,7 +155,8 @@ async def test_a_long_list_in_parts_looks_whole(page: Page, text: str, reads: st
         """async ([text, reads]) => {
           const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
           const { renderMarkdown } = await import("/js/markdown.js");
-          const message = document.querySelector("#assistant-message").content.cloneNode(true).firstElementChild;
+          const template = document.querySelector("#assistant-message");
+          const message = template.content.cloneNode(true).firstElementChild;
           message.dataset.role = "assistant";
           message.toggleAttribute("data-streaming", true);
           message.querySelector(".message-footer").hidden = false;
