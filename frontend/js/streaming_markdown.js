@@ -133,18 +133,22 @@ export class StreamingMarkdown {
       growing.lead = token.loose ? `${BULLET.exec(last)[0]} .\n\n` : "";
       growing.leading = token.loose ? 1 : 0;
     }
-    if (growing.holder.children.length > PART) growing.holder = NEXT_PART[token.type](growing.holder);
+    if (growing.holder.children.length > PART) {
+      growing.holder = NEXT_PART[token.type](growing.holder);
+      growing.block.push(growing.holder);
+    }
     const part = growing.holder.lastElementChild;
     this.#tail = part.nextSibling ? [part, part.nextSibling] : [part]; // with the line end behind it
   }
 }
 
-/** Moves the last item of a long list into a box of its own, so that the browser lays out anew only that. */
-function nextItems(holder) {
-  const part = document.createElement("div");
-  part.className = "list-part";
-  part.append(holder.lastElementChild);
-  holder.closest("ul, ol").append(part);
+/** Moves the last item of a long list into one of its own, so that the browser lays out anew only that. */
+function nextItems(list) {
+  const part = list.cloneNode(false);
+  part.classList.add("list-part");
+  if (part.matches("ol")) part.start = list.start + list.children.length - 1;
+  part.append(list.lastElementChild);
+  list.after(part);
   return part;
 }
 

@@ -27,6 +27,7 @@ TEXTS = {
     "long code": "```python\n" + "".join(f"line {n} = {n}\n" for n in range(400)) + "```\n\nend",
     "long table": "|a|\n|-|\n" + "".join(f"|{n}|\n" for n in range(210)) + "\nend",
     "long list": "".join(f"{n}. i\n" for n in range(1, 210)) + "\nend",
+    "long list becomes loose": "- a\n" * 130 + "\n- b\n\nend",
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
     "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n",
@@ -44,7 +45,8 @@ STREAMED = """async ([text, step]) => {
   // Line ends between blocks and at the end of code say nothing, nor does it how a long list or table is cut.
   const shown = (element) => {
     const copy = element.cloneNode(true);
-    for (const part of copy.querySelectorAll(".list-part")) part.replaceWith(...part.childNodes);
+    for (const part of copy.querySelectorAll(".list-part"))
+      part.previousElementSibling.append(...part.childNodes), part.remove();
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
       for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
     for (const table of copy.querySelectorAll(".in-parts")) {
@@ -183,7 +185,8 @@ async def test_a_long_list_in_parts_looks_whole(page: Page, text: str, reads: st
             const { left, top } = body.getBoundingClientRect();
             return [...body.querySelectorAll("li")].map((item) => {
               const box = item.getBoundingClientRect();
-              return [box.left - left, box.top - top, box.width, box.height].map(Math.round).join();
+              const number = item.parentNode.start + [...item.parentNode.children].indexOf(item);
+              return [number, ...[box.left - left, box.top - top, box.width, box.height].map(Math.round)].join();
             });
           };
           const made = places();
