@@ -186,7 +186,8 @@ async def test_a_long_list_in_parts_looks_whole(page: Page, text: str, reads: st
             return [...body.querySelectorAll("li")].map((item) => {
               const box = item.getBoundingClientRect();
               const number = item.parentNode.start + [...item.parentNode.children].indexOf(item);
-              return [number, ...[box.left - left, box.top - top, box.width, box.height].map(Math.round)].join();
+              const place = [box.left - left, box.top - top, box.width, box.height].map(Math.round);
+              return [number, ...place].join();
             });
           };
           const made = places();
