@@ -97,13 +97,16 @@ export class MessageView {
   }
 
   #write(message, before) {
+    const { body } = this.#parts;
     if (message.streaming) {
-      this.#writer ??= new StreamingMarkdown(this.#parts.body);
+      this.#writer ??= new StreamingMarkdown(body);
+      const empty = !body.hasChildNodes();
       this.#writer.write(message.content);
+      if (empty && body.hasChildNodes()) lookAgainAtDirection(body);
     } else if (this.#writer || message.content !== before.content || !sameSeams(message, before)) {
       const finished = !message.continued?.length && this.#writer?.finish(message.content);
       this.#writer = null;
-      if (!finished) this.#parts.body.replaceChildren(renderMarkdown(message.content, message.continued, withSeam));
+      if (!finished) body.replaceChildren(renderMarkdown(message.content, message.continued, withSeam));
     }
   }
 
@@ -142,6 +145,12 @@ export class MessageView {
     footer.querySelector(".finish").textContent = message.failure ? "" : (strings.finish[message.finishReason] ?? "");
     footer.querySelector(".facts").textContent = facts(message).join(" · ");
   }
+}
+
+// Chromium does not always look by itself, when the first words come into an empty block.
+function lookAgainAtDirection(block) {
+  block.removeAttribute("dir");
+  block.dir = "auto";
 }
 
 function facts({ model, tokens, estimated, continued }) {
