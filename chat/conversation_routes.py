@@ -138,7 +138,7 @@ async def delete_conversation(request: Request, conversation: str) -> HTTPRespon
 
 
 async def _conversation(request: Request, conversation: str) -> Conversation:
-    found = await _store(request).read(_owner(request), ConversationId(conversation))
+    found = await _store(request).read(_owner(request), parsing.conversation_id(conversation))
     if found is None:
         raise NotFound("There is no such conversation.")
     return found

@@ -123,6 +123,7 @@ class Generation:
         waits = Backoff()
         untried = len(self._upstreams) - 1
         while self._broken is None or self._go_on(self._broken.kind):
+            before = len(self._text)
             try:
                 await self._relay()
             except (UpstreamBroke, UpstreamRefused) as error:
@@ -137,7 +138,8 @@ class Generation:
                 else:
                     untried -= 1
                 continue
-            if self._finish_reason != "length":
+            # An answered request that added no text would add none if it were sent again.
+            if self._finish_reason != "length" or len(self._text) == before:
                 return None
             self._broken = _CUT
         return None if self._broken is _CUT else self._broken

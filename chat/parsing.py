@@ -7,7 +7,9 @@ from urllib.parse import parse_qsl
 import msgspec
 from sanic import Request
 
-from chat.errors import BadRequest
+from chat.errors import BadRequest, NotFound
+from sessions import keys
+from sessions.keys import ConversationId
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -32,6 +34,13 @@ def body(request: Request, kind: type[Body]) -> Body:
         raise BadRequest(f"The body is wrong: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body is not valid JSON in UTF-8.") from None
+
+
+def conversation_id(text: str) -> ConversationId:
+    """Return `text` as the id of a conversation; raises NotFound for a form that no conversation's id has."""
+    if not keys.is_id(text):
+        raise NotFound("There is no such conversation.")
+    return ConversationId(text)
 
 
 def known_model(request: Request, model: str | None) -> str | None:

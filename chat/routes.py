@@ -9,11 +9,11 @@ from sanic.response import empty, json
 
 from chat import frames, guard, parsing
 from chat.asking import Ask
-from chat.errors import BadRequest, TooLarge
+from chat.errors import BadRequest, NotFound, TooLarge
 from chat.log import Push
 from chat.problems import STREAM_HEADERS, STREAM_TYPE
 from chat.turns import Turns, View
-from sessions.keys import ConversationId, TurnId
+from sessions.keys import TurnId
 from sessions.store import Session
 from sessions.turn_store import TurnRecord
 
@@ -104,7 +104,7 @@ def _ask(request: Request, body: AskBody, message: str) -> Ask:
         raise TooLarge(f"The message has {len(message)} characters; at most {limit} are taken.")
     return Ask(
         message=message,
-        conversation=ConversationId(body.conversation) if body.conversation else None,
+        conversation=parsing.conversation_id(body.conversation) if body.conversation else None,
         turn=TurnId(body.turn) if body.turn else None,
         model=parsing.known_model(request, body.model),
         go_on=body.go_on,
@@ -146,6 +146,8 @@ def _pusher(request: Request) -> Push:
 async def stop_turn(request: Request, turn: str) -> HTTPResponse:
     """Stop a turn, keeping what was made of its answer."""
     guard.check(request)
+    if not frames.is_turn_id(turn):
+        raise NotFound("There is no such turn.")
     await request.app.ctx.turns.stop(request.ctx.session.owner, TurnId(turn))
     return empty()
 

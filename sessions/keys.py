@@ -4,6 +4,7 @@ All keys of an owner carry the hash tag `{owner}`, so that they share a slot of 
 script may touch them together. A session's own key is looked up before its owner is known and stands alone.
 """
 
+import re
 from typing import NewType
 
 SessionDigest = NewType("SessionDigest", str)
@@ -11,6 +12,14 @@ Owner = NewType("Owner", str)
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
 TurnId = NewType("TurnId", str)
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_id(text: str) -> bool:
+    """Return whether `text` has the form of a conversation's or message's id: 1 to 64 of `[A-Za-z0-9_-]`."""
+    return _ID.fullmatch(text) is not None
+
 
 LOG_S = 3600
 """A finished turn's log is kept this long; its answer is in the history for good."""

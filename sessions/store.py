@@ -6,7 +6,6 @@ that is shown ends in the conversation's `head`.
 """
 
 import json
-import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ TITLE_MAX = 120
 """Longest title, in characters."""
 
 _FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
-
-_MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,7 @@ class Store:
 
     async def message(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> Message | None:
         """One message, or None."""
-        if not _MESSAGE_ID.fullmatch(message_id):
+        if not keys.is_id(message_id):
             return None
         entry = await self._redis.hget(keys.messages(owner, conversation_id), message_id)
         return _message(message_id, entry) if entry else None
@@ -182,7 +179,7 @@ class Store:
 
     async def select(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> bool | None:
         """Show the branch through a message; False while an answer is being made, None if it is unknown."""
-        if not _MESSAGE_ID.fullmatch(message_id):
+        if not keys.is_id(message_id):
             return None
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
         return {1: True, 0: None, -1: False}[await call(self._redis, "select", names, [message_id])]

@@ -1,5 +1,6 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from sessions import keys
 from sessions.calls import Argument, Call, call, call_all, call_in_order, execute
 from sessions.connection import AWAY, Client, classed, is_cluster, node_of
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+
+logger = logging.getLogger("holdline.turn_store")
 
 State = Literal["running", "done", "stopped", "failed"]
 
@@ -251,7 +254,14 @@ class TurnStore:
         """Turns of the list whose lease has run out, some 100 at a time."""
         now_ms = time.time_ns() // 1_000_000
         found = await self._redis.zrangebyscore(keys.running(), "-inf", now_ms, start=0, num=100)
-        return [_place(member) for member in found]
+        places = []
+        for member in found:
+            if place := _place(member):
+                places.append(place)
+            else:  # it would be found again at every look, here and on every other worker
+                logger.warning("removed a malformed member of %s: %r", keys.running(), member[:200])
+                await self._redis.zrem(keys.running(), member)
+        return places
 
     async def ask_to_stop(self, place: Place) -> bool:
         """Ask the worker that runs a turn, wherever it is, to stop it; False if it does not run."""
@@ -265,6 +275,10 @@ def _member(place: Place) -> str:
     return f"{place.owner} {place.conversation} {place.turn}"
 
 
-def _place(member: bytes) -> Place:
-    owner, conversation, turn = member.decode().split(" ")
+def _place(member: bytes) -> Place | None:
+    """Return the turn that a member of the running turns names; None for a malformed one."""
+    parts = member.decode("ascii", "replace").split(" ")
+    if len(parts) != 3 or not all(map(keys.is_id, parts)):
+        return None
+    owner, conversation, turn = parts
     return Place(Owner(owner), ConversationId(conversation), TurnId(turn))

@@ -84,6 +84,27 @@ async def test_an_upstream_that_breaks_off_is_asked_to_go_on(
     ]
 
 
+@pytest.mark.parametrize("first", ["", "some text. "], ids=["no text at all", "text before"])
+@pytest.mark.parametrize("delta", [{}, {"content": ""}, {"reasoning_content": "hm"}], ids=str)
+async def test_a_truncated_response_without_text_is_not_requested_again(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, first: str, delta: dict[str, str]
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    if first:
+        first += question
+        await exchange.say(first)
+        await exchange.finish("length")
+        exchange = await upstream.continued(first)
+    count = len(upstream.exchanges)
+    await exchange.chunk(delta)
+    await exchange.finish("length")
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", first)
+    assert usage_of(events)["finish_reason"] == "length"
+    assert len(upstream.exchanges) == count
+
+
 async def first_seen(client: httpx.AsyncClient, turn: str) -> None:
     """Return when the turn's first delta can be seen."""
     async with client.stream("GET", "/api/chat_stream/", params={"turn": turn}) as response:

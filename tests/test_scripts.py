@@ -272,3 +272,14 @@ async def test_the_list_of_running_turns_tells_which_are_overdue(redis: Client, 
     assert question.place in await turns.overdue()
     await turns.unregister(question.place)
     assert question.place not in await turns.overdue()
+
+
+@pytest.mark.parametrize("member", [b"", b"one", b"a b c d", b"a b:c d", b"a  c", b"\xff\xfe x y", b"x" * 99])
+async def test_a_malformed_running_turn_is_dropped_and_hides_no_other(
+    redis: Client, turns: TurnStore, question: Question, member: bytes
+) -> None:
+    await redis.zadd(keys.running(), {member: 1})
+    await turns.register([question.place], until_ms=2)
+    assert question.place in await turns.overdue()
+    assert await redis.zscore(keys.running(), member) is None
+    await turns.unregister(question.place)

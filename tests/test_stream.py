@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chat.turns import VIEWERS_MAX
+from sessions import keys
 from tests.processes import Server, holdline, redis_server
 from tests.streams import STREAM, ask, asking, read, text_of
 from tests.upstream import ScriptedUpstream
@@ -190,6 +192,7 @@ async def test_the_same_turn_never_asks_twice(
 async def test_a_second_tab_with_the_same_question_sees_the_running_answer(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
+    await client.get("/")  # the cookie must exist before a second connection is opened
     first = asyncio.create_task(read(client, message=question))
     exchange = await upstream.exchange(question)
     await exchange.say("seen by both")
@@ -227,12 +230,31 @@ async def test_an_answer_outlives_its_log(
     assert (await client.get(STREAM, headers={"Last-Event-ID": again[-1].id})).status_code == 204
 
 
+@pytest.mark.parametrize("conversation", ["a b", " ", "a:b", "{a}", "a\nb", "é", "x" * 65, "a\x00"])
+async def test_a_conversation_id_of_a_wrong_form_is_unknown_and_registers_no_turn(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Any, conversation: str
+) -> None:
+    query = {"message": question, "conversation": conversation}
+    for reply in (await client.get(STREAM, params=query), await client.post(STREAM, json=query)):
+        assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
+    members = await redis.zrange(keys.running(), 0, -1)
+    assert [one for one in members if len(one.split()) != 3 or conversation.encode() in one.split()] == []
+    assert text_of(await ask(client, upstream, question, "still answers")) == "still answers"
+
+
+@pytest.mark.parametrize("turn", ["a b", "a:b", "short", "é" * 16, "x" * 65])
+async def test_a_turn_id_of_a_wrong_form_cannot_be_stopped(client: httpx.AsyncClient, turn: str) -> None:
+    reply = await client.post(f"/api/turns/{quote(turn)}/stop")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
+
+
 # One turn at a time
 
 
 async def test_a_different_question_stops_the_running_answer_and_keeps_its_part(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
+    await client.get("/")  # the cookie must exist before a second connection is opened
     first = asyncio.create_task(read(client, message=question))
     stopped = await upstream.exchange(question)
     await stopped.say("half an ")
