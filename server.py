@@ -9,41 +9,29 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
-from sanic.response import BaseHTTPResponse, file
+from sanic import Sanic
 from sanic_ext import Extend
 
-from chat import conversation_routes, operations, problems, routes
-from chat.asking import Asking
-from chat.committer import Committer
-from chat.following import Following
-from chat.history import History
-from chat.turns import Turns
-from chat.upstream import Upstream
+from chat.api import chat_stream, conversations, error_handlers, operations, page
+from chat.log.batch import Committer
+from chat.log.follower import Following
+from chat.turns.history import History
+from chat.turns.question import Asking
+from chat.turns.registry import Turns
+from chat.upstream.client import Upstream
 from config import settings as configuration
+from config.embedded_redis import EmbeddedRedisError, PrivateRedis
+from config.logging import start_logging
 from config.settings import Settings, SettingsError
-from config.workers import StartError, Workers, bind
-from sessions import connection, middleware
-from sessions.embedded import EmbeddedRedisError, PrivateRedis
+from config.supervisor import StartError, Workers, bind
+from sessions import middleware
+from sessions.client import connection
 from sessions.store import Store
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.server")
-
-FRONTEND = Path(__file__).parent / "frontend"
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
@@ -59,42 +47,14 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     # For HEAD and OPTIONS; its pages of API documentation load scripts from other hosts.
     Extend(app, config={"oas": False})
     app.ctx.settings = settings
-    problems.install(app)
+    error_handlers.install(app)
     middleware.install(app, lambda request: request.app.ctx.store, settings.session_max_s)
-    app.blueprint(routes.api)
-    app.blueprint(conversation_routes.conversations)
+    app.blueprint(chat_stream.api)
+    app.blueprint(conversations.conversations)
     app.blueprint(operations.operations)
-    add_page(app)
+    page.install(app)
     add_services(app, settings, redis_url)
     return app
-
-
-def add_page(app: Sanic[Any, Any]) -> None:
-    """The page, its own files and its two libraries, all from here."""
-
-    @app.get("/")
-    async def index(request: Request) -> HTTPResponse:
-        return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
-
-    libraries = FRONTEND / "node_modules"
-    files = {
-        "style.css": FRONTEND / "style.css",
-        "favicon.svg": FRONTEND / "favicon.svg",
-        "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
-        "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
-        **{f"js/{path.name}": path for path in (FRONTEND / "js").glob("*.js")},
-    }
-    types = {".css": "text/css", ".svg": "image/svg+xml"}
-    for name, path in files.items():  # each by its name: no folder is open to what a URL may say
-        content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
-        app.static(f"/{name}", path, name=re.sub(r"\W", "_", name), content_type=content_type)
-
-    async def secure(request: Request, response: BaseHTTPResponse) -> None:
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers.setdefault("Cache-Control", "no-cache")
-
-    app.register_middleware(secure, "response")
 
 
 def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> None:
@@ -126,7 +86,9 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             app.ctx.upstreams,
             Asking(app.ctx.store, app.ctx.models, settings.continue_max),
         )
-        turns.following = Following(redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after)
+        turns.following = Following(
+            redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
+        )
         for name, work in (
             ("committer", committer.run()),
             ("following", turns.following.run()),
@@ -156,7 +118,9 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
 def die_with(task: asyncio.Task[None]) -> None:
     """End the worker if a task broke that it needs: it is replaced, its turns go on elsewhere."""
     if not task.cancelled() and task.exception():
-        logger.critical("the %s broke, and this worker ends", task.get_name(), exc_info=task.exception())
+        logger.critical(
+            "the %s broke, and this worker ends", task.get_name(), exc_info=task.exception()
+        )
         os._exit(70)  # EX_SOFTWARE
 
 
@@ -164,8 +128,12 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
     """The upstreams in the order in which they are asked."""
     timeout_s = settings.upstream_timeout_s
     if settings.demo:
-        return [Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")]
-    described = [(settings.openai_base_url, settings.openai_api_key, "")] if settings.has_main else []
+        return [
+            Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")
+        ]
+    described = (
+        [(settings.openai_base_url, settings.openai_api_key, "")] if settings.has_main else []
+    )
     described += [(other.base_url, other.api_key, other.model) for other in settings.upstreams]
     return [
         Upstream(
@@ -182,7 +150,9 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
 
 async def start_demo(app: Sanic[Any, Any]) -> str:
     """Start the built-in model; returns its base URL."""
-    from chat.demo import DemoModel  # its web server takes a while to import, and few servers need it
+    from chat.demo.model import (
+        DemoModel,  # its web server takes a while to import, and few servers need it
+    )
 
     app.ctx.demo = DemoModel()
     base_url: str = await app.ctx.demo.start()
@@ -190,7 +160,11 @@ async def start_demo(app: Sanic[Any, Any]) -> str:
 
 
 def serve(
-    settings: Settings, redis_url: str, listener: socket.socket, ready: Callable[[], None], life: int
+    settings: Settings,
+    redis_url: str,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    life: int,
 ) -> None:
     """Be one worker: serve on `listener` until SIGTERM; exit at once when the supervisor is gone."""
     app = create_app(settings, redis_url)
@@ -221,7 +195,10 @@ def main() -> int:
         assert redis_url is not None
         gc.freeze()  # what is loaded by now is shared by all workers: leave its pages untouched
         workers = Workers(
-            lambda *arguments: serve(settings, redis_url, *arguments), listener, settings.workers, private
+            lambda *arguments: serve(settings, redis_url, *arguments),
+            listener,
+            settings.workers,
+            private,
         )
         return workers.run(lambda: announce(settings, listener, private))
     except EmbeddedRedisError as error:
@@ -230,14 +207,6 @@ def main() -> int:
     finally:
         if private:
             private.stop()
-
-
-def start_logging(level: str) -> None:
-    """Log to the standard error; of other packages only what went wrong, for they quote people's words."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("holdline").setLevel(level.upper())
-    if level == "debug":
-        logging.getLogger("sanic").setLevel(logging.INFO)
 
 
 def announce(settings: Settings, listener: socket.socket, private: PrivateRedis | None) -> None:
@@ -250,12 +219,20 @@ def announce(settings: Settings, listener: socket.socket, private: PrivateRedis 
     else:
         upstreams = [(other.model, other.base_url) for other in settings.upstreams]
         if settings.has_main:
-            upstreams.insert(0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI"))
+            upstreams.insert(
+                0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI")
+            )
         # An address may hold a password.
         upstreams = [(name, re.sub(r"//.*@", "//", address)) for name, address in upstreams]
         model = ", then ".join(f"{name} at {address}" for name, address in upstreams)
-    data = f"{settings.data_dir.resolve()} (private Redis {private.version})" if private else "your own Redis"
-    print(f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True)
+    data = (
+        f"{settings.data_dir.resolve()} (private Redis {private.version})"
+        if private
+        else "your own Redis"
+    )
+    print(
+        f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True
+    )
 
 
 if __name__ == "__main__":

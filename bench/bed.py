@@ -94,7 +94,11 @@ class Bed:
         )  # fmt: skip
         command = [sys.executable, "-m", "bench.load"]
         done = subprocess.run(
-            command, input=msgspec.json.encode(job), cwd=relays.ROOT, capture_output=True, check=False
+            command,
+            input=msgspec.json.encode(job),
+            cwd=relays.ROOT,
+            capture_output=True,
+            check=False,
         )
         if done.returncode == _BROKE:
             raise Broke(done.stderr.decode().strip())

@@ -69,7 +69,8 @@ def middle(outcomes: list[Outcome], pick: Callable[[Outcome], float]) -> str:
 def times(outcomes: list[Outcome]) -> list[str]:
     """The first token's median and 99th percentile, medians over the rounds."""
     return [
-        f"{statistics.median(percentile(o.first_ms, share) for o in outcomes):.1f}" for share in (0.5, 0.99)
+        f"{statistics.median(percentile(o.first_ms, share) for o in outcomes):.1f}"
+        for share in (0.5, 0.99)
     ]
 
 

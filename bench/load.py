@@ -21,7 +21,7 @@ import msgspec
 
 from bench import cpu
 from bench.upstream import token
-from chat.frames import Event, EventDecoder
+from chat.event_stream import Event, EventDecoder
 
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 LAST_ID = "@LAST_ID@"
@@ -154,7 +154,9 @@ class Viewers:
     def _mark(self) -> None:
         if self._job.weighs:
             held = [cpu.memory_bytes(pid) for pid in self._job.relay]
-            self._memory.append((int(sum(kept for kept, _ in held)), int(sum(kept for _, kept in held))))
+            self._memory.append(
+                (int(sum(kept for kept, _ in held)), int(sum(kept for _, kept in held)))
+            )
         spent = [cpu.spent_s(pid) for pid in self._job.relay]
         ours, store = sum(used for used, _ in spent), sum(used for _, used in spent)
         upstream = sum(cpu.spent_s(pid)[0] for pid in self._job.upstream)
@@ -187,8 +189,12 @@ class Viewers:
         frame = rb"id: (\S+)\ndata: ([^\n]*%b[^\n]*)\n" % token(viewed - 1).encode()
         found = re.search(frame, b"".join(self._streams[number].parts))
         if found is None:
-            raise Undelivered(f"stream {number} has not shown {viewed} tokens in time to be resumed")
-        return found[1].decode(), viewed + found[2].partition(token(viewed - 1).encode())[2].count(_MARK)
+            raise Undelivered(
+                f"stream {number} has not shown {viewed} tokens in time to be resumed"
+            )
+        return found[1].decode(), viewed + found[2].partition(token(viewed - 1).encode())[2].count(
+            _MARK
+        )
 
     def _receive(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
@@ -241,7 +247,9 @@ class Viewers:
 
 def _gaps_ms(arrivals: list[list[float]]) -> list[float]:
     reads = (sorted(set(times)) for times in arrivals)
-    return sorted((after - before) * 1000 for times in reads for before, after in itertools.pairwise(times))
+    return sorted(
+        (after - before) * 1000 for times in reads for before, after in itertools.pairwise(times)
+    )
 
 
 def _arrivals(stream: _Stream) -> Iterator[float]:
@@ -273,7 +281,8 @@ def check(raw: bytes, ask: Ask) -> None:
         raise Undelivered(f"it ended with {body[-200:]!r}")
     if text != expected:
         at = next(
-            (i for i, pair in enumerate(zip(text, expected, strict=False)) if pair[0] != pair[1]), len(text)
+            (i for i, pair in enumerate(zip(text, expected, strict=False)) if pair[0] != pair[1]),
+            len(text),
         )
         raise Undelivered(
             f"{len(text)} of {len(expected)} characters, and wrong from {at} on: {text[at:][:80]!r}"

@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from bench import relays
 from bench.report import Table
-from chat.demo_essays import ENGLISH
+from chat.demo.essays import ENGLISH
 
 DELTA = 8
 """Characters of one delta: two tokens."""
@@ -103,7 +103,8 @@ async def show_by_holdline(page: Page, question: str) -> None:
 async def show_by_reparsing(page: Page, question: str) -> None:
     """The same in a page that begins anew at every delta."""
     await page.route(
-        "**/reparsing", lambda route: route.fulfill(body=_REPARSING, content_type="text/html; charset=utf-8")
+        "**/reparsing",
+        lambda route: route.fulfill(body=_REPARSING, content_type="text/html; charset=utf-8"),
     )
     await page.goto(f"/reparsing#{question}")
     await page.locator("[data-done]").wait_for(state="attached", timeout=_PATIENCE_MS)
@@ -118,9 +119,13 @@ async def measure(browser: Browser, url: str, way: str, shape: str, size: int) -
     await session.send("Performance.enable")
     await (show_by_holdline if way == "holdline" else show_by_reparsing)(page, f"{shape}-{size}")
     # The last change is laid out and painted by the second frame from now.
-    await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    await page.evaluate(
+        "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
     tasks = await page.evaluate(_LONG_TASKS)
-    metrics = {m["name"]: m["value"] for m in (await session.send("Performance.getMetrics"))["metrics"]}
+    metrics = {
+        m["name"]: m["value"] for m in (await session.send("Performance.getMetrics"))["metrics"]
+    }
     await context.close()
     return [
         way,

@@ -75,7 +75,9 @@ def running(
 @contextlib.contextmanager
 def home() -> Iterator[Path]:
     """A folder with a path short enough for Unix sockets; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="bench-", dir="/tmp", ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
 
 
@@ -93,7 +95,10 @@ def _accepting(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
     """Return once somebody listens on the port."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        with (
+            contextlib.suppress(ConnectionRefusedError),
+            socket.create_connection(("127.0.0.1", port)),
+        ):
             return
         time.sleep(0.01)
     raise Missing(f"did not start: {log.read_text(errors='replace')[-2000:]}")
@@ -123,7 +128,9 @@ def back(cookie: str, visitor: str) -> str:
 def completion(message: str, visitor: str) -> str:
     """The request of one who asks the model himself, or through what only passes it on."""
     path = "/v1/chat/completions"
-    body = json.dumps({"model": "bench", "messages": [{"role": "user", "content": message}], "stream": True})
+    body = json.dumps(
+        {"model": "bench", "messages": [{"role": "user", "content": message}], "stream": True}
+    )
     return (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
@@ -143,7 +150,9 @@ def holdline(upstream: int, **settings: str) -> Iterator[Relay]:
             "RATE_LIMIT": "off",
             **settings,
         }
-        with running([sys.executable, str(ROOT / "server.py")], RELAY_CORE, log, **values) as process:
+        with running(
+            [sys.executable, str(ROOT / "server.py")], RELAY_CORE, log, **values
+        ) as process:
             port = int(said(process, log, r"Holdline\s+http://\S+:(\d+)/"))
             yield Relay(
                 "holdline",
@@ -184,7 +193,9 @@ def _handler(name: str, command: list[str], upstream: int) -> Iterator[Relay]:
         where = {"PORT": str(port), "UPSTREAM": f"http://127.0.0.1:{upstream}/v1", "REDIS_URL": url}
         with running(command, RELAY_CORE, log, **where) as process:
             _accepting(process, log, port)
-            yield Relay(name, port, [process.pid, redis], functools.partial(_get, "session"), redis_url=url)
+            yield Relay(
+                name, port, [process.pid, redis], functools.partial(_get, "session"), redis_url=url
+            )
 
 
 def tutorial(upstream: int) -> contextlib.AbstractContextManager[Relay]:
@@ -230,7 +241,12 @@ def nginx(upstream: int) -> Iterator[Relay]:
         raise Missing("no nginx on the PATH")
     with home() as folder:
         port, log, configuration = _free_port(), folder / "log", folder / "nginx.conf"
-        text = (PEERS / "nginx.conf").read_text().replace("@PORT@", str(port)).replace("@HOME@", str(folder))
+        text = (
+            (PEERS / "nginx.conf")
+            .read_text()
+            .replace("@PORT@", str(port))
+            .replace("@HOME@", str(folder))
+        )
         configuration.write_text(text.replace("@UPSTREAM@", f"127.0.0.1:{upstream}"))
         # Its worker gives up root's rights and must still reach its temporary folders.
         folder.chmod(0o755)
@@ -248,8 +264,13 @@ def litellm(upstream: int) -> Iterator[Relay]:
         port, log = _free_port(), folder / "log"
         command = [str(program), "--config", str(PEERS / "litellm" / "config.yaml"),
                    "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
-        where = {"UPSTREAM": f"http://127.0.0.1:{upstream}/v1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-        where["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # it listens on loopback
+        where = {
+            "UPSTREAM": f"http://127.0.0.1:{upstream}/v1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        where["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = (
+            "true"  # it listens on loopback
+        )
         with running(command, RELAY_CORE, log, **where) as process:
             _accepting(process, log, port)
             yield Relay("litellm", port, [process.pid], completion)

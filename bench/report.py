@@ -54,7 +54,11 @@ class Table:
             + " |"
             for row in lines
         ]
-        rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|"
+        rule = (
+            "|"
+            + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths))
+            + "|"
+        )
         note = f"\n{self.note}\n" if self.note else ""
         return f"## {self.title}\n\n" + "\n".join([aligned[0], rule, *aligned[1:]]) + "\n" + note
 
@@ -80,7 +84,8 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = [f"Python {platform.python_version()}"]
     versions += [
-        f"{package} {version(package)}" for package in ("sanic", "openai", "aiohttp", "redis", "uvloop")
+        f"{package} {version(package)}"
+        for package in ("sanic", "openai", "aiohttp", "redis", "uvloop")
     ]
     for command in (["node", "--version"], ["nginx", "-v"], ["redis-server", "--version"]):
         program = shutil.which(

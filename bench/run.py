@@ -26,7 +26,9 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 SCENARIOS: dict[str, Callable[[Bed], Table]] = {
     "streams-20": lambda bed: scenarios.paced(bed, 20, EVERY, {}),
     "streams-100": lambda bed: scenarios.paced(bed, 100, EVERY, {"node": 1.0, "tutorial": 0.25}),
-    "streams-700": lambda bed: scenarios.paced(bed, 700, ["holdline", "nginx", "node"], {"node": 0.8}),
+    "streams-700": lambda bed: scenarios.paced(
+        bed, 700, ["holdline", "nginx", "node"], {"node": 0.8}
+    ),
     "bursts": scenarios.bursts,
     "first-token": lambda bed: scenarios.first_token(bed, 0),
     "first-token-loaded": lambda bed: scenarios.first_token(bed, 50),
@@ -72,10 +74,16 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ", ".join(SCENARIOS)
-    parser.add_argument("--scenario", type=listed(SCENARIOS), default=list(SCENARIOS), help=f"of {names}")
+    parser.add_argument(
+        "--scenario", type=listed(SCENARIOS), default=list(SCENARIOS), help=f"of {names}"
+    )
     parser.add_argument("--peers", type=listed(EVERY), default=EVERY, help=f"of {', '.join(EVERY)}")
-    parser.add_argument("--pairs", type=int, default=5, help="rounds that count, after one that does not")
-    parser.add_argument("--output", type=Path, help="a file for the tables, such as bench/RESULTS.md")
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="rounds that count, after one that does not"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="a file for the tables, such as bench/RESULTS.md"
+    )
     return parser.parse_args()
 
 

@@ -6,7 +6,18 @@ import urllib.request
 
 from bench import relays
 from bench.bed import RATE, Bed, Broke, seed
-from bench.compare import interleaved, load_share, middle, pace, ratio, ratios, say, times, total_s, us
+from bench.compare import (
+    interleaved,
+    load_share,
+    middle,
+    pace,
+    ratio,
+    ratios,
+    say,
+    times,
+    total_s,
+    us,
+)
 from bench.load import Ask, Outcome
 from bench.relays import Relay
 from bench.report import Goal, Table, missing, percentile, spread
@@ -76,7 +87,9 @@ def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Ta
     for name, bound in goals.items():
         if name in seen:
             found = statistics.median(ratios(ours, [us(o.steady) for o in seen[name]]))
-            table.goals.append(Goal(f"CPU a token of {count} streams, Holdline ÷ {name}", found, bound))
+            table.goals.append(
+                Goal(f"CPU a token of {count} streams, Holdline ÷ {name}", found, bound)
+            )
     return table
 
 
@@ -120,12 +133,16 @@ def first_token(bed: Bed, background: int) -> Table:
     table = Table(
         f"First token, {beside}",
         ["relay", "ms p50", "added p50", "p99", "added p99"],
-        note=("“direct” asks the model's stand-in itself; what is added is counted from it, within a round."),
+        note=(
+            "“direct” asks the model's stand-in itself; what is added is counted from it, within a round."
+        ),
     )
 
     def measure(relay: Relay) -> Outcome:
         asks = bed.asks(relay, background, 10 * RATE, RATE, 2.0)
-        asks += [Ask(relay.request(bed.question(1, 0), relay.visitor()), 3.0, 1) for _ in range(probes)]
+        asks += [
+            Ask(relay.request(bed.question(1, 0), relay.visitor()), 3.0, 1) for _ in range(probes)
+        ]
         outcome = bed.load(relay, asks, probes=probes, one_by_one=True)
         say(f"first token, {beside}: {relay.name} {percentile(outcome.first_ms, 0.5):.2f} ms")
         return outcome
@@ -177,7 +194,9 @@ def capacity(bed: Bed) -> Table:
         table.rows.append([name, held, ratio(seen["holdline"], seen[name])])
     if "tutorial" in seen:
         times_more = statistics.median(ratios(seen["holdline"], seen["tutorial"]))
-        table.goals.append(Goal("streams on one core, Holdline ÷ tutorial", times_more, 10, at_least=True))
+        table.goals.append(
+            Goal("streams on one core, Holdline ÷ tutorial", times_more, 10, at_least=True)
+        )
     return table
 
 
@@ -274,8 +293,14 @@ def resume(bed: Bed) -> Table:
     table.rows.append(
         [
             "holdline",
-            *(spread([percentile(o.first_byte_ms, share) for o in seen], 0) for share in (0.5, 0.99, 1.0)),
-            *(spread([percentile(o.others_gaps_ms, share) for o in seen], 0) for share in (0.99, 1.0)),
+            *(
+                spread([percentile(o.first_byte_ms, share) for o in seen], 0)
+                for share in (0.5, 0.99, 1.0)
+            ),
+            *(
+                spread([percentile(o.others_gaps_ms, share) for o in seen], 0)
+                for share in (0.99, 1.0)
+            ),
         ]
     )
     return table
@@ -298,7 +323,9 @@ def start(bed: Bed) -> Table:
             seconds.append(time.monotonic() - begun)
         say(f"start: {seconds[-1]:.2f} s")
     table.rows.append(["holdline", spread(seconds[1:])])
-    table.goals.append(Goal("from the start to the first page, s", statistics.median(seconds[1:]), 1.5))
+    table.goals.append(
+        Goal("from the start to the first page, s", statistics.median(seconds[1:]), 1.5)
+    )
     return table
 
 
@@ -375,8 +402,12 @@ def workers(bed: Bed) -> Table:
                 seen[relay.name].append(outcome)
     for name, outcomes in seen.items():
         costs = [us(o.steady) for o in outcomes]
-        store = f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}"
-        table.rows.append([name, spread(costs, 1), store, ratio(costs, [us(o.steady) for o in seen["1"]])])
+        store = (
+            f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}"
+        )
+        table.rows.append(
+            [name, spread(costs, 1), store, ratio(costs, [us(o.steady) for o in seen["1"]])]
+        )
     shared = statistics.median(ratios(*([us(o.steady) for o in seen[name]] for name in ("2", "1"))))
     table.goals.append(Goal("two workers ÷ one, at the most", 2 / shared, 1.8, at_least=True))
     return table

@@ -62,27 +62,37 @@ class Settings(BaseSettings):
     """The whole configuration of one server; names in capitals are the variables."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose")
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
+    )
     workers: int = Field(1, ge=1, le=256, description="Worker processes")
     data_dir: Path = Field(Path(".data"), description="Where the private Redis keeps its data")
     redis_url: str | None = Field(
-        None, description="Your own Redis, Valkey or Redis Cluster; unset: a private one in DATA_DIR"
+        None,
+        description="Your own Redis, Valkey or Redis Cluster; unset: a private one in DATA_DIR",
     )
     openai_api_key: Key | None = Field(
-        None, description="Key for the upstream; with neither key nor base URL the demo model answers"
+        None,
+        description="Key for the upstream; with neither key nor base URL the demo model answers",
     )
     openai_base_url: Annotated[str, AfterValidator(_http)] | None = Field(
         None, description="Base URL of any OpenAI-compatible API"
     )
     chat_model: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Model to ask; a comma-separated list lets clients choose, the first is the default"
+        (),
+        description="Model to ask; a comma-separated list lets clients choose, the first is the default",
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
-        (), description="More upstreams to fail over to, in order: a JSON list of base_url, api_key and model"
+        (),
+        description="More upstreams to fail over to, in order: a JSON list of base_url, api_key and model",
     )
     system_prompt: str = Field("", description="System message that every conversation begins with")
     context_tokens: int = Field(
@@ -95,7 +105,9 @@ class Settings(BaseSettings):
         "prompt",
         description="How an answer that broke off is continued: asked to go on, or prefill (vLLM and others)",
     )
-    continue_max: int = Field(4, ge=0, le=100, description="How often one answer is continued at the most")
+    continue_max: int = Field(
+        4, ge=0, le=100, description="How often one answer is continued at the most"
+    )
     message_max: int = Field(32_000, ge=1, description="Longest question, in characters")
     rate_limit: Annotated[str, AfterValidator(_rate)] = Field(
         "60/minute", description="New turns a session may begin, such as 60/minute, or off"
@@ -111,7 +123,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(
         3, ge=0.5, le=60, description="A worker silent for this long has lost its turns, in seconds"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged"
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -148,7 +162,9 @@ class Settings(BaseSettings):
         except ValueError:
             found = None
         if not isinstance(found, list):
-            raise ValueError('must be a JSON list such as [{"base_url": "http://…/v1", "model": "…"}]')
+            raise ValueError(
+                'must be a JSON list such as [{"base_url": "http://…/v1", "model": "…"}]'
+            )
         return found
 
     @property
@@ -184,8 +200,12 @@ def load(**overrides: object) -> Settings:
     except UnicodeDecodeError:
         raise SettingsError(".env is not UTF-8 text") from None
     if settings.has_main and not settings.chat_model:
-        raise SettingsError("CHAT_MODEL must name the upstream's model, such as gpt-5-mini or llama3.2")
-    named = [name for name in settings.chat_model if not (settings.demo and name.startswith("demo"))]
+        raise SettingsError(
+            "CHAT_MODEL must name the upstream's model, such as gpt-5-mini or llama3.2"
+        )
+    named = [
+        name for name in settings.chat_model if not (settings.demo and name.startswith("demo"))
+    ]
     if named and not settings.has_main:
         raise SettingsError(
             "CHAT_MODEL names a real model, but neither OPENAI_API_KEY nor OPENAI_BASE_URL says where it is"

@@ -32,4 +32,6 @@ def name(secure: bool) -> str:
 def header(session_id: str, secure: bool, max_age_s: int) -> str:
     """The value of the `Set-Cookie` header."""
     flags = "; Secure" if secure else ""
-    return f"{name(secure)}={session_id}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"
+    return (
+        f"{name(secure)}={session_id}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"
+    )

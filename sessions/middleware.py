@@ -11,16 +11,20 @@ from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
 from sessions import cookie
-from sessions.connection import AWAY
+from sessions.client.connection import AWAY
 from sessions.store import Store
 
 
 def is_secure(request: Request) -> bool:
     """Whether the browser speaks https, to us or to the proxy before us; a lie here harms only the liar."""
-    return request.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
+    return (
+        request.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
+    )
 
 
-def install(app: Sanic[Any, Any], store_of: Callable[[Request], Store], cookie_max_age_s: int) -> None:
+def install(
+    app: Sanic[Any, Any], store_of: Callable[[Request], Store], cookie_max_age_s: int
+) -> None:
     """Give requests for `/` and `/api/` their session; an API request raises what is in AWAY."""
 
     async def open_session(request: Request) -> None:
@@ -36,7 +40,9 @@ def install(app: Sanic[Any, Any], store_of: Callable[[Request], Store], cookie_m
                 session_id, request.ctx.session = await store.new_session()
                 request.ctx.new_cookie = cookie.header(session_id, secure, cookie_max_age_s)
         except AWAY:
-            if request.path != "/":  # the page itself is served all the same, and says what is wrong
+            if (
+                request.path != "/"
+            ):  # the page itself is served all the same, and says what is wrong
                 raise
 
     async def set_cookie(request: Request, response: BaseHTTPResponse) -> None:

@@ -12,8 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sessions import cookie, keys
-from sessions.calls import Call, call, call_in_order, execute
-from sessions.connection import Client
+from sessions.client.connection import Client
+from sessions.client.scripts import (
+    Call,
+    call,
+    call_in_order,
+    execute,
+)
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 TITLE_MAX = 120
@@ -146,10 +151,17 @@ class Store:
     ) -> list[Message]:
         """Messages from `start` (or the branch's end) backwards, newest first, within bytes and count."""
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
-        return _branch(await call(self._redis, "branch", names, [start or "", max_bytes, max_count]))
+        return _branch(
+            await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
+        )
 
     async def context(
-        self, owner: Owner, conversation_id: ConversationId, start: MessageId, max_bytes: int, max_count: int
+        self,
+        owner: Owner,
+        conversation_id: ConversationId,
+        start: MessageId,
+        max_bytes: int,
+        max_count: int,
     ) -> tuple[str | None, list[Message]]:
         """The conversation's own system prompt, where it has one, and the branch that ends in `start`."""
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
@@ -160,7 +172,9 @@ class Store:
         system, flat = await call_in_order(self._redis, calls)
         return None if system is None else system.decode(), _branch(flat)
 
-    async def message(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> Message | None:
+    async def message(
+        self, owner: Owner, conversation_id: ConversationId, message_id: str
+    ) -> Message | None:
         """One message, or None."""
         if not keys.is_id(message_id):
             return None
@@ -177,7 +191,9 @@ class Store:
         found = await self._redis.hmget(keys.messages(owner, conversation_id), parents)
         return [[MessageId(one) for one in (ids or b"").decode().split()] for ids in found]
 
-    async def select(self, owner: Owner, conversation_id: ConversationId, message_id: str) -> bool | None:
+    async def select(
+        self, owner: Owner, conversation_id: ConversationId, message_id: str
+    ) -> bool | None:
         """Show the branch through a message; False while an answer is being made, None if it is unknown."""
         if not keys.is_id(message_id):
             return None
@@ -187,7 +203,9 @@ class Store:
     async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
         """Set fields of a conversation; False if there is none."""
         flat = [text for pair in fields.items() for text in pair]
-        return bool(await call(self._redis, "change", [keys.conversation(owner, conversation_id)], flat))
+        return bool(
+            await call(self._redis, "change", [keys.conversation(owner, conversation_id)], flat)
+        )
 
     async def delete(self, owner: Owner, conversation_id: ConversationId) -> bool:
         """Delete a conversation, its messages, its turns and their logs; False if there is none."""
@@ -231,9 +249,15 @@ def _message(message_id: str, entry: bytes) -> Message:
     return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
 
 
-def _conversation(conversation_id: ConversationId, values: list[bytes | None]) -> Conversation | None:
+def _conversation(
+    conversation_id: ConversationId, values: list[bytes | None]
+) -> Conversation | None:
     """From the values of _FIELDS; None where there is no such conversation."""
-    text = {name: value.decode() for name, value in zip(_FIELDS, values, strict=True) if value is not None}
+    text = {
+        name: value.decode()
+        for name, value in zip(_FIELDS, values, strict=True)
+        if value is not None
+    }
     if "created" not in text:
         return None
     return Conversation(

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sessions import keys
-from sessions.calls import Argument, Call, call, call_all, call_in_order, execute
-from sessions.connection import AWAY, Client, classed, is_cluster, node_of
+from sessions.client.connection import (
+    AWAY,
+    Client,
+    classed,
+    is_cluster,
+    node_of,
+)
+from sessions.client.scripts import (
+    Argument,
+    Call,
+    call,
+    call_all,
+    call_in_order,
+    execute,
+)
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 logger = logging.getLogger("holdline.turn_store")
@@ -89,7 +102,9 @@ class Begun:
 class TurnStore:
     """Runs the scripts of a turn; what they do, and why they may run twice, stands in their heads."""
 
-    def __init__(self, redis: Client, *, lease_s: float, kept_s: int, rate: tuple[int, int]) -> None:
+    def __init__(
+        self, redis: Client, *, lease_s: float, kept_s: int, rate: tuple[int, int]
+    ) -> None:
         self._redis = redis
         self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
@@ -207,7 +222,9 @@ class TurnStore:
 
     async def take_over(self, place: Place, attempt: str) -> int:
         """The new fence of a turn whose lease ran out; 0 while it is held, -1 when it does not run."""
-        return int(await call(self._redis, "take_over", [place.turn_key], [attempt, self._lease_ms]))
+        return int(
+            await call(self._redis, "take_over", [place.turn_key], [attempt, self._lease_ms])
+        )
 
     async def finish(
         self, place: Place, fence: int, offset: int, frames: bytes, state: State, answer: str
@@ -223,7 +240,10 @@ class TurnStore:
         arguments: list[Argument] = [
             fence, offset, frames, state, place.turn, place.conversation, answer, keys.LOG_S, self._kept_s,
         ]  # fmt: skip
-        calls: list[Call] = [("finish", names, arguments), ("ZREM", [keys.running()], [_member(place)])]
+        calls: list[Call] = [
+            ("finish", names, arguments),
+            ("ZREM", [keys.running()], [_member(place)]),
+        ]
         done, _ = await call_in_order(self._redis, calls)
         return bool(done == 1)
 
@@ -244,7 +264,11 @@ class TurnStore:
 
     @staticmethod
     def _registration(places: list[Place], until_ms: int) -> Call:
-        return "ZADD", [keys.running()], [one for place in places for one in (until_ms, _member(place))]
+        return (
+            "ZADD",
+            [keys.running()],
+            [one for place in places for one in (until_ms, _member(place))],
+        )
 
     async def unregister(self, place: Place) -> None:
         """Take a turn off the list."""

@@ -9,13 +9,15 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from chat.committer import Committer
-from sessions.connection import Client, connect
+from chat.log.batch import Committer
+from sessions.client.connection import Client, connect
 from sessions.turn_store import TurnStore
+from tests.fake_upstream import ScriptedUpstream
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
-from tests.upstream import ScriptedUpstream
 
-settings.register_profile("deep")  # for --hypothesis-profile: tests that can look for longer then do
+settings.register_profile(
+    "deep"
+)  # for --hypothesis-profile: tests that can look for longer then do
 
 KEY = "sk-test-secret-key-0123456789"
 """The upstream's key; it may never be seen outside the request to the upstream."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from redis.asyncio import Redis
 
-from sessions.connection import Client
+from sessions.client.connection import Client
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60
@@ -69,8 +69,15 @@ async def holdline(**settings: str) -> AsyncIterator[Server]:
 
 async def start(home: Path, **settings: str) -> Server:
     """Start a server whose data, settings and log lie in `home`; returns when it is ready."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment |= {"PORT": "0", "DATA_DIR": str(home / "data"), "PYTHONUNBUFFERED": "1", **settings}
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
+    }
+    environment |= {
+        "PORT": "0",
+        "DATA_DIR": str(home / "data"),
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
     log = home / "server.log"
     with log.open("ab") as sink:
         process = await asyncio.create_subprocess_exec(
@@ -172,7 +179,9 @@ def serving(line: tuple[int, int]) -> int:
     The first alone would not do: others may use the same port to somewhere else.
     """
     for connection in psutil.net_connections("tcp"):
-        found = connection.laddr and connection.raddr and (connection.laddr.port, connection.raddr.port)
+        found = (
+            connection.laddr and connection.raddr and (connection.laddr.port, connection.raddr.port)
+        )
         if found == line and connection.pid:
             return int(connection.pid)
     raise AssertionError("nobody holds that connection")

@@ -170,7 +170,9 @@ async def _read_command(reader: asyncio.StreamReader) -> Command:
 
 
 def _encode(command: Command) -> bytes:
-    return b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in command)
+    return b"*%d\r\n" % len(command) + b"".join(
+        b"$%d\r\n%s\r\n" % (len(part), part) for part in command
+    )
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
-from tests.upstream import ScriptedUpstream
+from tests.fake_upstream import ScriptedUpstream
 
 STREAM = "/api/chat_stream/"
 

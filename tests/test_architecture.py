@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,34 +10,60 @@ import pytest
 from tests.processes import ROOT
 
 PRODUCT = sorted(
-    [ROOT / "server.py", *(path for d in ("chat", "config", "sessions") for path in (ROOT / d).glob("*.py"))]
+    [
+        ROOT / "server.py",
+        *(
+            path
+            for folder in ("chat", "config", "sessions")
+            for path in (ROOT / folder).rglob("*.py")
+        ),
+    ]
 )
-LAYERS = [
-    {"config.settings", "config.workers"},
-    {
-        "sessions.keys",
-        "sessions.cookie",
-        "sessions.calls",
-        "sessions.connection",
-        "sessions.notifications",
-        "sessions.embedded",
+IMPORTS = {
+    "config": set(),
+    "sessions.client": set(),
+    "sessions": {"sessions.client"},
+    "chat.errors": set(),
+    "chat.event_stream": set(),
+    "chat.formats": {"chat.event_stream"},
+    "chat.log": {"sessions", "sessions.client", "chat.formats"},
+    "chat.upstream": {"chat.event_stream", "chat.errors"},
+    "chat.turns": {
+        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log", "chat.upstream"
     },
-    {"sessions.store", "sessions.turn_store"},
-    {"chat.frames", "chat.context", "chat.errors", "chat.seam", "chat.http_connection", "chat.transport"},
-    {"chat.answer", "chat.log", "chat.history"},
-    {"chat.committer", "chat.upstream"},
-    {"chat.following", "chat.generation", "chat.asking"},
-    {"chat.turns"},
-    {"sessions.middleware", "chat.guard", "chat.problems", "chat.parsing", "chat.rendering"},
-    {"chat.routes", "chat.conversation_routes", "chat.operations"},
-    {"server"},
-]
-"""From the ground up: a module imports only from what lies below it, or beside it in its own layer."""
+    "chat.export": set(),
+    "chat.demo": set(),
+    "chat.api": {
+        "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log", "chat.turns"
+    },
+}  # fmt: skip
+"""For each package (or module that belongs to none) the others from which it may import."""
 
-PURE = {"chat.frames", "chat.context", "chat.errors", "sessions.keys", "sessions.cookie"}
-HTTP_EDGES = {"server", "sessions.middleware"} | {
-    f"chat.{name}" for name in ("routes", "conversation_routes", "parsing", "guard", "operations", "problems")
+PURE = {
+    "chat.errors",
+    "chat.event_stream",
+    "chat.formats.sse",
+    "chat.turns.continuation",
+    "chat.turns.prompt",
+    "chat.upstream.request",
+    "sessions.cookie",
+    "sessions.keys",
 }
+HTTP_EDGES = {"server", "sessions.middleware"} | {
+    f"chat.api.{name}"
+    for name in (
+        "chat_stream",
+        "conversations",
+        "error_handlers",
+        "guard",
+        "operations",
+        "page",
+        "parsing",
+        "viewer",
+    )
+}
+MAX_MODULES = 12
+"""Modules in one folder; a folder with more has more than one job."""
 
 
 def name_of(path: Path) -> str:
@@ -54,27 +81,39 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def ours(path: Path) -> set[str]:
-    known = {name_of(other) for other in PRODUCT}
-    return imports(path) & known - {"chat", "config", "sessions"}
-
-
-def layer(module: str) -> int:
-    return next((i for i, modules in enumerate(LAYERS) if module in modules), -1)
+def package_of(module: str) -> str:
+    """The entry of IMPORTS to which a module belongs."""
+    return module if module in IMPORTS else module.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
+def test_imports_point_one_way(path: Path) -> None:
     module = name_of(path)
-    if layer(module) < 0:
-        assert module in {"chat", "config", "sessions"} or module.startswith("chat.demo")
+    if module in ("server", "chat"):
         return
-    for other in ours(path):
-        assert layer(other) <= layer(module), f"{module} must not import {other}"
+    package = package_of(module)
+    modules = {name_of(other) for other in PRODUCT if other.name != "__init__.py"}
+    for other in imports(path) & modules:
+        allowed = package_of(other) in IMPORTS[package] | {package}
+        assert allowed, f"{module} must not import {other}"
 
 
-def test_what_is_pure_does_no_io() -> None:
-    does_io = {
+def test_no_two_packages_import_each_other() -> None:
+    def below(package: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        assert package not in seen, f"{package} imports itself through {sorted(seen)}"
+        return {package}.union(*(below(other, seen | {package}) for other in IMPORTS[package]))
+
+    for package in IMPORTS:
+        below(package)
+
+
+def test_a_folder_has_few_modules() -> None:
+    folders = Counter(path.parent.relative_to(ROOT) for path in PRODUCT)
+    assert {folder: n for folder, n in folders.items() if n > MAX_MODULES + 1} == {}
+
+
+def test_pure_modules_perform_no_io() -> None:
+    performing_io = {
         "asyncio",
         "socket",
         "os",
@@ -88,7 +127,7 @@ def test_what_is_pure_does_no_io() -> None:
     }
     for path in PRODUCT:
         if name_of(path) in PURE:
-            assert not {name.split(".")[0] for name in imports(path)} & does_io, path
+            assert not {name.split(".")[0] for name in imports(path)} & performing_io, path
 
 
 @pytest.mark.parametrize(
@@ -96,9 +135,9 @@ def test_what_is_pure_does_no_io() -> None:
     [
         ("sanic", HTTP_EDGES),
         ("sanic_ext", {"server"}),
-        ("openai", {"chat.upstream"}),
-        ("redis", {"sessions.connection"}),
-        ("httptools", {"chat.http_connection"}),
+        ("openai", {"chat.upstream.client"}),
+        ("redis", {"sessions.client.connection"}),
+        ("httptools", {"chat.upstream.connection"}),
         ("config.settings", {"server"}),
     ],
 )
@@ -130,5 +169,9 @@ def test_every_script_says_what_it_takes_and_gives(path: Path) -> None:
 
 def test_files_fit_on_a_few_screens() -> None:
     scripts = sorted((ROOT / "frontend" / "js").glob("*.js"))
-    long = {path.name: n for path in [*PRODUCT, *scripts] if (n := len(path.read_text().splitlines())) > 320}
+    long = {
+        path.name: n
+        for path in [*PRODUCT, *scripts]
+        if (n := len(path.read_text().splitlines())) > 320
+    }
     assert long == {}

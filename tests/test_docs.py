@@ -10,14 +10,17 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from chat import committer, errors, frames, log, turns
+from chat import errors
+from chat.formats import sse
+from chat.log import batch, log
+from chat.turns import registry
 from config.settings import Settings
 from server import create_app
 from sessions import keys
 from tests.conftest import KEY
+from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT, holdline
 from tests.streams import ask, asking
-from tests.upstream import ScriptedUpstream
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BEHAVIOUR = (ROOT / "docs" / "behaviour.md").read_text()
@@ -32,7 +35,9 @@ def app() -> Sanic[Any, Any]:
 
 @pytest.mark.parametrize("readme", READMES)
 def test_the_readme_lists_every_setting_with_its_default(readme: str) -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", (ROOT / readme).read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", (ROOT / readme).read_text(), re.MULTILINE
+    )
     defaults = {}
     for name, field in Settings.model_fields.items():
         empty = field.default is None or field.default in ("", ())
@@ -70,7 +75,7 @@ def test_the_errors_of_the_documents_are_the_codes() -> None:
 def test_the_failures_of_the_documents_are_the_codes() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", BEHAVIOUR, re.MULTILINE))
     raised = {}
-    for path in (ROOT / "chat").glob("*.py"):
+    for path in (ROOT / "chat").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 name, kind = node.func.id, node.args[0]
@@ -85,14 +90,14 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
 def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
-    assert f"more than {turns.VIEWERS_MAX} readers" in BEHAVIOUR
+    assert f"more than {registry.VIEWERS_MAX} readers" in BEHAVIOUR
     # "where twenty and more answers stream in one lane …, every 80 ms"
-    assert (committer._CROWD, committer._PACE_S) == (20, 0.08)
+    assert (batch._CROWD, batch._PACE_S) == (20, 0.08)
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"
-    assert b"retry: 5000\n" in frames.AWAY
-    assert frames.encode_first("turn-0123456789ab", "").startswith(b"retry: 1000\n")
+    assert b"retry: 5000\n" in sse.AWAY
+    assert sse.encode_first("turn-0123456789ab", "").startswith(b"retry: 1000\n")
 
 
 def test_every_promise_names_its_test() -> None:
@@ -107,7 +112,8 @@ def test_what_a_document_names_is_there(document: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", text):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
     for file, test in re.findall(r"`(?:tests/)?((?:browser/)?test_\w+\.py)::(\w+)`", text):
-        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{document.name} names {test}"
+        (path,) = (ROOT / "tests").rglob(file)
+        assert f"def {test}(" in path.read_text(), f"{document.name} names {test}"
     for path in re.findall(r"`((?:chat|config|sessions|tests|frontend|docs)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), f"{document.name} names {path}"
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -120,7 +126,9 @@ def test_what_a_document_names_is_there(document: Path) -> None:
 
 def test_the_readmes_show_the_same_commands() -> None:
     def blocks(name: str) -> list[str]:
-        found = re.findall(r"^```\w+\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+        found = re.findall(
+            r"^```\w+\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL
+        )
         return [re.sub(r"[ ]*#.*", "", block) for block in found]
 
     assert blocks("README.md") == blocks("README.zh-CN.md")
@@ -145,7 +153,9 @@ async def test_no_word_of_a_conversation_is_logged(
         assert secret not in logged
 
 
-async def ask_and_fail(client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str) -> None:
+async def ask_and_fail(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
     async with asking(client, message=question) as source:
         exchange = await upstream.exchange(question)
         exchange.reply(400, {"error": {"message": f"crimson: {question}"}})

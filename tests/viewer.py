@@ -78,7 +78,9 @@ class Viewer:
                     assert self.endings
                     return
                 async for event in source.aiter_sse():
-                    if event.event != "message" or event.data:  # httpx-sse takes a heartbeat for one
+                    if (
+                        event.event != "message" or event.data
+                    ):  # httpx-sse takes a heartbeat for one
                         self._take(event.event, event.data)
                     self._last_id = event.id
         except httpx.TransportError:

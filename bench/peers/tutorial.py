@@ -20,7 +20,9 @@ async def chat_stream(request: Request) -> None:
     stored = await redis.get(key)
     history = json.loads(stored) if stored else []
     history.append({"role": "user", "content": request.args.get("message")})
-    response = await request.respond(content_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    response = await request.respond(
+        content_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+    )
     answer = ""
     stream = await client.chat.completions.create(model="bench", messages=history, stream=True)
     async for chunk in stream:
@@ -35,4 +37,10 @@ async def chat_stream(request: Request) -> None:
 
 
 if __name__ == "__main__":
-    app.run(host="127.0.0.1", port=int(os.environ["PORT"]), single_process=True, motd=False, access_log=False)
+    app.run(
+        host="127.0.0.1",
+        port=int(os.environ["PORT"]),
+        single_process=True,
+        motd=False,
+        access_log=False,
+    )

@@ -30,11 +30,16 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture
 async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
     """The product's page in a fresh profile; a script error or a blocked load fails the test."""
-    context = await browser.new_context(base_url=server.url, viewport={"width": 1280, "height": 800})
+    context = await browser.new_context(
+        base_url=server.url, viewport={"width": 1280, "height": 800}
+    )
     page = await context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+    page.on(
+        "console",
+        lambda said: faults.append(said.text) if "Content Security" in said.text else None,
+    )
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     await page.goto("/")

@@ -2,7 +2,7 @@
 
 from playwright.async_api import Locator, Page, expect
 
-from tests.upstream import Exchange, ScriptedUpstream
+from tests.fake_upstream import Exchange, ScriptedUpstream
 
 expect.set_options(timeout=30_000)
 

@@ -3,7 +3,7 @@
 from playwright.async_api import Page, expect
 
 from tests.browser.reading import answers, ask, ask_and_hear, bodies, questions
-from tests.upstream import ScriptedUpstream
+from tests.fake_upstream import ScriptedUpstream
 
 
 async def test_a_question_is_edited_in_its_place_and_the_old_branch_kept(
@@ -20,13 +20,19 @@ async def test_a_question_is_edited_in_its_place_and_the_old_branch_kept(
     await field.press("Escape")
     await expect(bodies(page)).to_have_text([f"1 {question}", "one", f"2 {question}", "two"])
 
-    await page.locator("#question").press("ArrowUp")  # the last question again, by the keyboard alone
+    await page.locator("#question").press(
+        "ArrowUp"
+    )  # the last question again, by the keyboard alone
     await field.fill(f"2b {question}")
     await field.dispatch_event("keydown", {"key": "Enter", "ctrlKey": True, "isComposing": True})
     await field.dispatch_event("keydown", {"key": "Escape", "isComposing": True})
     await field.press("Control+Enter")
     exchange = await upstream.exchange(f"2b {question}")
-    assert [message["content"] for message in exchange.messages] == [f"1 {question}", "one", f"2b {question}"]
+    assert [message["content"] for message in exchange.messages] == [
+        f"1 {question}",
+        "one",
+        f"2b {question}",
+    ]
     await exchange.say("two ")
     edited = page.get_by_role("group", name="Version 2 of 2")
     await expect(edited).to_have_text("2 / 2")
@@ -137,6 +143,10 @@ async def test_a_second_question_may_be_asked_on_another_branch(
     await answers(page).get_by_role("button", name="Previous version").click()
     await expect(bodies(page)).to_have_text([question, "first"])
     exchange = await ask(page, upstream, f"on {question}")
-    assert [message["content"] for message in exchange.messages] == [question, "first", f"on {question}"]
+    assert [message["content"] for message in exchange.messages] == [
+        question,
+        "first",
+        f"on {question}",
+    ]
     await exchange.answer("from the first")
     await expect(bodies(page)).to_have_text([question, "first", f"on {question}", "from the first"])

@@ -8,8 +8,8 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.line import line_to
 from tests.browser.reading import answers, ask, ask_and_hear, bodies
+from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server, holdline, serving
-from tests.upstream import ScriptedUpstream
 
 # Under Playwright no page is ever frozen, for it emulates the focus: the browser's own event is given here.
 THAW = "() => document.dispatchEvent(new Event('resume'))"
@@ -32,12 +32,16 @@ async def test_an_answer_goes_on_though_its_line_died_without_a_word(
         if how == "thawed":
             await page.evaluate(THAW)
         elif how == "slept":
-            await page.clock.fast_forward("20")  # no timer runs meanwhile, as in a computer that sleeps
+            await page.clock.fast_forward(
+                "20"
+            )  # no timer runs meanwhile, as in a computer that sleeps
         else:
             await page.clock.run_for("31")  # all timers run: nothing but the silence can be noticed
         await expect(answers(page).locator(".message-body")).to_have_text("before unheard")
         await exchange.answer("and after")
-        await expect(answers(page).locator(".message-body")).to_have_text("before unheard and after")
+        await expect(answers(page).locator(".message-body")).to_have_text(
+            "before unheard and after"
+        )
         assert len(upstream.asked(question)) == 1
         await context.close()
 
@@ -82,14 +86,21 @@ async def test_an_idle_tab_that_is_looked_at_again_shows_what_was_asked_in_anoth
     await exchange.answer("n")
     await expect(answers(idle).last.locator(".message-body")).to_have_text("grown")
     await expect(idle.locator(".question-editor textarea")).to_have_value("half a thought")
-    await expect(idle.locator(".question-editor").get_by_role("button", name="Send")).to_be_enabled()
+    await expect(
+        idle.locator(".question-editor").get_by_role("button", name="Send")
+    ).to_be_enabled()
     await idle.close()
 
 
 async def test_a_worker_is_killed_in_mid_answer_and_the_page_goes_on(
     browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
-    settings = {"WORKERS": "2", "LEASE_S": "0.5", "OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
+    settings = {
+        "WORKERS": "2",
+        "LEASE_S": "0.5",
+        "OPENAI_BASE_URL": upstream.base_url,
+        "CHAT_MODEL": "m",
+    }
     async with holdline(**settings) as server:
         context = await browser.new_context(base_url=server.url)
         page = await context.new_page()
@@ -100,8 +111,12 @@ async def test_a_worker_is_killed_in_mid_answer_and_the_page_goes_on(
         await expect(answers(page).locator(".message-body")).to_have_text(said.strip())
         os.kill(serving(exchange.line), signal.SIGKILL)
         await (await upstream.continued(said)).answer("and on to the end")
-        await expect(answers(page).locator(".message-body")).to_have_text(f"{said}and on to the end")
-        await expect(page.get_by_role("img", name="was interrupted with its server")).to_be_visible()
+        await expect(answers(page).locator(".message-body")).to_have_text(
+            f"{said}and on to the end"
+        )
+        await expect(
+            page.get_by_role("img", name="was interrupted with its server")
+        ).to_be_visible()
         await context.close()
 
 
@@ -109,7 +124,9 @@ async def test_a_seam_is_shown_at_its_block_with_its_reason(
     browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
     spare = f'[{{"base_url": "{upstream.base_url}", "model": "spare"}}]'
-    async with holdline(OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", UPSTREAMS=spare) as server:
+    async with holdline(
+        OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", UPSTREAMS=spare
+    ) as server:
         context = await browser.new_context(base_url=server.url)
         page = await context.new_page()
         await page.goto("/")
@@ -132,7 +149,9 @@ async def test_a_seam_is_shown_at_its_block_with_its_reason(
                 ["one", "two", "broken"],
                 ["A", "link."],
             ]
-            await expect(page.get_by_role("img", name="reached the model’s length limit")).to_be_visible()
+            await expect(
+                page.get_by_role("img", name="reached the model’s length limit")
+            ).to_be_visible()
             await expect(page.get_by_role("img", name="and spare went on")).to_be_visible()
             await expect(page.get_by_text("continued 2 times")).to_be_visible()
             await page.reload()

@@ -7,10 +7,10 @@ import signal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from chat.demo_essays import CHINESE, ENGLISH
+from chat.demo.essays import CHINESE, ENGLISH
 from tests.browser.reading import answers, ask
+from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT, private_folder, start
-from tests.upstream import ScriptedUpstream
 
 CASES = json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
 
@@ -201,7 +201,9 @@ async def test_a_failure_is_shown_and_the_question_asked_again_stands_once(
     await expect(page.locator("article.message")).to_have_count(2)
 
 
-async def test_a_refusal_before_the_turn_is_explained(page: Page, upstream: ScriptedUpstream) -> None:
+async def test_a_refusal_before_the_turn_is_explained(
+    page: Page, upstream: ScriptedUpstream
+) -> None:
     await page.route(
         re.compile("/api/chat_stream/"),
         lambda route: route.fulfill(
@@ -215,7 +217,9 @@ async def test_a_refusal_before_the_turn_is_explained(page: Page, upstream: Scri
     await expect(page.get_by_text("Too many questions at once.")).to_be_visible()
 
 
-async def test_stopping_keeps_what_was_made(page: Page, upstream: ScriptedUpstream, question: str) -> None:
+async def test_stopping_keeps_what_was_made(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
     exchange = await ask(page, upstream, question)
     await exchange.say("half of it")
     await expect(answers(page).locator(".message-body")).to_have_text("half of it")
@@ -295,7 +299,9 @@ async def test_the_server_is_killed_in_mid_answer_and_the_page_goes_on(
         await server.stop(signal.SIGKILL)
         server = await start(home, **settings, PORT=server.url.rpartition(":")[2])
         await (await upstream.continued(said)).answer("and on to the end")
-        await expect(answers(page).locator(".message-body")).to_have_text(f"{said}and on to the end")
+        await expect(answers(page).locator(".message-body")).to_have_text(
+            f"{said}and on to the end"
+        )
         await expect(page.get_by_text("continued once")).to_be_visible()
         await context.close()
         await server.stop()

@@ -3,7 +3,7 @@
 from playwright.async_api import Page, expect
 
 from tests.browser.reading import answers, ask
-from tests.upstream import ScriptedUpstream
+from tests.fake_upstream import ScriptedUpstream
 
 
 async def test_an_answer_runs_from_right_to_left_from_its_first_words_on(

@@ -73,7 +73,9 @@ STREAMED = """async ([text, step]) => {
 async def test_what_grew_is_what_its_text_shows(page: Page, step: int) -> None:
     for kind, text in TEXTS.items():
         found = await page.evaluate(STREAMED, [text, step])
-        assert found["finished"] == (kind != "definition"), "a definition may reach back to what is finished"
+        assert found["finished"] == (kind != "definition"), (
+            "a definition may reach back to what is finished"
+        )
         if found["finished"]:
             first = json.dumps(found["unlike"][:1], ensure_ascii=False, indent=1)
             assert found["unlike"] == [], f"{kind}: {first}"
@@ -88,7 +90,9 @@ async def test_what_grew_is_what_its_text_shows(page: Page, step: int) -> None:
         ("| a |\n|---|\n| 1 |\n| 2 |\n| 3 |\n| 4 |", "tbody tr"),
     ],
 )
-async def test_finished_parts_of_a_block_are_not_rendered_again(page: Page, text: str, selector: str) -> None:
+async def test_finished_parts_of_a_block_are_not_rendered_again(
+    page: Page, text: str, selector: str
+) -> None:
     """Their nodes stay the same ones from when the next part has begun to the end."""
     kept = await page.evaluate(
         """async ([text, selector]) => {
@@ -112,7 +116,9 @@ async def test_finished_parts_of_a_block_are_not_rendered_again(page: Page, text
 
 async def test_a_long_table_keeps_its_columns(page: Page) -> None:
     """Its rows come in parts of some 100, each laid out by itself, and yet stand below their headings."""
-    text = "| first | second |\n|---|---:|\n" + "".join(f"| row {n} | {n * n} |\n" for n in range(250))
+    text = "| first | second |\n|---|---:|\n" + "".join(
+        f"| row {n} | {n * n} |\n" for n in range(250)
+    )
     text += "| a-word-that-is-longer-than-the-column-can-hold | " + "9" * 80 + " |\n| last | 1 |\n"
     found = await page.evaluate(
         """async (text) => {

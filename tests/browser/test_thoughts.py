@@ -3,7 +3,7 @@
 from playwright.async_api import Page, expect
 
 from tests.browser.reading import answers, ask
-from tests.upstream import ScriptedUpstream
+from tests.fake_upstream import ScriptedUpstream
 
 
 async def test_thoughts_stand_open_until_the_answer_begins(

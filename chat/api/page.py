@@ -1,0 +1,48 @@
+"""Serve the page: its own files and its two libraries, each by its name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.response import BaseHTTPResponse, file
+
+FRONTEND = Path(__file__).parents[2] / "frontend"
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def install(app: Sanic[Any, Any]) -> None:
+    """The page, its own files and its two libraries, all from here."""
+
+    @app.get("/")
+    async def index(request: Request) -> HTTPResponse:
+        return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
+
+    libraries = FRONTEND / "node_modules"
+    files = {
+        "style.css": FRONTEND / "style.css",
+        "favicon.svg": FRONTEND / "favicon.svg",
+        "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
+        "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
+        **{f"js/{path.name}": path for path in (FRONTEND / "js").glob("*.js")},
+    }
+    types = {".css": "text/css", ".svg": "image/svg+xml"}
+    for name, path in files.items():  # each by its name: no folder is open to what a URL may say
+        content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
+        app.static(f"/{name}", path, name=re.sub(r"\W", "_", name), content_type=content_type)
+
+    async def secure(request: Request, response: BaseHTTPResponse) -> None:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-cache")
+
+    app.register_middleware(secure, "response")

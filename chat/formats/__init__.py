@@ -1,0 +1,1 @@
+"""Turn the records of a log into a wire format. Pure."""

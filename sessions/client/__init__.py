@@ -1,0 +1,1 @@
+"""The connection to Redis: the only package that imports redis."""

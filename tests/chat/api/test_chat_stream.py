@@ -1,0 +1,528 @@
+"""The stream of a turn over HTTP: frames, headers, errors, reconnects."""
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent, aconnect_sse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chat.turns.registry import VIEWERS_MAX
+from sessions import keys
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import Server, holdline, redis_server
+from tests.streams import STREAM, ask, asking, read, text_of
+
+
+async def test_an_answer_comes_as_turn_deltas_usage_and_end(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    events = await ask(client, upstream, question, "你好，", "\n\n  data: ", "<b>&\u2028x")
+    assert [event.event for event in events] == [
+        "turn",
+        "message",
+        "message",
+        "message",
+        "usage",
+        "end",
+    ]
+    begun = json.loads(events[0].data)
+    assert set(begun) == {"turn", "conversation", "message", "answer", "model"}
+    assert events[0].retry == 1000
+    assert text_of(events) == events[-1].data == "你好，\n\n  data: <b>&\u2028x"
+    usage = json.loads(events[-2].data)
+    assert (usage["completion_tokens"], usage["finish_reason"]) == (3, "stop")
+    assert usage["prompt_tokens"] > 0
+    assert usage["first_token_ms"] >= 0
+    offsets = [int(event.id.split(".")[1]) for event in events]
+    assert offsets == sorted(set(offsets))
+    assert all(event.id.startswith(begun["turn"] + ".") for event in events)
+
+
+async def test_the_stream_has_the_headers_that_proxies_heed(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        headers = source.response.headers
+        assert headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert headers["cache-control"] == "no-cache, no-transform"
+        assert headers["x-accel-buffering"] == "no"
+        await (await upstream.exchange(question)).answer("x")
+
+
+async def test_the_first_frame_comes_before_the_upstream_has_answered(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        events = source.aiter_sse()
+        assert (await anext(events)).event == "turn"
+        exchange = await upstream.exchange(question)
+        await exchange.say("one")
+        assert (
+            await anext(events)
+        ).data == "one"  # and each delta as it comes: the second is not yet said
+        await exchange.say("two")
+        assert (await anext(events)).data == "two"
+        await exchange.finish()
+
+
+async def test_the_next_question_carries_the_history(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask(client, upstream, question, "an answer")
+    second = question + " again"
+    await ask(client, upstream, second, "another")
+    exchange = await upstream.exchange(second)
+    assert exchange.messages == [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "an answer"},
+        {"role": "user", "content": second},
+    ]
+    assert exchange.body["stream_options"] == {"include_usage": True}
+    listed = (await client.get("/api/conversations/")).json()["conversations"]
+    assert [one["title"] for one in listed] == [question]
+    shown = (await client.get(f"/api/conversations/{listed[0]['id']}")).json()
+    assert [m["content"] for m in shown["messages"]] == [question, "an answer", second, "another"]
+    assert shown["messages"][1]["usage"]["completion_tokens"] == 1
+    assert shown["running"] is None
+
+
+async def test_a_post_does_the_same_for_questions_of_any_length(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    long = "长" * 20_000 + question
+    for name in ("message", "input", "prompt"):
+        number = len(upstream.asked(question)) + 1
+        body = {name: long}
+
+        async def post(body: dict[str, str] = body) -> list[ServerSentEvent]:
+            async with aconnect_sse(client, "POST", STREAM, json=body) as source:
+                return [event async for event in source.aiter_sse()]
+
+        reading = asyncio.create_task(post())
+        await (await upstream.exchange(question, number)).answer(name)
+        assert (await reading)[-1].data == name
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts=st.lists(st.text(min_size=1), min_size=1, max_size=8))
+async def test_any_unicode_text_arrives_as_the_model_said_it(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, texts: list[str]
+) -> None:
+    events = await ask(client, upstream, f"q {uuid.uuid4().hex}", *texts)
+    said = "".join(texts).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    said = said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert events[-1].event == "end"
+    assert events[-1].data == said
+    assert text_of(events) == said
+
+
+# Reconnecting
+
+
+async def test_a_viewer_goes_on_from_any_frame_it_has_seen(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    events = await ask(client, upstream, question, "a", "b\n", "\nc", "d")
+    for i, event in enumerate(events[:-1]):
+        again = await read(client, {"Last-Event-ID": event.id}, message=question)
+        assert [(e.event, e.data, e.id) for e in again] == [
+            (e.event, e.data, e.id) for e in events[i + 1 :]
+        ]
+        in_query = await read(client, lastEventId=event.id)
+        assert [e.id for e in in_query] == [e.id for e in again]
+    assert len(upstream.asked(question)) == 1
+
+
+async def test_a_viewer_that_missed_nothing_of_a_running_answer_goes_on_with_it(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question, turn="t" + question[-32:]))
+    exchange = await upstream.exchange(question)
+    await exchange.say("seen ")
+    async with asking(client, turn="t" + question[-32:]) as source:
+        events = source.aiter_sse()
+        await anext(events)
+        last = await anext(events)
+    assert last.data == "seen "
+    async with asking(client, {"Last-Event-ID": last.id}) as source:  # its head comes at once
+        await exchange.answer("and the rest")
+        rest = [event async for event in source.aiter_sse()]
+    assert text_of(rest) == "and the rest"
+    assert (await reading)[-1].data == rest[-1].data == "seen and the rest"
+
+
+async def test_a_viewer_that_missed_nothing_is_told_to_stop(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    events = await ask(client, upstream, question, "a")
+    response = await client.get(
+        STREAM, params={"message": question}, headers={"Last-Event-ID": events[-1].id}
+    )
+    assert response.status_code == 204
+    assert not response.content
+
+
+@pytest.mark.parametrize("offset", ["1", "999999999999", "177"])
+async def test_an_offset_that_makes_no_sense_starts_over(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, offset: str
+) -> None:
+    events = await ask(client, upstream, question, "a", "b")
+    turn = json.loads(events[0].data)["turn"]
+    again = await read(client, {"Last-Event-ID": f"{turn}.{offset}"})
+    assert again[0].event == "restart"
+    assert again[0].id == f"{turn}.0"
+    assert [event.id for event in again[1:]] == [event.id for event in events]
+
+
+async def test_the_same_turn_never_asks_twice(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    turn = "turn-" + question[-32:]
+    await client.get("/")  # one browser: all its lines carry one cookie
+    readings = [asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(20)]
+    exchange = await upstream.exchange(question)
+    await exchange.answer("once", " only")
+    for events in await asyncio.gather(*readings):
+        assert text_of(events) == "once only"
+    assert [event.event for event in await read(client, turn=turn)][-1] == "end"
+    assert len(upstream.asked(question)) == 1
+    other = await client.get(STREAM, params={"message": "another", "turn": turn})
+    assert (other.status_code, other.json()["error"]["type"]) == (409, "conflict")
+
+
+async def test_a_second_tab_with_the_same_question_sees_the_running_answer(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await client.get("/")  # the cookie must exist before a second connection is opened
+    first = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    await exchange.say("seen by both")
+    async with asking(client, message=question) as source:
+        events = source.aiter_sse()
+        assert [(await anext(events)).event, (await anext(events)).data] == ["turn", "seen by both"]
+        await exchange.finish()
+    await first
+    assert len(upstream.asked(question)) == 1
+
+
+async def test_a_reader_who_goes_away_does_not_end_the_answer(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        turn = json.loads((await anext(source.aiter_sse())).data)["turn"]
+    exchange = await upstream.exchange(question)
+    await exchange.answer("made", " all the same")
+    assert text_of(await read(client, turn=turn)) == "made all the same"
+
+
+async def test_an_answer_outlives_its_log(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Any
+) -> None:
+    events = await ask(client, upstream, question, "kept\n", "for good")
+    turn = json.loads(events[0].data)["turn"]
+    (log,) = [key async for key in redis.scan_iter(f"holdline:*:log:{turn}")]
+    assert 0 < await redis.ttl(log) <= 3600
+    await redis.delete(log)
+    again = await read(client, {"Last-Event-ID": events[1].id})
+    assert [event.event for event in again] == ["restart", "message", "end"]
+    assert again[1].data == again[2].data == "kept\nfor good"
+    gone = await client.get(STREAM, headers={"Last-Event-ID": events[-1].id})
+    assert gone.status_code == 204
+    assert (await client.get(STREAM, headers={"Last-Event-ID": again[-1].id})).status_code == 204
+
+
+@pytest.mark.parametrize("conversation", ["a b", " ", "a:b", "{a}", "a\nb", "é", "x" * 65, "a\x00"])
+async def test_a_conversation_id_of_a_wrong_form_is_unknown_and_registers_no_turn(
+    client: httpx.AsyncClient,
+    upstream: ScriptedUpstream,
+    question: str,
+    redis: Any,
+    conversation: str,
+) -> None:
+    query = {"message": question, "conversation": conversation}
+    for reply in (await client.get(STREAM, params=query), await client.post(STREAM, json=query)):
+        assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
+    members = await redis.zrange(keys.running(), 0, -1)
+    assert [
+        one for one in members if len(one.split()) != 3 or conversation.encode() in one.split()
+    ] == []
+    assert text_of(await ask(client, upstream, question, "still answers")) == "still answers"
+
+
+@pytest.mark.parametrize("turn", ["a b", "a:b", "short", "é" * 16, "x" * 65])
+async def test_a_turn_id_of_a_wrong_form_cannot_be_stopped(
+    client: httpx.AsyncClient, turn: str
+) -> None:
+    reply = await client.post(f"/api/turns/{quote(turn)}/stop")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
+
+
+# One turn at a time
+
+
+async def test_a_different_question_stops_the_running_answer_and_keeps_its_part(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await client.get("/")  # the cookie must exist before a second connection is opened
+    first = asyncio.create_task(read(client, message=question))
+    stopped = await upstream.exchange(question)
+    await stopped.say("half an ")
+    async with asking(client, message=question) as source:
+        events = source.aiter_sse()
+        conversation = json.loads((await anext(events)).data)["conversation"]
+        assert (await anext(events)).data == "half an "
+    second = asyncio.create_task(read(client, message=question + "?", conversation=conversation))
+    after = await upstream.exchange(question + "?")
+    assert (await first)[-1].data == "half an "
+    await stopped.closed.wait()
+    assert [m["content"] for m in after.messages] == [question, "half an ", question + "?"]
+    await after.answer("whole")
+    await second
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert [m.get("finish_reason") for m in messages] == [None, "stopped", None, "stop"]
+
+
+async def test_stopping_closes_the_upstream_and_keeps_what_was_made(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        events = source.aiter_sse()
+        turn = json.loads((await anext(events)).data)["turn"]
+        exchange = await upstream.exchange(question)
+        await exchange.say("so far")
+        assert (await anext(events)).data == "so far"
+        assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
+        await exchange.closed.wait()
+        rest = [event async for event in events]
+    assert [event.event for event in rest] == ["usage", "end"]
+    assert rest[-1].data == "so far"
+    assert json.loads(rest[0].data)["finish_reason"] == "stopped"
+    assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
+    assert (await client.post("/api/turns/no-such-turn-at-all/stop")).status_code == 404
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("message=", 400),
+        ("message=%20%0A", 400),
+        ("message=%ff%fe", 400),
+        ("message=hi&turn=short", 400),
+        ("message=hi&turn=" + "x" * 65, 400),
+        ("message=hi&turn=has.a.dot.in.its.name", 400),
+        ("message=hi&conversation=unknown", 404),
+        ("message=hi&model=no-such-model", 400),
+        ("turn=unknown-turn-unknown", 404),
+        ("lastEventId=unknown-turn-unknown.5", 404),
+        ("message=hi&lastEventId=rubbish", 400),
+        ("message=hi&lastEventId=unknown-turn-unknown.5", 404),
+        ("message=" + "x" * 20_000, 413),
+    ],
+)
+async def test_bad_questions_get_a_clear_error(
+    client: httpx.AsyncClient, query: str, status: int
+) -> None:
+    response = await client.get(f"{STREAM}?{query}")
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+    assert (await client.get("/api/conversations/")).json()["conversations"] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"message": 5}',
+        b'{"message": "\xff"}',
+        b'{"message": "\\ud800"}',
+        b'{"message": ""}',
+        b'{"message": "a", "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    ],
+)
+async def test_bad_bodies_get_a_clear_error(client: httpx.AsyncClient, content: bytes) -> None:
+    response = await client.post(
+        STREAM, content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 400
+    assert set(response.json()["error"]) == {"type", "message"}
+
+
+async def test_a_message_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+    assert (await client.post(STREAM, json={"message": "x" * 32_001})).status_code == 413
+    assert (await client.post(STREAM, json={"message": "x" * 2_000_000})).status_code == 413
+    assert (await client.post(STREAM, content=b"message=hi")).status_code == 400
+
+
+async def test_another_sessions_turn_is_unknown(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, server: Server, question: str
+) -> None:
+    events = await ask(client, upstream, question, "private")
+    begun = json.loads(events[0].data)
+    async with httpx.AsyncClient(base_url=server.url) as stranger:
+        for query in ({"turn": begun["turn"]}, {"lastEventId": events[1].id}):
+            assert (await stranger.get(STREAM, params=query)).status_code == 404
+        query = {"message": "hi", "conversation": begun["conversation"]}
+        assert (await stranger.get(STREAM, params=query)).status_code == 404
+        assert (await stranger.post(f"/api/turns/{begun['turn']}/stop")).status_code == 404
+
+
+async def test_head_begins_no_turn(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    response = await client.head(STREAM, params={"message": question})
+    assert response.status_code == 405
+    assert (await client.get("/api/conversations/")).json()["conversations"] == []
+    assert upstream.asked(question) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Mode": "navigate"},
+        {"Sec-Purpose": "prefetch;prerender"},
+        {"Purpose": "Prefetch"},
+        {"Origin": "http://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[bad"},
+    ],
+)
+async def test_what_another_site_caused_is_refused(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, headers: dict[str, str]
+) -> None:
+    for response in (
+        await client.get(STREAM, params={"message": question}, headers=headers),
+        await client.post(STREAM, json={"message": question}, headers=headers),
+    ):
+        assert (response.status_code, response.json()["error"]["type"]) == (403, "forbidden")
+    assert upstream.asked(question) == []
+
+
+async def test_our_own_page_may_ask(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, server: Server, question: str
+) -> None:
+    client.headers.update(
+        {"Origin": server.url, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+    )
+    assert (await ask(client, upstream, question, "yes"))[-1].data == "yes"
+
+
+async def test_too_many_new_turns_are_refused_but_known_ones_never(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(
+            REDIS_URL=redis_url,
+            OPENAI_BASE_URL=upstream.base_url,
+            CHAT_MODEL="m",
+            RATE_LIMIT="2/hour",
+        ) as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+    ):
+        events = await ask(client, upstream, question, "1")
+        await ask(client, upstream, question + "2", "2")
+        refused = await client.get(STREAM, params={"message": question + "3"})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limited")
+        assert 0 < int(refused.headers["retry-after"]) <= 3600
+        turn = json.loads(events[0].data)["turn"]
+        again = await read(client, message=question, turn=turn)
+        assert again[-1].data == "1"
+
+
+# The store away
+
+
+async def test_with_the_store_away_an_eventsource_is_told_to_try_again(
+    upstream: ScriptedUpstream,
+) -> None:
+    async with (
+        redis_server() as url,
+        holdline(REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        async with Redis.from_url(url) as admin:
+            with contextlib.suppress(RedisError):
+                await admin.shutdown(nosave=True)
+        response = await client.get(STREAM, params={"message": "hi"})
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.text.startswith("retry: 5000\n:")
+        refused = await client.get("/api/conversations/")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_many_answers_stream_at_once(
+    server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+        ids = [(await client.post("/api/conversations/", json={})).json()["id"] for _ in range(150)]
+        readings = [
+            asyncio.create_task(
+                read(client, None, message=f"<{number}> {question}", conversation=conversation)
+            )
+            for number, conversation in enumerate(ids)
+        ]
+        exchanges = [await upstream.exchange(f"<{number}> {question}") for number in range(150)]
+        for word in ("all ", "at ", "once"):
+            for exchange in exchanges:
+                await exchange.say(word)
+        for exchange in exchanges:
+            await exchange.finish()
+        for events in await asyncio.gather(*readings):
+            assert text_of(events) == events[-1].data == "all at once"
+
+
+async def test_an_answer_has_only_so_many_readers_at_once(
+    client: httpx.AsyncClient, server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    turn = "t" + question[-32:]
+    await client.get("/")
+    readers: list[AsyncIterator[ServerSentEvent]] = []
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(
+            base_url=server.url, cookies=client.cookies, limits=limits, timeout=60
+        ) as many,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(VIEWERS_MAX):
+            source = await stack.enter_async_context(asking(many, message=question, turn=turn))
+            readers.append(source.aiter_sse())
+            await anext(readers[-1])
+        refused = await many.get(STREAM, params={"turn": turn})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limited")
+        await stack.aclose()
+        reading = asyncio.create_task(until_let_in(many, turn))
+        await (await upstream.exchange(question)).answer("for all")
+        assert text_of(await reading) == "for all"
+
+
+async def until_let_in(client: httpx.AsyncClient, turn: str) -> list[ServerSentEvent]:
+    """The turn's events, asked for until the server has seen that other readers went away."""
+    while True:
+        with contextlib.suppress(httpx.HTTPStatusError):
+            return await read(client, turn=turn)
+        await asyncio.sleep(0.01)

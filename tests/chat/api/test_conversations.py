@@ -1,0 +1,203 @@
+"""The JSON API of conversations."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from sessions.client.connection import Client
+from sessions.keys import ConversationId
+from tests.chat.turns.test_prompt_cost import lengthen, owner_of
+from tests.fake_upstream import ScriptedUpstream
+from tests.streams import ask
+
+LIST = "/api/conversations/"
+
+
+async def made(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    response = await client.post(LIST, json=fields)
+    assert response.status_code == 201
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def refused(response: httpx.Response) -> tuple[int, str]:
+    error = response.json()["error"]
+    assert set(error) == {"type", "message"}
+    assert error["message"]
+    return response.status_code, error["type"]
+
+
+async def test_a_conversation_is_made_read_renamed_pinned_and_deleted(
+    client: httpx.AsyncClient,
+) -> None:
+    created = await made(client)
+    path = LIST + created["id"]
+    assert created["title"] == ""
+    assert created["running"] is None
+    changed = await client.patch(
+        path, json={"title": " 新名字 ", "pinned": True, "system": "Be brief."}
+    )
+    assert changed.status_code == 200
+    found = (await client.get(path)).json()
+    assert (found["title"], found["pinned"], found["system"]) == ("新名字", True, "Be brief.")
+    assert found["messages"] == []
+    assert (await client.delete(path)).status_code == 204
+    assert refused(await client.get(path)) == (404, "not_found")
+    assert refused(await client.delete(path)) == (404, "not_found")
+    assert refused(await client.patch(path, json={"title": "x"})) == (404, "not_found")
+
+
+async def test_a_conversations_model_and_system_prompt_are_used(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    created = await made(client, model="other-model", system="Answer in rhyme.")
+    await ask(client, upstream, question, "x", conversation=created["id"])
+    exchange = await upstream.exchange(question)
+    assert exchange.body["model"] == "other-model"
+    assert exchange.messages[0] == {"role": "system", "content": "Answer in rhyme."}
+    messages = (await client.get(LIST + created["id"])).json()["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant"]
+
+
+async def test_a_new_conversation_is_the_one_that_is_asked_in(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask(client, upstream, question, "in the first")
+    created = await made(client)
+    events = await ask(client, upstream, f"{question} 2", "in the second")
+    assert json.loads(events[0].data)["conversation"] == created["id"]
+    assert (await client.get(LIST + created["id"])).json()["title"] == f"{question} 2"
+
+
+async def test_the_list_is_paged_newest_first_without_loss_or_repeat(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.get("/")
+    ids = [(await made(client, title=f"number {number}"))["id"] for number in range(25)]
+    seen, cursor = [], None
+    for size in (10, 10, 5):
+        page = (
+            await client.get(LIST, params={"limit": 10} | ({"cursor": cursor} if cursor else {}))
+        ).json()
+        assert len(page["conversations"]) == size
+        seen += [one["id"] for one in page["conversations"]]
+        cursor = page["next"]
+    assert cursor is None
+    assert sorted(seen) == sorted(ids)
+    assert [one["updated"] for one in (await client.get(LIST)).json()["conversations"]] == sorted(
+        [one["updated"] for one in (await client.get(LIST)).json()["conversations"]], reverse=True
+    )
+
+
+async def test_a_long_conversation_is_read_whole_or_from_its_end_backwards(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    conversation = json.loads((await ask(client, upstream, question, "first"))[0].data)[
+        "conversation"
+    ]
+    await lengthen(redis, await owner_of(redis, conversation), ConversationId(conversation), 450)
+    path = LIST + conversation
+    whole = (await client.get(path)).json()
+    assert len(whole["messages"]) == 452
+    assert not whole["earlier"]
+    ids = [message["id"] for message in whole["messages"]]
+    page = (await client.get(path, params={"limit": 100})).json()
+    assert ([m["id"] for m in page["messages"]], page["earlier"]) == (ids[-100:], True)
+    page = (await client.get(path, params={"limit": 100, "before": ids[-100]})).json()
+    assert ([m["id"] for m in page["messages"]], page["earlier"]) == (ids[-200:-100], True)
+    page = (await client.get(path, params={"limit": 100, "before": ids[52]})).json()
+    assert ([m["id"] for m in page["messages"]], page["earlier"]) == (ids[:52], False)
+    page = (await client.get(path, params={"before": ids[0]})).json()
+    assert (page["messages"], page["earlier"]) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=x",
+        "limit=201",
+        "limit=٣",
+        "limit=-1",
+        "cursor=x",
+        "cursor=.x",
+        "cursor=1e5.x",
+        "cursor=%ff",
+    ],
+)
+async def test_a_bad_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+    assert refused(await client.get(f"{LIST}?{query}")) == (400, "bad_request")
+
+
+async def test_bad_pages_of_a_conversation_are_refused(client: httpx.AsyncClient) -> None:
+    path = LIST + (await made(client))["id"]
+    assert refused(await client.get(path, params={"limit": "0"})) == (400, "bad_request")
+    assert refused(await client.get(path, params={"before": "unknown"})) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"[]", b"5", b'{"title": 5}', b'{"title": ""}', b'{"title": "   "}', b'{"unknown": 1}',
+        b'{"title": "\xff"}', b'{"pinned": "yes"}', b'{"model": "no-such-model"}',
+        json.dumps({"title": "x" * 121}).encode(), b'{"title": "\\ud800"}', b"{}" * 600_000,
+    ],
+)  # fmt: skip
+async def test_a_bad_body_is_refused_and_changes_nothing(
+    client: httpx.AsyncClient, content: bytes
+) -> None:
+    path = LIST + (await made(client, title="as it was"))["id"]
+    response = await client.patch(
+        path, content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code in (400, 413)
+    assert response.json()["error"]["message"]
+    assert (await client.get(path)).json()["title"] == "as it was"
+
+
+async def test_only_json_is_taken_and_only_from_our_page(client: httpx.AsyncClient) -> None:
+    path = LIST + (await made(client, title="as it was"))["id"]
+    form = await client.post(LIST, content=b"title=x", headers={"Content-Type": "text/plain"})
+    assert refused(form) == (400, "bad_request")
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://elsewhere.example"}):
+        assert refused(await client.post(LIST, json={}, headers=headers)) == (403, "forbidden")
+        assert refused(await client.patch(path, json={"title": "x"}, headers=headers)) == (
+            403,
+            "forbidden",
+        )
+        assert refused(await client.delete(path, headers=headers)) == (403, "forbidden")
+    assert (await client.get(path)).json()["title"] == "as it was"
+
+
+async def test_deleting_a_conversation_stops_its_running_answer(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    created = await made(client)
+    async with client.stream(
+        "GET", "/api/chat_stream/", params={"message": question, "conversation": created["id"]}
+    ):
+        exchange = await upstream.exchange(question)
+        assert (await client.get(LIST + created["id"])).json()["running"]
+        assert (await client.delete(LIST + created["id"])).status_code == 204
+        await exchange.closed.wait()
+    assert (await client.get(LIST)).json()["conversations"] == []
+
+
+async def test_what_is_not_there_is_said_in_json(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/nothing")).json()["error"]["type"] == "http"
+    assert (await client.get("/nothing")).status_code == 404
+    assert (await client.delete(LIST)).status_code == 405
+    for path in ("/js/", "/js/..%2f..%2fserver.py", "/vendor/", "/js/%2e%2e/package.json", "/%00"):
+        assert (await client.get(path)).status_code == 404, path
+    assert (await client.get("/js/app.js")).headers[
+        "content-type"
+    ] == "text/javascript; charset=utf-8"
+    info = (await client.get("/api/info")).json()
+    assert info == {
+        "model": "test-model",
+        "models": ["test-model", "other-model"],
+        "demo": False,
+        "message_max": 32_000,
+    }

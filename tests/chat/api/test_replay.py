@@ -1,0 +1,102 @@
+"""A line that is cut at any byte of an answer: what comes afterwards joins on."""
+
+import asyncio
+import json
+
+import httpx
+from httpx_sse import EventSource
+
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import holdline
+from tests.streams import STREAM, asking, read
+
+
+def decode(stream: bytes) -> list[tuple[str, str, str]]:
+    """The name, data and id of a stream's events, as an independent client reads them."""
+    response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
+    return [(event.event, event.data, event.id) for event in EventSource(response).iter_sse()]
+
+
+async def test_a_line_cut_at_any_byte_goes_on_where_it_was(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        exchange = await upstream.exchange(question)
+        await exchange.chunk({"reasoning_content": "先想一想\n\nthen "})
+        said = ("答案：\n\n", f"id: {question}\n", "🙂 data: ")
+        await exchange.say(*said)
+        exchange.drop()
+        await (await upstream.continued("".join(said))).answer("\n\n:", "ü ", "fin\n")
+        begun = json.loads((await reading)[0].data)
+        turn = begun["turn"]
+        whole = (await client.get(STREAM, params={"turn": turn})).content
+        assert [name for name, _, _ in decode(whole)] == [
+            "turn", "reasoning", "message", "message", "message", "continued",
+            "message", "message", "message", "usage", "end",
+        ]  # fmt: skip
+
+        async def come_back(cut: int, at_once: asyncio.Semaphore) -> None:
+            had = whole[: whole[:cut].rfind(b"\n\n") + 2] if b"\n\n" in whole[:cut] else b""
+            seen = decode(had)
+            async with at_once:
+                headers = {"Last-Event-ID": seen[-1][2]} if seen else {}
+                response = await client.get(STREAM, params={"turn": turn}, headers=headers)
+            assert response.status_code == (204 if had == whole else 200)
+            assert had + response.content == whole
+            assert seen + decode(response.content) == decode(whole)
+
+        at_once = asyncio.Semaphore(20)
+        await asyncio.gather(*(come_back(cut, at_once) for cut in range(len(whole) + 1)))
+
+
+async def test_viewers_come_back_anywhere_into_a_long_answer_that_runs(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    """Of a long log a worker holds only the end: the rest comes from Redis, to viewers of either worker."""
+    settings = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
+    words = [f"{number} 号 {question}\n" for number in range(300)]
+    async with (
+        holdline(**settings) as making,
+        holdline(**settings) as other,
+        httpx.AsyncClient(base_url=making.url, timeout=60) as client,
+        asking(client, message=question) as source,
+    ):
+        events = source.aiter_sse()
+        shown = [await anext(events)]
+        turn = json.loads(shown[0].data)["turn"]
+        exchange = await upstream.exchange(question)
+        await exchange.say(*words)
+        shown += [await anext(events) for _ in words]
+        known = [event.id for event in shown[:-1:23]]
+        bent = [f"{turn}.{int(name.rpartition('.')[2]) - 1}" for name in known]
+        reading = asyncio.Barrier(2 * len(known + bent) + 1)
+
+        async def come_back(elsewhere: httpx.AsyncClient, last: str) -> list[str]:
+            async with asking(elsewhere, {"Last-Event-ID": last}, turn=turn) as source:
+                events = source.aiter_sse()
+                first = await anext(events)
+                await reading.wait()
+                return [repr(event) for event in [first, *[event async for event in events]]]
+
+        async with httpx.AsyncClient(
+            base_url=other.url, cookies=client.cookies, timeout=60
+        ) as elsewhere:
+            readers = [
+                (last, asyncio.create_task(come_back(where, last)))
+                for where in (client, elsewhere)
+                for last in known + bent
+            ]
+            await reading.wait()
+            await exchange.answer("end")
+            shown += [event async for event in events]
+            ids = [event.id for event in shown]
+            whole = [repr(event) for event in shown]
+            for last, reader in readers:
+                found = await reader
+                if last in bent:
+                    assert "restart" in found.pop(0)
+                assert found == whole[ids.index(last) + 1 if last in known else 0 :]

@@ -1,0 +1,167 @@
+"""Much at once: one question from fifty lines, an answer without end, a stop with 300 streams open."""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from chat.log.log import LOG_MAX
+from tests.chat.turns.test_faults import runs
+from tests.config.test_supervisor import children
+from tests.fake_upstream import ScriptedUpstream
+from tests.own_redis import own_redis
+from tests.processes import PATIENCE_S, Server, holdline
+from tests.proxy import redis_proxy
+from tests.streams import asking, read, text_of
+
+ANY_NUMBER = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""Each request has a line of its own, and may meet another worker."""
+
+
+async def test_fifty_lines_of_two_workers_ask_once(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    turn = "turn-" + question[-32:]
+    async with (
+        holdline(
+            REDIS_URL=redis_url, WORKERS="2", OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m"
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60) as client,
+    ):
+        await client.get("/")  # one browser: all its lines carry one cookie
+        readings = [
+            asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(50)
+        ]
+        await (await upstream.exchange(question)).answer("once", " only")
+        told = await asyncio.gather(*readings)
+        assert {text_of(events) for events in told} == {"once only"}
+        assert {tuple(event.id for event in events) for events in told} == {
+            tuple(e.id for e in told[0])
+        }
+        assert len(upstream.asked(question)) == 1
+        begun = json.loads(told[0][0].data)
+        messages = (await client.get(f"/api/conversations/{begun['conversation']}")).json()[
+            "messages"
+        ]
+        assert [m["content"] for m in messages] == [question, "once only"]
+
+
+async def test_in_a_crowd_deltas_that_came_together_are_one_frame(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    count = 20
+    halves = [{"reasoning": "so"}, {"reasoning": "…"}, {"content": "one\r"}, {"content": "\ntwo"}]
+    chunks = "".join(
+        f"data: {json.dumps({'choices': [{'delta': half}]})}\n\n" for half in halves
+    ).encode()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            holdline(
+                REDIS_URL=redis_url,
+                OPENAI_BASE_URL=upstream.base_url,
+                CHAT_MODEL="m",
+                RATE_LIMIT="off",
+            )
+        )
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60)
+        )
+        questions = [f"<{i}> {question}" for i in range(count)]
+        shown = []
+        for one in questions:
+            conversation = (await client.post("/api/conversations/", json={})).json()["id"]
+            source = await stack.enter_async_context(
+                asking(client, message=one, conversation=conversation)
+            )
+            shown.append(source.aiter_sse())
+        exchanges = [await upstream.exchange(one) for one in questions]
+        seen = [[await anext(events)] for events in shown]
+        for exchange in exchanges:
+            await exchange.raw(chunks)
+        for events, its in zip(shown, seen, strict=True):
+            its += [await anext(events), await anext(events)]
+        for exchange in exchanges:
+            await exchange.answer(" and", " three")
+        for events, its in zip(shown, seen, strict=True):
+            its += [event async for event in events]
+            assert [(event.event, event.data) for event in its[1:3]] == [
+                ("reasoning", "so…"),
+                ("message", "one\ntwo"),
+            ]
+            assert text_of(its) == its[-1].data == "one\ntwo and three"
+
+
+async def test_an_answer_without_end_fails_clearly_and_is_kept(
+    server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        reading = asyncio.create_task(read(client, message=question))
+        exchange = await upstream.exchange(question)
+        piece = "x" * (1 << 20)
+        with contextlib.suppress(ConnectionError):  # it hangs up when it has had enough
+            while not exchange.closed.is_set():
+                await exchange.say(piece)
+        events = await reading
+        failed = json.loads(events[-1].data)
+        assert (events[-1].event, failed["type"], failed["retryable"]) == (
+            "failed",
+            "too_long",
+            False,
+        )
+        assert [event.event for event in events].count("failed") == 1
+        assert LOG_MAX <= len(text_of(events)) < 2 * LOG_MAX
+        conversation = json.loads(events[0].data)["conversation"]
+        shown = (await client.get(f"/api/conversations/{conversation}")).json()
+        assert shown["running"] is None
+        assert shown["messages"][1]["content"] == text_of(events)
+        assert shown["messages"][1]["finish_reason"] == "failed"
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_a_stop_with_many_streams_open_says_so_and_ends(
+    upstream: ScriptedUpstream, question: str, loop: str, tmp_path: Path
+) -> None:
+    count = 300
+    if loop == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ImportError\n")
+    async with (
+        own_redis() as redis,
+        redis_proxy(redis.url) as proxy,
+        holdline(
+            REDIS_URL=proxy.url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", RATE_LIMIT="off",
+            PYTHONPATH=str(tmp_path),
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60) as client,
+    ):  # fmt: skip
+        maps = psutil.Process(children(server.process.pid, "python")[0]).memory_maps()
+        assert any("/uvloop/" in found.path for found in maps) == (loop == "uvloop")
+        ids = [
+            (await client.post("/api/conversations/", json={})).json()["id"] for _ in range(count)
+        ]
+        readings = [
+            asyncio.create_task(
+                read(client, None, message=f"<{i}> {question}", conversation=ids[i])
+            )
+            for i in range(count)
+        ]
+        for i in range(count):
+            await (await upstream.exchange(f"<{i}> {question}")).say("begun")
+        assert (await client.get("/readyz")).status_code == 200
+        proxy.hold_replies(runs("release"))
+        stopping = asyncio.create_task(server.stop())
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(runs("release")(command) for command in proxy.passed):
+                await asyncio.sleep(0.01)
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "stopping")
+        assert not any(reading.done() for reading in readings)
+        await proxy.recover()
+        assert await stopping == 0
+        for events in await asyncio.gather(*readings):
+            assert [event.event for event in events] == ["turn", "message"]
+        assert "killed" not in server.logged()
+        assert "Traceback" not in server.logged()

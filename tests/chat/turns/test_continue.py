@@ -1,0 +1,283 @@
+"""An answer that breaks off is continued, as often as it may be, and says so."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from httpx_sse import ServerSentEvent
+
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import Server, holdline
+from tests.streams import read, text_of
+
+
+@pytest_asyncio.fixture(scope="session")
+async def continuing(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """A server with its defaults, which continues what breaks off."""
+    async with holdline(
+        REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", RATE_LIMIT="off"
+    ) as started:
+        yield started
+
+
+@pytest_asyncio.fixture
+async def client(continuing: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=continuing.url, timeout=60) as browser:
+        yield browser
+
+
+def usage_of(events: list[ServerSentEvent]) -> dict[str, Any]:
+    usage: dict[str, Any] = json.loads(
+        next(event.data for event in events if event.event == "usage")
+    )
+    return usage
+
+
+async def test_an_answer_that_was_cut_at_its_length_goes_on(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    first = f"the first half of {question} "
+    await exchange.say(first)
+    await exchange.finish("length", usage={"prompt_tokens": 5, "completion_tokens": 7})
+    again = await upstream.continued(first)
+    assert [m["role"] for m in again.messages] == ["user", "assistant", "user"]
+    assert "Continue exactly where it stopped" in again.messages[-1]["content"]
+    await again.say(f"{question} and ", "the second")  # it says the last words again
+    await again.finish(usage={"prompt_tokens": 11, "completion_tokens": 2})
+    events = await reading
+    assert events[-1].data == text_of(events) == first + "and the second"
+    usage = usage_of(events)
+    assert usage["continued"] == [{"at": len(first), "why": "length"}]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["finish_reason"]) == (
+        16,
+        9,
+        "stop",
+    )
+    assert [json.loads(e.data) for e in events if e.event == "continued"] == usage["continued"]
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert messages[1]["continued"] == usage["continued"]
+    assert messages[1]["content"] == first + "and the second"
+
+
+@pytest.mark.parametrize("how", ["end", "drop", "error"])
+async def test_an_upstream_that_breaks_off_is_asked_to_go_on(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, how: str
+) -> None:
+    turn = "t" + question[-32:]
+    reading = asyncio.create_task(read(client, message=question, turn=turn))
+    exchange = await upstream.exchange(question)
+    first = f"some of {question}, "
+    await exchange.say(first)
+    await first_seen(client, turn)
+    if how == "end":
+        await exchange.end()
+    elif how == "drop":
+        exchange.drop()
+    else:
+        await exchange.raw(b'data: {"error": {"message": "out of memory"}}\n\n')
+    await (await upstream.continued(first)).answer("the rest")
+    events = await reading
+    assert events[-1].data == first + "the rest"
+    assert [seam["why"] for seam in usage_of(events)["continued"]] == [
+        {"end": "broke_off", "drop": "broke_off", "error": "upstream"}[how]
+    ]
+
+
+@pytest.mark.parametrize("first", ["", "some text. "], ids=["no text at all", "text before"])
+@pytest.mark.parametrize("delta", [{}, {"content": ""}, {"reasoning_content": "hm"}], ids=str)
+async def test_a_truncated_response_without_text_is_not_requested_again(
+    client: httpx.AsyncClient,
+    upstream: ScriptedUpstream,
+    question: str,
+    first: str,
+    delta: dict[str, str],
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    if first:
+        first += question
+        await exchange.say(first)
+        await exchange.finish("length")
+        exchange = await upstream.continued(first)
+    count = len(upstream.exchanges)
+    await exchange.chunk(delta)
+    await exchange.finish("length")
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", first)
+    assert usage_of(events)["finish_reason"] == "length"
+    assert len(upstream.exchanges) == count
+
+
+async def first_seen(client: httpx.AsyncClient, turn: str) -> None:
+    """Return when the turn's first delta can be seen."""
+    async with client.stream("GET", "/api/chat_stream/", params={"turn": turn}) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data: some of"):
+                return
+
+
+async def test_it_goes_on_four_times_and_then_says_where_it_stands(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    said = ""
+    for number in range(5):
+        part = f"part {number} of {question}. "
+        await exchange.say(part)
+        await exchange.finish("length")
+        said += part
+        if number < 4:
+            exchange = await upstream.continued(said)
+    events = await reading
+    assert events[-1].data == said
+    usage = usage_of(events)
+    assert usage["finish_reason"] == "length"
+    assert len(usage["continued"]) == 4
+
+
+@pytest.mark.parametrize("by", ["get", "post"])
+async def test_a_client_may_want_none_of_it(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, by: str
+) -> None:
+    if by == "get":
+        asking = client.get("/api/chat_stream/", params={"message": question, "continue": "false"})
+    else:
+        asking = client.post("/api/chat_stream/", json={"message": question, "continue": False})
+    reading = asyncio.create_task(asking)
+    exchange = await upstream.exchange(question)
+    await exchange.say("cut")
+    await exchange.finish("length")
+    text = (await reading).text
+    assert '"finish_reason": "length"' in text
+    assert "continued" not in text
+
+
+async def test_with_prefill_the_answer_so_far_stands_last(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(
+            REDIS_URL=redis_url,
+            OPENAI_BASE_URL=upstream.base_url,
+            CHAT_MODEL="m",
+            CONTINUE_MODE="prefill",
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        exchange = await upstream.exchange(question)
+        first = f"half of {question} "
+        assert "continue_final_message" not in exchange.body
+        await exchange.say(first)
+        await exchange.finish("length")
+        again = await upstream.continued(first)
+        assert again.messages[-1] == {"role": "assistant", "content": first}
+        assert (again.body["continue_final_message"], again.body["add_generation_prompt"]) == (
+            True,
+            False,
+        )
+        await again.answer("done")
+        assert (await reading)[-1].data == first + "done"
+
+
+async def test_the_demo_model_is_continued_to_its_end() -> None:
+    async with (
+        holdline(CHAT_MODEL="demo,demo-length", CONTINUE_MAX="20") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        whole = await read(client, message="hello", model="demo")
+        await client.post("/api/conversations/", json={})
+        joined = await read(client, message="hello", model="demo-length")
+        assert joined[-1].data == whole[-1].data
+        assert len(usage_of(joined)["continued"]) > 2
+
+
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[ScriptedUpstream]:
+    """Another model's server."""
+    scripted = ScriptedUpstream()
+    scripted.base_url = await scripted.start()
+    yield scripted
+    await scripted.stop()
+
+
+def both(upstream: ScriptedUpstream, other: ScriptedUpstream) -> dict[str, str]:
+    """Settings with two upstreams: the first for the model m, the other for the model n."""
+    more = [{"base_url": other.base_url, "api_key": "other-key", "model": "n"}]
+    return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "UPSTREAMS": json.dumps(more)}
+
+
+async def test_when_an_upstream_breaks_off_the_next_goes_on(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        turn = "t" + question[-32:]
+        reading = asyncio.create_task(read(client, message=question, turn=turn))
+        exchange = await upstream.exchange(question)
+        first = f"some of {question}, "
+        await exchange.say(first)
+        await first_seen(client, turn)
+        exchange.drop()
+        again = await other.continued(first)
+        assert again.body["model"] == "n"
+        assert again.headers["Authorization"] == "Bearer other-key"
+        await again.answer("the rest")
+        events = await reading
+        assert events[-1].data == first + "the rest"
+        usage = usage_of(events)
+        assert usage["continued"] == [{"at": len(first), "why": "broke_off", "model": "n"}]
+        assert usage["model"] == "n"
+        # The one that failed is left alone for a while.
+        reading = asyncio.create_task(read(client, message=f"{question} next"))
+        await (await other.exchange(f"{question} next")).answer("at once")
+        assert (await reading)[-1].data == "at once"
+        assert not upstream.asked(f"{question} next")
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+async def test_an_upstream_that_refuses_is_passed_over_before_a_word_is_shown(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str, status: int
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, CONTINUE_MAX="0", **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        tries = 2 if status in (429, 500) else 1
+        for number in range(tries):
+            (await upstream.exchange(question, number + 1)).reply(
+                status, {"error": {"message": "no"}}
+            )
+        await (await other.exchange(question)).answer("from the other")
+        events = await reading
+        assert (events[-1].event, events[-1].data) == ("end", "from the other")
+        assert "continued" not in usage_of(events)
+        assert len(upstream.asked(question)) == tries
+
+
+async def test_when_all_upstreams_fail_the_turn_fails_and_asks_each_once(
+    redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        (await upstream.exchange(question)).reply(401, {"error": {"message": "no"}})
+        (await other.exchange(question)).reply(400, {"error": {"message": "not this"}})
+        events = await reading
+        assert events[-1].event == "failed"
+        assert json.loads(events[-1].data)["type"] == "refused"
+        assert (len(upstream.asked(question)), len(other.asked(question))) == (1, 1)
+        assert "other-key" not in server.logged()

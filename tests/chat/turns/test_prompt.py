@@ -1,0 +1,77 @@
+"""What of a history is sent: within the budget, newest first, in a form that models take."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.turns.prompt import Estimator, choose, size
+from chat.upstream.request import ChatMessage
+
+bodies = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=200)}
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(bodies, st.integers(10, 400), st.text(max_size=30))
+def test_what_is_sent_fits_the_budget_and_has_the_shape_that_models_want(
+    history: list[dict[str, str]], budget: int, system: str
+) -> None:
+    estimator = Estimator()
+    newest_first = [{"role": "user", "content": "the question"}, *history]
+    sent = choose(estimator, "m", budget, system, newest_first)
+    said = sent[1:] if system else sent
+    if system:
+        assert sent[0] == {"role": "system", "content": system}
+    assert said[-1]["content"].endswith("the question")
+    assert said[0]["role"] == "user"
+    assert [m["role"] for m in said] == (["user", "assistant"] * len(said))[: len(said)]
+    size = sum(estimator.tokens("m", message["content"]) for message in sent)
+    assert size <= budget or len(said) == 1
+
+
+def test_the_newest_come_first_and_stand_in_order_of_time() -> None:
+    newest_first = [
+        {"role": role, "content": f"{role} {number}"}
+        for number in range(9, 0, -1)
+        for role in (["user"] if number == 9 else ["assistant", "user"])
+    ]
+    sent = choose(Estimator(), "m", 40, "", newest_first)
+    assert [m["content"] for m in sent] == [
+        "user 7",
+        "assistant 7",
+        "user 8",
+        "assistant 8",
+        "user 9",
+    ]
+
+
+def test_a_question_asked_again_is_sent_once_and_others_are_joined() -> None:
+    newest_first = [{"role": "user", "content": text} for text in ("b", "b", "a")]
+    assert choose(Estimator(), "m", 100, "", newest_first) == [
+        {"role": "user", "content": "a\n\nb"}
+    ]
+
+
+def test_other_alphabets_count_for_more() -> None:
+    estimator = Estimator()
+    assert estimator.tokens("m", "word" * 10) == 14
+    assert estimator.tokens("m", "汉" * 10) == 14
+
+
+def test_the_estimate_learns_each_model_by_itself() -> None:
+    estimator = Estimator()
+    long: list[ChatMessage] = [{"role": "user", "content": "x" * 40_000}]
+    for _ in range(6):
+        estimator.learn("dense", size(long), 20_008)
+    assert 1.9 < estimator.tokens("dense", "x" * 4000) / estimator.tokens("other", "x" * 4000) < 2.1
+
+
+@given(st.lists(st.tuples(st.text(max_size=50), st.integers(-5, 10**9)), max_size=20))
+def test_absurd_reports_neither_starve_nor_flood(reports: list[tuple[str, int]]) -> None:
+    estimator = Estimator()
+    for content, reported in reports:
+        estimator.learn("m", size([{"role": "user", "content": content}]), reported)
+    assert 0.25 <= estimator.tokens("m", "x" * 400) / Estimator().tokens("m", "x" * 400) <= 4

@@ -1,0 +1,133 @@
+"""What a turn costs does not grow with its conversation: counted in messages sent, commands and bytes."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from chat.turns.prompt import Estimator
+from sessions import keys
+from sessions.client.connection import Client, is_cluster
+from sessions.keys import ConversationId, Owner
+from tests.fake_upstream import ScriptedUpstream
+from tests.streams import ask, read
+
+
+async def owner_of(redis: Client, conversation: str) -> Owner:
+    (key,) = [key async for key in redis.scan_iter(f"holdline:*:conversation:{conversation}")]
+    return Owner(key.decode().split("{")[1].split("}")[0])
+
+
+async def lengthen(redis: Client, owner: Owner, conversation: ConversationId, count: int) -> None:
+    """Write `count` messages onto a conversation's branch, as `begin` and `finish` would."""
+    name = keys.conversation(owner, conversation)
+    found: Any = await redis.hget(name, "head")
+    head = found.decode()
+    pipeline = redis.pipeline(transaction=False)
+    for number in range(count):
+        body = {
+            "role": "user" if number % 2 == 0 else "assistant",
+            "content": f"{number} " + "words " * 40,
+        }
+        message = f"made-{head[:4]}-{number}"
+        pipeline.hset(
+            keys.messages(owner, conversation),
+            message,
+            f"{head}\n{json.dumps(body | {'created': 1})}",
+        )
+        head = message
+    pipeline.hset(name, "head", head)
+    await pipeline.execute()
+
+
+async def work(redis: Client, act: Any) -> tuple[int, int, int]:
+    """Commands that Redis ran and bytes that it got and sent while `act` ran, our own look left out."""
+    await redis.config_resetstat()
+    await act
+    info = await redis.info("all")
+    calls = sum(
+        stats["calls"]
+        for name, stats in info.items()
+        if name.startswith("cmdstat_") and name not in IDLE
+    )
+    return calls, info["total_net_input_bytes"], info["total_net_output_bytes"]
+
+
+IDLE = {
+    "cmdstat_info",
+    "cmdstat_config",
+    "cmdstat_config|resetstat",
+    "cmdstat_ping",
+    "cmdstat_client|setinfo",
+}
+
+
+async def test_a_thousand_messages_send_a_bounded_request(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    events = await ask(client, upstream, question, "first")
+    conversation = ConversationId(json.loads(events[0].data)["conversation"])
+    await lengthen(redis, await owner_of(redis, conversation), conversation, 1000)
+    await ask(client, upstream, f"{question} now", "bounded")
+    messages = (await upstream.exchange(f"{question} now")).messages
+    estimator = Estimator()
+    tokens = sum(estimator.tokens("any", message["content"]) for message in messages)
+    assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that reports have moved a little
+    assert messages[0]["role"] == "user"
+    assert messages[-1]["content"] == f"{question} now"
+    assert messages[-2]["content"].startswith("999 ")
+    assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2) + ["user"]
+
+
+async def test_redis_does_no_more_for_a_turn_of_a_long_conversation(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    if is_cluster(redis):
+        pytest.skip("the counters are those of a single Redis")
+    events = await ask(client, upstream, question, "first")
+    conversation = ConversationId(json.loads(events[0].data)["conversation"])
+    owner = await owner_of(redis, conversation)
+    await lengthen(redis, owner, conversation, 1000)  # enough to fill the budget already
+    costs = []
+    for number in range(2):
+        asked = f"{question} {number}"
+        costs.append(await work(redis, ask(client, upstream, asked, "an answer")))
+        if number == 0:
+            await lengthen(redis, owner, conversation, 3000)
+    (calls, came, went), (later_calls, later_came, later_went) = costs
+    # The lease is renewed by the clock, which may add a call and its bytes to either.
+    assert abs(later_calls - calls) <= 8
+    assert abs(later_came - came) <= 4_000
+    assert abs(later_went - went) <= 0.1 * went + 4_000
+    assert went < 16_000 * 8 * 2
+
+
+async def test_the_estimate_follows_what_the_upstream_reports(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    sent = []
+    for number, reported in enumerate((None, 4.0, 1.0, 1.0)):
+        asked = f"{question} {number}"
+        reading = asyncio.create_task(ask_reporting(client, asked))
+        exchange = await upstream.exchange(asked)
+        if number == 0:
+            await exchange.answer("x")
+            events = await reading
+            conversation = ConversationId(json.loads(events[0].data)["conversation"])
+            await lengthen(redis, await owner_of(redis, conversation), conversation, 1000)
+            continue
+        sent.append(len(exchange.messages))
+        raw = sum(Estimator().tokens("any", m["content"]) for m in exchange.messages)
+        await exchange.say("x")
+        await exchange.finish(
+            usage={"prompt_tokens": int(raw * (reported or 1)), "completion_tokens": 1}
+        )
+        await reading
+    assert sent[1] < sent[0]  # four times as many tokens as thought: fewer messages fit
+    assert sent[2] > sent[1]  # and more again, as the reports come down
+
+
+async def ask_reporting(client: httpx.AsyncClient, question: str) -> Any:
+    return await read(client, None, message=question, model="other-model")

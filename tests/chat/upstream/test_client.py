@@ -1,0 +1,435 @@
+"""Whatever an upstream does, the answer is whole or the failure is plain."""
+
+import asyncio
+import gzip
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent
+
+from tests.conftest import KEY
+from tests.fake_upstream import Exchange, ScriptedUpstream
+from tests.processes import Server, holdline
+from tests.streams import ask, asking, read, text_of
+
+
+@pytest.fixture
+async def asked(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> AsyncIterator[tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]]:
+    """A question that has reached the upstream, and the reading of its stream."""
+    reading = asyncio.create_task(read(client, message=question))
+    yield await upstream.exchange(question), reading
+    await reading
+
+
+Asked = tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]
+
+
+def failure_of(events: list[ServerSentEvent]) -> dict[str, Any]:
+    assert events[-1].event == "failed"
+    failure: dict[str, Any] = json.loads(events[-1].data)
+    assert set(failure) == {"type", "message", "retryable"}
+    return failure
+
+
+def sse(*bodies: dict[str, Any], end: str = "\n") -> bytes:
+    return "".join(f"data: {json.dumps(b, ensure_ascii=False)}{end}{end}" for b in bodies).encode()
+
+
+def delta(text: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, **more}]}
+
+
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_chunks_cut_anywhere_are_joined(asked: Asked, size: int) -> None:
+    exchange, reading = asked
+    body = sse(delta("你好 "), delta("🌍\n"), STOP) + b"data: [DONE]\n\n"
+    for at in range(0, len(body), size):
+        await exchange.raw(body[at : at + size])
+    await exchange.end()
+    assert text_of(await reading) == "你好 🌍\n"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+async def test_comments_other_fields_and_line_ends_are_understood(asked: Asked, end: str) -> None:
+    exchange, reading = asked
+    noise = f": keep-alive{end}{end}event: message{end}id: 7{end}retry: 10{end}{end}".encode()
+    await exchange.raw(
+        b"\xef\xbb\xbf" + noise + sse(delta("a"), end=end) + noise + sse(delta("b"), STOP, end=end)
+    )
+    await exchange.raw(f"data: [DONE]{end}{end}".encode())
+    await exchange.end()
+    assert text_of(await reading) == "ab"
+
+
+async def test_without_usage_no_count_is_shown(asked: Asked, client: httpx.AsyncClient) -> None:
+    exchange, reading = asked
+    await exchange.say("x")
+    await exchange.finish()
+    events = await reading
+    usage = json.loads(next(event.data for event in events if event.event == "usage"))
+    assert "prompt_tokens" not in usage
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert "usage" not in messages[-1]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_reasoning_comes_as_frames_of_its_own_and_is_kept(
+    asked: Asked, client: httpx.AsyncClient, name: str
+) -> None:
+    exchange, reading = asked
+    await exchange.chunk({name: "let me "})
+    await exchange.chunk({name: "think", "content": None})
+    await exchange.answer("42")
+    events = await reading
+    assert "".join(event.data for event in events if event.event == "reasoning") == "let me think"
+    assert text_of(events) == events[-1].data == "42"
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert messages[-1]["reasoning"] == "let me think"
+
+
+async def test_deltas_that_carry_no_text_make_no_frame(asked: Asked) -> None:
+    exchange, reading = asked
+    await exchange.chunk({"role": "assistant", "content": ""})
+    await exchange.chunk({"content": None})
+    await exchange.chunk({})
+    await exchange.raw(b'data: {"choices": null}\n\ndata: {}\n\n')
+    await exchange.answer("only this")
+    assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
+
+
+async def test_halves_of_a_character_in_two_deltas_are_joined(asked: Asked) -> None:
+    exchange, reading = asked
+    await exchange.raw(b'data: {"choices": [{"delta": {"content": "a\\ud83d"}}]}\n\n')
+    await exchange.raw(b'data: {"choices": [{"delta": {"content": "\\ude00b\\r"}}]}\n\n')
+    await exchange.answer("\nc")
+    assert (await reading)[-1].data == "a😀b\nc"
+
+
+async def test_an_upstream_that_does_not_stream_is_taken_whole(asked: Asked) -> None:
+    exchange, reading = asked
+    message = {"role": "assistant", "content": "all\nat once"}
+    exchange.reply(
+        200,
+        {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}},
+    )
+    assert (await reading)[-1].data == "all\nat once"
+
+
+async def test_a_stream_that_ends_without_done_but_finished_is_whole(asked: Asked) -> None:
+    exchange, reading = asked
+    await exchange.raw(sse(delta("whole"), STOP))
+    await exchange.end()
+    assert (await reading)[-1].event == "end"
+
+
+async def test_a_stream_that_just_ends_is_a_break_and_its_part_is_kept(
+    asked: Asked, client: httpx.AsyncClient
+) -> None:
+    exchange, reading = asked
+    await exchange.say("a part")
+    await exchange.end()
+    events = await reading
+    assert failure_of(events) == {
+        "type": "broke_off",
+        "message": "The model's server broke off in the middle of the answer.",
+        "retryable": True,
+    }
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("a part", "failed")
+
+
+async def test_a_cut_line_is_a_break(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        events = source.aiter_sse()
+        await anext(events)
+        exchange = await upstream.exchange(question)
+        await exchange.say("a part")
+        assert (await anext(events)).data == "a part"
+        exchange.drop()
+        rest = [event async for event in events]
+    assert failure_of(rest)["type"] == "broke_off"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'data: {"error": {"message": "the GPU is on fire", "code": 500}}\n\n',
+        b'event: error\ndata: {"error": {"message": "the GPU is on fire"}}\n\n',
+        b"event: error\ndata: the GPU is on fire\n\n",
+        b'data: {"error": "the GPU is on fire"}\n\n',
+    ],
+)
+async def test_an_error_inside_the_stream_is_shown(asked: Asked, raw: bytes) -> None:
+    exchange, reading = asked
+    await exchange.raw(raw)
+    failure = failure_of(await reading)
+    assert failure["type"] == "upstream"
+    assert "the GPU is on fire" in failure["message"]
+    assert failure["retryable"]
+
+
+DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"data: {nonsense}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
+)
+@pytest.mark.parametrize("begun", [False, True])
+async def test_what_is_no_answer_is_called_so_and_not_asked_for_again(
+    asked: Asked, upstream: ScriptedUpstream, question: str, server: Server, raw: bytes, begun: bool
+) -> None:
+    exchange, reading = asked
+    if begun:
+        await exchange.say("so far")
+    await exchange.raw(raw)
+    await exchange.end()
+    events = await reading
+    assert failure_of(events)["type"] == "nonsense"
+    assert text_of(events) == ("so far" if begun else "")
+    assert upstream.asked(question) == upstream.exchanges[-1:] == [exchange]
+    assert "Traceback" not in server.logged()
+
+
+async def test_a_body_that_cannot_be_unpacked_is_no_answer(asked: Asked, server: Server) -> None:
+    exchange, reading = asked
+    await exchange.open(headers={"Content-Encoding": "gzip"})
+    await exchange.raw(gzip.compress(sse(delta("packed"))) + b"rubbish")
+    await exchange.raw(b"more of it" * 1000)
+    await exchange.end()
+    assert failure_of(await reading)["type"] in ("nonsense", "broke_off")
+    assert "Traceback" not in server.logged()
+
+
+@pytest.mark.parametrize("how", ["cut", "ended", "error", "error event"])
+async def test_an_answer_whose_end_was_said_is_whole_however_its_line_ends(
+    asked: Asked, client: httpx.AsyncClient, upstream: ScriptedUpstream, how: str
+) -> None:
+    exchange, reading = asked
+    await exchange.say("all of it")
+    await exchange.chunk({}, finish_reason="stop")
+    if how == "cut":
+        exchange.drop()
+    elif how == "error":
+        await exchange.raw(b'data: {"error": {"message": "too late"}}\n\n')
+    elif how == "error event":
+        await exchange.raw(b"event: error\ndata: too late\n\n")
+    if how != "cut":
+        await exchange.end()
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", "all of it")
+    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"choices": [], "usage": {"completion_tokens": null, "prompt_tokens": "many"}}\n\n',
+        b'data: {"choices": [], "usage": {"completion_tokens": 5.0}}\n\n',
+        b"event: ping\ndata: alive\n\n",
+        b"data:\n\n",
+        b'data: {"choices": [{"delta": {"content": [{"type": "text", "text": ""}, 5]}}]}\n\n',
+        b"data: [DONE] \n\n",
+    ],
+)
+async def test_odd_chunks_cost_no_answer(
+    asked: Asked, upstream: ScriptedUpstream, odd: bytes
+) -> None:
+    exchange, reading = asked
+    await exchange.raw(
+        sse({"choices": [{"delta": {"content": [{"type": "text", "text": "in parts"}]}}]})
+    )
+    if b"DONE" not in odd:
+        await exchange.raw(odd)
+    await exchange.chunk({}, finish_reason="st\ud83dop")
+    await exchange.raw(odd)
+    await exchange.end()
+    events = await reading
+    assert (events[-1].event, events[-1].data) == ("end", "in parts")
+    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+
+
+async def test_half_a_character_in_an_upstreams_words_is_quoted(asked: Asked) -> None:
+    exchange, reading = asked
+    await exchange.raw(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
+    await exchange.end()
+    assert "half ? of it" in failure_of(await reading)["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable", "hint"),
+    [
+        (401, "authentication", False, "OPENAI_API_KEY"),
+        (403, "authentication", False, "OPENAI_API_KEY"),
+        (404, "not_found", False, "CHAT_MODEL"),
+        (400, "refused", False, "words of the upstream"),
+        (422, "refused", False, "words of the upstream"),
+    ],
+)
+async def test_a_refusal_says_what_to_change_and_shows_no_key(
+    asked: Asked, server: Server, status: int, kind: str, retryable: bool, hint: str
+) -> None:
+    exchange, reading = asked
+    exchange.reply(
+        status, {"error": {"message": f"words of the upstream about {KEY}", "type": "x"}}
+    )
+    failure = failure_of(await reading)
+    assert (failure["type"], failure["retryable"]) == (kind, retryable)
+    assert hint in failure["message"]
+    assert KEY not in json.dumps(failure)
+    assert exchange.headers["Authorization"] == f"Bearer {KEY}"
+    assert KEY not in server.logged()
+    assert "Traceback" not in server.logged()
+
+
+async def test_a_busy_upstream_is_asked_again_before_it_is_called_so(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    for number in (1, 2, 3):
+        exchange = await upstream.exchange(question, number)
+        exchange.reply(429, {"error": {"message": "slow down"}}, {"retry-after-ms": "1"})
+    failure = failure_of(await reading)
+    assert (failure["type"], failure["retryable"]) == ("rate_limited", True)
+    assert "slow down" in failure["message"]
+
+
+async def test_an_upstream_that_failed_once_is_asked_again(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    (await upstream.exchange(question)).reply(503, {"error": "busy"}, {"retry-after-ms": "1"})
+    await (await upstream.exchange(question, 2)).answer("now")
+    assert (await reading)[-1].data == "now"
+
+
+async def test_an_upstream_that_knows_no_stream_options_is_asked_without(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m") as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        first = await upstream.exchange(question)
+        first.reply(400, {"error": {"message": "unknown field stream_options"}})
+        second = await upstream.exchange(question, 2)
+        assert "stream_options" not in second.body
+        await second.answer("fine")
+        assert (await reading)[-1].data == "fine"
+        await ask(client, upstream, question + "!", "straight away")
+        assert len(upstream.asked(question + "!")) == 1
+
+
+async def test_nobody_there_and_silence_are_told_apart(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    for base_url, timeout_s, kind in (
+        (nobody, "60", "unreachable"),
+        (upstream.base_url, "0.3", "timeout"),
+    ):
+        async with (
+            holdline(
+                REDIS_URL=redis_url,
+                OPENAI_BASE_URL=base_url,
+                CHAT_MODEL="m",
+                UPSTREAM_TIMEOUT_S=timeout_s,
+            ) as server,
+            httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+        ):
+            failure = failure_of(await read(client, message=question))
+            assert (failure["type"], failure["retryable"]) == (kind, True)
+            assert "Traceback" not in server.logged()
+
+
+async def test_a_stall_in_mid_answer_is_a_timeout_that_keeps_its_part(
+    redis_url: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        holdline(
+            REDIS_URL=redis_url,
+            OPENAI_BASE_URL=upstream.base_url,
+            CHAT_MODEL="m",
+            UPSTREAM_TIMEOUT_S="1",
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        reading = asyncio.create_task(read(client, message=question))
+        await (await upstream.exchange(question)).say("and then")
+        events = await reading
+        assert failure_of(events)["type"] == "timeout"
+        assert text_of(events) == "and then"
+
+
+async def test_a_question_that_got_no_answer_can_be_asked_again_and_stands_once(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    (await upstream.exchange(question)).reply(401, {"error": {"message": "no"}})
+    events = await reading
+    failure_of(events)
+    conversation = json.loads(events[0].data)["conversation"]
+    path = f"/api/conversations/{conversation}"
+    assert [m["content"] for m in (await client.get(path)).json()["messages"]] == [question]
+    again = await ask(client, upstream, question, "at last")
+    assert json.loads(again[0].data)["message"] == json.loads(events[0].data)["message"]
+    assert again[-1].data == "at last"
+    messages = (await client.get(path)).json()["messages"]
+    assert [m["content"] for m in messages] == [question, "at last"]
+
+
+async def test_a_question_whose_answer_broke_off_is_asked_again_in_its_place(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    await exchange.say("half")
+    await exchange.end()
+    events = await reading
+    failure_of(events)
+    await ask(client, upstream, question, "the whole")
+    assert len((await upstream.exchange(question, 2)).messages) == 1
+    conversation = json.loads(events[0].data)["conversation"]
+    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
+    assert [m["content"] for m in messages] == [question, "the whole"]
+
+
+async def test_the_model_that_was_chosen_is_asked(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    events = await ask(client, upstream, question, "x", model="other-model")
+    assert json.loads(events[0].data)["model"] == "other-model"
+    assert (await upstream.exchange(question)).body["model"] == "other-model"
+
+
+async def test_a_proxy_that_the_environment_names_is_used(
+    upstream: ScriptedUpstream, question: str
+) -> None:
+    proxy = upstream.base_url.removesuffix("/v1")
+    settings = {
+        "OPENAI_BASE_URL": "http://model.invalid/v1",
+        "CHAT_MODEL": "m",
+        "HTTP_PROXY": proxy,
+    }
+    async with (
+        holdline(**settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        events = await ask(client, upstream, question, "through ", "the proxy")
+        assert events[-1].data == "through the proxy"
+        assert upstream.asked(question)[0].headers["Host"] == "model.invalid"

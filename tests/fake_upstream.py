@@ -1,0 +1,155 @@
+"""A real HTTP server that speaks the OpenAI protocol and says what a test tells it to, chunk by chunk."""
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from chat.turns.prompt import Estimator
+
+
+class Exchange:
+    """One request that the upstream got, and the answer that the test gives it."""
+
+    def __init__(self, request: web.Request, body: dict[str, Any]) -> None:
+        self.body = body
+        self.headers = dict(request.headers)
+        self.closed = asyncio.Event()
+        ends = [request.get_extra_info(name) for name in ("peername", "sockname")]
+        self.line: tuple[int, int] = (ends[0][1], ends[1][1])
+        """The port from which the request came, and the one on which it was taken."""
+        self._request = request
+        self._response: web.StreamResponse | None = None
+        self._over: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self.body["messages"]
+        return found
+
+    @property
+    def question(self) -> str:
+        return self.messages[-1]["content"]
+
+    async def open(
+        self, content_type: str = "text/event-stream", headers: dict[str, str] | None = None
+    ) -> web.StreamResponse:
+        """Send the head, once."""
+        if self._response is None:
+            self._response = web.StreamResponse(
+                headers={"Content-Type": content_type, **(headers or {})}
+            )
+            await self._response.prepare(self._request)
+        return self._response
+
+    async def raw(self, data: bytes) -> None:
+        """Send bytes of the body as they are."""
+        await (await self.open()).write(data)
+
+    async def chunk(self, delta: dict[str, Any] | None = None, **fields: Any) -> None:
+        """Send one chunk."""
+        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": None}]
+        if delta is not None and "finish_reason" in fields:
+            choices[0]["finish_reason"] = fields.pop("finish_reason")
+        body = {"id": "c", "object": "chat.completion.chunk", "choices": choices, **fields}
+        await self.raw(
+            f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode("utf-8", "surrogatepass")
+        )
+
+    async def say(self, *texts: str) -> None:
+        """Send deltas of text."""
+        for text in texts:
+            await self.chunk({"content": text})
+
+    async def finish(self, reason: str = "stop", usage: dict[str, int] | None = None) -> None:
+        """Send the end as it should be."""
+        await self.chunk({}, finish_reason=reason)
+        if usage:
+            await self.chunk(None, usage=usage)
+        await self.raw(b"data: [DONE]\n\n")
+        await self.end()
+
+    async def answer(self, *texts: str) -> None:
+        """Say and finish, with as many tokens reported as Holdline thinks there are."""
+        await self.say(*texts)
+        estimator = Estimator()
+        prompt = round(
+            sum(estimator.tokens("any", message["content"]) for message in self.messages)
+        )
+        await self.finish(usage={"prompt_tokens": prompt, "completion_tokens": len(texts)})
+
+    async def end(self) -> None:
+        """End the body cleanly, whatever was said."""
+        response = await self.open()
+        await response.write_eof()
+        self._over.set_result(response)
+
+    def drop(self) -> None:
+        """Cut the connection."""
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
+
+    def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        """Give a plain answer instead of a stream."""
+        self._over.set_result(web.json_response(body, status=status, headers=headers))
+
+    async def serve(self) -> web.StreamResponse:
+        try:
+            return await self._over
+        finally:
+            self.closed.set()
+
+
+class ScriptedUpstream:
+    """Keeps every request as an Exchange, by its last message, until the test answers it."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.exchanges: list[Exchange] = []
+        self._arrived = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> str:
+        """Listen on a free port; returns the base URL."""
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/chat/completions", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        return f"http://127.0.0.1:{port}/v1"
+
+    async def stop(self) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    def asked(self, question: str) -> list[Exchange]:
+        """Every request whose last message is, or ends in, `question`."""
+        return [exchange for exchange in self.exchanges if exchange.question.endswith(question)]
+
+    async def exchange(self, question: str, number: int = 1) -> Exchange:
+        """The `number`-th request for this question; waits until it arrives."""
+        async with asyncio.timeout(30), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.asked(question)) >= number)
+        return self.asked(question)[number - 1]
+
+    async def continued(self, so_far: str, number: int = 1) -> Exchange:
+        """The `number`-th request that asks to go on with just this text; waits until it arrives."""
+        said = {"role": "assistant", "content": so_far}
+
+        def found() -> list[Exchange]:
+            return [exchange for exchange in self.exchanges if said in exchange.messages[-2:]]
+
+        async with asyncio.timeout(30), self._arrived:
+            await self._arrived.wait_for(lambda: len(found()) >= number)
+        return found()[number - 1]
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(request, await request.json())
+        async with self._arrived:
+            self.exchanges.append(exchange)
+            self._arrived.notify_all()
+        return await exchange.serve()

@@ -1,0 +1,164 @@
+"""Sessions: an unguessable cookie, stored hashed, replaced when unknown, gone when too old."""
+
+import hashlib
+import json
+import re
+import time
+import uuid
+
+import httpx
+import pytest
+
+from sessions import cookie, keys
+from sessions.client.connection import Client
+from sessions.keys import Owner
+from sessions.store import Store
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import Server
+from tests.streams import ask, asking
+
+
+def test_an_id_is_256_random_bits_and_known_by_its_hash() -> None:
+    made = {cookie.new_id() for _ in range(100)}
+    assert len(made) == 100
+    for session_id in made:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", session_id)
+        assert cookie.digest(session_id) == hashlib.sha256(session_id.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "made_up", [None, "", "x", "x" * 42, "x" * 44, "é" * 43, "x" * 42 + "\n", "../" * 14 + "x"]
+)
+def test_a_cookie_that_we_cannot_have_made_is_none(made_up: str | None) -> None:
+    assert cookie.digest(made_up) is None
+
+
+async def test_the_first_answer_sets_the_cookie(client: httpx.AsyncClient) -> None:
+    response = await client.get("/")
+    header = response.headers["set-cookie"]
+    assert re.fullmatch(
+        r"holdline=[\w-]{43}; Path=/; Max-Age=34560000; HttpOnly; SameSite=Lax", header
+    )
+    assert "set-cookie" not in (await client.get("/")).headers
+
+
+async def test_under_https_the_cookie_is_bound_to_the_host(client: httpx.AsyncClient) -> None:
+    response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+    header = response.headers["set-cookie"]
+    assert header.startswith("__Host-holdline=")
+    assert "; Secure" in header
+    assert "Domain" not in header
+
+
+async def test_the_stream_itself_sets_the_cookie(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(client, message=question) as source:
+        assert "holdline=" in source.response.headers["set-cookie"]
+        await (await upstream.exchange(question)).answer("x")
+    assert len((await client.get("/api/conversations/")).json()["conversations"]) == 1
+
+
+async def test_redis_never_sees_the_id(client: httpx.AsyncClient, redis: Client) -> None:
+    await client.get("/")
+    session_id = client.cookies["holdline"]
+    digest = hashlib.sha256(session_id.encode()).hexdigest()
+    record = await redis.get(f"holdline:session:{digest}")
+    assert set(json.loads(record)) == {"owner", "created"}
+    async for key in redis.scan_iter():
+        assert session_id.encode() not in key
+        if await redis.type(key) == b"string":
+            assert session_id.encode() not in (await redis.get(key))
+
+
+@pytest.mark.parametrize("made_up", ["x" * 43, "short", "x" * 3000, "a b", ""])
+async def test_an_unknown_cookie_is_replaced_not_adopted(
+    server: Server, redis: Client, made_up: str
+) -> None:
+    async with httpx.AsyncClient(
+        base_url=server.url, headers={"Cookie": f"holdline={made_up}"}
+    ) as client:
+        response = await client.get("/api/conversations/")
+    assert response.status_code == 200
+    assert response.cookies["holdline"] != made_up
+    assert not await redis.exists(
+        f"holdline:session:{hashlib.sha256(made_up.encode()).hexdigest()}"
+    )
+
+
+async def test_use_keeps_a_session_alive_and_age_ends_it(redis: Client) -> None:
+    store = Store(redis, idle_s=1000, kept_s=5000)
+    session_id, session = await store.new_session()
+    key = keys.session(session.digest)
+    assert 990 < await redis.ttl(key) <= 1000
+    await redis.expire(key, 10)
+    assert await store.find_session(session_id) == session
+    assert await redis.ttl(key) > 990
+    await redis.set(key, json.dumps({"owner": session.owner, "created": int(time.time()) - 5001}))
+    assert await store.find_session(session_id) is None
+    assert not await redis.exists(key)
+    assert await store.find_session(session_id) is None
+
+
+async def test_an_ended_session_gets_a_new_cookie_and_sees_nothing(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    await ask(client, upstream, question, "mine")
+    before = client.cookies["holdline"]
+    await redis.delete(f"holdline:session:{hashlib.sha256(before.encode()).hexdigest()}")
+    assert (await client.get("/api/conversations/")).json()["conversations"] == []
+    assert client.cookies["holdline"] != before
+
+
+async def test_another_sessions_conversation_does_not_exist(
+    client: httpx.AsyncClient, server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    begun = json.loads((await ask(client, upstream, question, "mine"))[0].data)
+    path = f"/api/conversations/{begun['conversation']}"
+    async with httpx.AsyncClient(base_url=server.url) as stranger:
+        for response in (
+            await stranger.get(path),
+            await stranger.patch(path, json={"title": "taken"}),
+            await stranger.delete(path),
+        ):
+            assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found")
+    assert (await client.get(path)).json()["title"] == question
+
+
+async def test_the_keys_that_a_turn_leaves_share_a_slot_and_end(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    begun = json.loads((await ask(client, upstream, question, "kept"))[0].data)
+    (key,) = [key async for key in redis.scan_iter(f"holdline:*:turn:{begun['turn']}")]
+    owner = Owner(key.decode().split("{")[1].split("}")[0])
+    left = {key.decode() async for key in redis.scan_iter(f"*{owner}*")}
+    digest = hashlib.sha256(client.cookies["holdline"].encode()).hexdigest()
+    prefix = f"holdline:{{{owner}}}:"
+    assert left == {
+        prefix + name
+        for name in (
+            "conversations",
+            f"conversation:{begun['conversation']}",
+            f"messages:{begun['conversation']}",
+            f"turns:{begun['conversation']}",
+            f"turn:{begun['turn']}",
+            f"log:{begun['turn']}",
+            f"current:{digest}",
+        )
+    }
+    assert await redis.ttl(f"{prefix}log:{begun['turn']}") <= 3600
+    for name in left:
+        assert 3500 < await redis.ttl(name) <= 34_560_000
+    await client.delete(f"/api/conversations/{begun['conversation']}")
+    left = {key.decode() async for key in redis.scan_iter(f"*{owner}*")}
+    assert left == {f"{prefix}current:{digest}"}
+
+
+async def test_after_its_conversation_is_deleted_a_session_asks_in_a_new_one(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    begun = json.loads((await ask(client, upstream, question, "gone"))[0].data)
+    assert (await client.delete(f"/api/conversations/{begun['conversation']}")).status_code == 204
+    asked = f"{question} {uuid.uuid4().hex}"
+    await ask(client, upstream, asked, "anew")
+    assert len((await upstream.exchange(asked)).messages) == 1
