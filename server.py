@@ -18,7 +18,7 @@ from chat.api import chat_stream, conversations, error_handlers, operations, pag
 from chat.log.batch import Committer
 from chat.log.follower import Following
 from chat.turns.history import History
-from chat.turns.question import Asking
+from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
 from chat.upstream.client import Upstream
 from config import settings as configuration
@@ -69,7 +69,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         app.ctx.upstreams = await open_upstreams(app, settings)
         app.ctx.store = Store(redis, settings.session_idle_s, settings.session_max_s)
         turn_store = TurnStore(
-            redis, lease_s=settings.lease_s, kept_s=settings.session_max_s, rate=settings.rate
+            redis, lease_s=settings.lease_s, ttl_s=settings.session_max_s, rate=settings.rate
         )
         committer = Committer(turn_store, settings.lease_s)
         history = History(
@@ -84,7 +84,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
             committer,
             history,
             app.ctx.upstreams,
-            Asking(app.ctx.store, app.ctx.models, settings.continue_max),
+            QuestionBuilder(app.ctx.store, app.ctx.models, settings.continue_max),
         )
         turns.following = Following(
             redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
@@ -131,10 +131,12 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
         return [
             Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")
         ]
-    described = (
+    first_frame_data = (
         [(settings.openai_base_url, settings.openai_api_key, "")] if settings.has_main else []
     )
-    described += [(other.base_url, other.api_key, other.model) for other in settings.upstreams]
+    first_frame_data += [
+        (other.base_url, other.api_key, other.model) for other in settings.upstreams
+    ]
     return [
         Upstream(
             base_url=base_url,
@@ -142,9 +144,9 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
             timeout_s=timeout_s,
             model=model,
             # A stale connection is worth one more try; for the rest the next upstream is there.
-            retries=1 if len(described) > 1 else 2,
+            retries=1 if len(first_frame_data) > 1 else 2,
         )
-        for base_url, key, model in described
+        for base_url, key, model in first_frame_data
     ]
 
 

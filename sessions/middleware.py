@@ -11,7 +11,7 @@ from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
 from sessions import cookie
-from sessions.client.connection import AWAY
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.store import Store
 
 
@@ -39,7 +39,7 @@ def install(
             if request.ctx.session is None:
                 session_id, request.ctx.session = await store.new_session()
                 request.ctx.new_cookie = cookie.header(session_id, secure, cookie_max_age_s)
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             if (
                 request.path != "/"
             ):  # the page itself is served all the same, and says what is wrong

@@ -62,10 +62,10 @@ class Message(NamedTuple):
 class Store:
     """Reads and writes what one owner's browser may see."""
 
-    def __init__(self, redis: Client, idle_s: int, kept_s: int) -> None:
+    def __init__(self, redis: Client, idle_s: int, ttl_s: int) -> None:
         self._redis = redis
         self._idle_s = idle_s
-        self.kept_s = kept_s
+        self.ttl_s = ttl_s
 
     async def find_session(self, cookie_value: str | None) -> Session | None:
         """The session that a cookie names, kept alive by this look; None if it is unknown or too old."""
@@ -76,7 +76,7 @@ class Store:
         if record is None:
             return None
         fields = json.loads(record)
-        if fields["created"] + self.kept_s < time.time():
+        if fields["created"] + self.ttl_s < time.time():
             await self._redis.delete(keys.session(digest))
             return None
         return Session(digest, Owner(fields["owner"]))
@@ -97,7 +97,7 @@ class Store:
         if session.is_new:
             return ConversationId(new_id()), True
         key = keys.current(session.owner, session.digest)
-        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self.kept_s])
+        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self.ttl_s])
         is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
         return ConversationId(found.decode()), bool(is_new)
 
@@ -111,7 +111,7 @@ class Store:
             keys.current(owner, session.digest),
         ]
         flat = [text for pair in fields.items() for text in pair]
-        await call(self._redis, "create", names, [conversation_id, self.kept_s, *flat])
+        await call(self._redis, "create", names, [conversation_id, self.ttl_s, *flat])
         return conversation_id
 
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:

@@ -50,7 +50,7 @@ async def redis(redis_url: str) -> AsyncIterator[Client]:
 @pytest.fixture
 def turns(redis: Client) -> TurnStore:
     """Turns whose leases do not run out."""
-    return TurnStore(redis, lease_s=600, kept_s=1000, rate=(0, 1))
+    return TurnStore(redis, lease_s=600, ttl_s=1000, rate=(0, 1))
 
 
 @pytest_asyncio.fixture

@@ -136,9 +136,9 @@ class ScriptedUpstream:
             await self._arrived.wait_for(lambda: len(self.asked(question)) >= number)
         return self.asked(question)[number - 1]
 
-    async def continued(self, so_far: str, number: int = 1) -> Exchange:
+    async def continued(self, partial: str, number: int = 1) -> Exchange:
         """The `number`-th request that asks to go on with just this text; waits until it arrives."""
-        said = {"role": "assistant", "content": so_far}
+        said = {"role": "assistant", "content": partial}
 
         def found() -> list[Exchange]:
             return [exchange for exchange in self.exchanges if said in exchange.messages[-2:]]

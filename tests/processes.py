@@ -124,9 +124,9 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         count = 3 * (1 + replicas)
         ports = free_ports(2 * count)
-        places = list(zip(ports[:count], ports[count:], strict=True))
+        refs = list(zip(ports[:count], ports[count:], strict=True))
         nodes: list[Client] = []
-        for port, bus in places:
+        for port, bus in refs:
             path = await stack.enter_async_context(
                 redis_server(
                     "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus),
@@ -138,7 +138,7 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
             slots = (16384 * number // 3, 16384 * (number + 1) // 3 - 1)
             await node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
             await node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-        for port, bus in places:
+        for port, bus in refs:
             await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
         async with asyncio.timeout(PATIENCE_S):
             for node in nodes:
@@ -152,7 +152,7 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
                 ):
                     await asyncio.sleep(0.02)
                 await until_cluster_knows(node, cluster_state="ok")
-        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in places)
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in refs)
 
 
 async def until_cluster_knows(node: Client, **expected: object) -> None:

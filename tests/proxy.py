@@ -31,7 +31,7 @@ class RedisProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._place: socket.socket | None = None
+        self._decode_ref: socket.socket | None = None
         self._listener: asyncio.Server
 
     def lose_replies(self, to: Callable[[Command], bool]) -> None:
@@ -72,8 +72,8 @@ class RedisProxy:
 
     async def start(self) -> None:
         """Listen on a free port of loopback."""
-        self._place = self._bind()
-        self.url = f"redis://127.0.0.1:{self._place.getsockname()[1]}"
+        self._decode_ref = self._bind()
+        self.url = f"redis://127.0.0.1:{self._decode_ref.getsockname()[1]}"
         self._listener = await asyncio.start_server(self._serve, sock=self._bind())
 
     async def stop(self) -> None:
@@ -81,14 +81,14 @@ class RedisProxy:
         await self.recover()
         self.refuse()
         await self._listener.wait_closed()
-        if self._place:
-            self._place.close()
+        if self._decode_ref:
+            self._decode_ref.close()
 
     def _bind(self) -> socket.socket:
         # A socket that is bound and does not listen keeps the port while connections to it are refused.
         bound = socket.socket()
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(self._place.getsockname() if self._place else ("127.0.0.1", 0))
+        bound.bind(self._decode_ref.getsockname() if self._decode_ref else ("127.0.0.1", 0))
         return bound
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:

@@ -1,23 +1,23 @@
 """A question as `begin` writes it, for tests of the turns' store and of those who write by it."""
 
 from sessions.keys import MessageId, SessionDigest
-from sessions.turn_store import Place, Question
+from sessions.turn_store import NewTurn, TurnRef
 
 
-def question_at(place: Place) -> Question:
+def question_at(ref: TurnRef) -> NewTurn:
     """The first question of a conversation."""
-    return Question(
-        place=place,
+    return NewTurn(
+        ref=ref,
         session=SessionDigest("digest"),
         may_create=True,
         digest="d1",
-        user=MessageId("user-1"),
-        answer=MessageId("answer-1"),
+        question_id=MessageId("user-1"),
+        answer_id=MessageId("answer-1"),
         message='{"role": "user", "content": "q"}',
         parent=None,
         title="q",
         model="m",
-        continues=4,
+        max_continuations=4,
         first_frame=(b"<", b">"),
         attempt="attempt-1",
     )

@@ -7,7 +7,7 @@ from sanic.response import empty, json
 from chat.api import guard, parsing, viewer
 from chat.errors import BadRequest, NotFound, TooLarge
 from chat.formats import sse
-from chat.turns.question import Ask
+from chat.turns.question import Question
 from chat.turns.registry import Turns
 from sessions.keys import TurnId
 from sessions.store import Session
@@ -16,7 +16,7 @@ from sessions.turn_store import TurnRecord
 api = Blueprint("chat", url_prefix="/api")
 
 
-class AskBody(msgspec.Struct):
+class QuestionBody(msgspec.Struct):
     """What a POST asks; `input` and `prompt` are other clients' words for `message`."""
 
     message: str | None = None
@@ -28,7 +28,7 @@ class AskBody(msgspec.Struct):
     parent: str | None = None
     regenerate: str | None = None
     last_event_id: str | None = None
-    go_on: bool = msgspec.field(name="continue", default=True)
+    may_continue: bool = msgspec.field(name="continue", default=True)
 
 
 @api.get("/chat_stream/")
@@ -39,9 +39,11 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     query = parsing.query(request)
     names = ("message", "conversation", "turn", "model", "parent", "regenerate")
     last_event_id = query.get("last_event_id") or query.get("lastEventId")
-    go_on = query.get("continue", "1") not in ("0", "false")
-    asked = AskBody(
-        **{name: query.get(name) for name in names}, last_event_id=last_event_id, go_on=go_on
+    may_continue = query.get("continue", "1") not in ("0", "false")
+    asked = QuestionBody(
+        **{name: query.get(name) for name in names},
+        last_event_id=last_event_id,
+        may_continue=may_continue,
     )
     return await _stream(request, asked)
 
@@ -49,10 +51,10 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
 @api.post("/chat_stream/")
 async def stream_by_post(request: Request) -> HTTPResponse | None:
     """The same for fetch clients, and for questions too long for a URL."""
-    return await _stream(request, parsing.body(request, AskBody))
+    return await _stream(request, parsing.body(request, QuestionBody))
 
 
-async def _stream(request: Request, body: AskBody) -> HTTPResponse | None:
+async def _stream(request: Request, body: QuestionBody) -> HTTPResponse | None:
     guard.check(request)
     turns: Turns = request.app.ctx.turns
     record, offset = await _turn(request, body)
@@ -63,7 +65,7 @@ async def _stream(request: Request, body: AskBody) -> HTTPResponse | None:
     return None
 
 
-async def _turn(request: Request, body: AskBody) -> tuple[TurnRecord, int | None]:
+async def _turn(request: Request, body: QuestionBody) -> tuple[TurnRecord, int | None]:
     """The turn that a request means, and the offset from which its viewer goes on."""
     turns: Turns = request.app.ctx.turns
     session: Session = request.ctx.session
@@ -91,19 +93,19 @@ async def _turn(request: Request, body: AskBody) -> tuple[TurnRecord, int | None
     return await turns.begin(session, _ask(request, body, message)), offset
 
 
-def _ask(request: Request, body: AskBody, message: str) -> Ask:
+def _ask(request: Request, body: QuestionBody, message: str) -> Question:
     message = message.replace("\r\n", "\n").replace("\r", "\n")
     limit = request.app.ctx.settings.message_max
     if not message.strip() and not body.regenerate:
         raise BadRequest("The message is empty.")
     if len(message) > limit:
         raise TooLarge(f"The message has {len(message)} characters; at most {limit} are taken.")
-    return Ask(
+    return Question(
         message=message,
         conversation=parsing.conversation_id(body.conversation) if body.conversation else None,
         turn=TurnId(body.turn) if body.turn else None,
         model=parsing.known_model(request, body.model),
-        go_on=body.go_on,
+        may_continue=body.may_continue,
         parent=body.parent,
         regenerate=body.regenerate,
     )

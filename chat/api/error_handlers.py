@@ -9,7 +9,7 @@ from sanic.response import json
 
 from chat.errors import HoldlineError
 from chat.formats import sse
-from sessions.client.connection import AWAY
+from sessions.client.errors import UNAVAILABLE_ERRORS
 
 logger = logging.getLogger("holdline.problems")
 
@@ -34,11 +34,11 @@ def install(app: Sanic[Any, Any]) -> None:
     async def ours(request: Request, error: HoldlineError) -> HTTPResponse:
         return _answer(error.status, error.type, error.message, error.retry_after_s)
 
-    @app.exception(*AWAY)
+    @app.exception(*UNAVAILABLE_ERRORS)
     async def away(request: Request, error: Exception) -> HTTPResponse:
         logger.warning("Redis is away (%s)", type(error).__name__)
         if request.path == STREAM_PATH:  # an error would close an EventSource for good
-            return HTTPResponse(sse.AWAY, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
+            return HTTPResponse(sse.RETRY_LATER, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
         return _answer(503, "unavailable", "The store does not answer. Try again in a moment.", 5)
 
     @app.exception(SanicException)

@@ -3,7 +3,7 @@
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
-from sessions.client.connection import AWAY
+from sessions.client.errors import UNAVAILABLE_ERRORS
 
 operations = Blueprint("operations")
 
@@ -21,6 +21,6 @@ async def readyz(request: Request) -> HTTPResponse:
         return json({"status": "stopping"}, status=503)
     try:
         await request.app.ctx.store.ping()
-    except AWAY:
+    except UNAVAILABLE_ERRORS:
         return json({"status": "Redis does not answer"}, status=503)
     return json({"status": "ready"})

@@ -12,7 +12,7 @@ from chat.event_stream import EventDecoder
 HEARTBEAT = b":\n\n"
 """A comment that keeps a silent connection open; it is a viewer's own and stands in no log."""
 
-AWAY = b"retry: 5000\n: the store is away, try again\n\n"
+RETRY_LATER = b"retry: 5000\n: the store is away, try again\n\n"
 """All that a viewer gets while Redis does not answer: an EventSource asks again after 5,000 ms."""
 
 _RETRY_MS = 1000

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from chat.formats import sse
 from chat.log.log import Log
-from sessions.client.connection import AWAY
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnStore
 
 logger = logging.getLogger("holdline.committer")
@@ -45,7 +45,7 @@ class Writer:
     def append(self, data: str, event: str = "") -> None:
         """Encode a frame at the log's end and have it committed: at once, if it is the writer's first."""
         log = self.log
-        log.data += sse.encode(log.place.turn, log.end, data, event)
+        log.data += sse.encode(log.ref.turn, log.end, data, event)
         if log.committed == self._begin:
             self.lane.hurry(self)
         else:
@@ -70,17 +70,17 @@ class Writer:
         self.finishing = True
         begin = log.end
         for event, data in last:
-            log.data += sse.encode(log.place.turn, log.end, data, event)
+            log.data += sse.encode(log.ref.turn, log.end, data, event)
         tail = log.held(begin, log.end)
         waits = Backoff()
         while not self.refused:
             try:
-                if await self._store.finish(log.place, self.fence, begin, tail, state, answer):
+                if await self._store.finish(log.ref, self.fence, begin, tail, state, answer):
                     log.confirm(log.end, ended=True)
                 else:
                     self.refuse()
                 return
-            except AWAY as error:
+            except UNAVAILABLE_ERRORS as error:
                 logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
                 await waits.wait()
 
@@ -89,7 +89,7 @@ class Writer:
         await self._flush()
         self.lane.writers.pop(self, None)  # to renew its lease would take it back
         if not self.refused:
-            await self._store.release(self.log.place, self.fence)
+            await self._store.release(self.log.ref, self.fence)
 
     async def _flush(self) -> None:
         while self.log.committed < self.log.end and not self.refused:
@@ -214,7 +214,7 @@ class Committer:
 
     def open(self, log: Log, fence: int) -> Writer:
         """A writer whose lease is kept until it is closed."""
-        lanes = self._lanes.setdefault(self._store.node(log.place), [])
+        lanes = self._lanes.setdefault(self._store.node(log.ref), [])
         lane = next((lane for lane in lanes if len(lane.writers) < _LANE_MAX), None)
         if lane is None:
             lane = _Lane(len(lanes))
@@ -239,7 +239,7 @@ class Committer:
     async def _commit(self, group: list[tuple[Writer, int]]) -> None:
         parts = [
             (
-                writer.log.place,
+                writer.log.ref,
                 writer.fence,
                 begin := writer.log.committed,
                 writer.log.held(begin, end),
@@ -251,7 +251,7 @@ class Committer:
             try:
                 replies = await self._store.commit(parts)
                 break
-            except AWAY as error:
+            except UNAVAILABLE_ERRORS as error:
                 logger.warning(
                     "Redis is away (%s), %d turns wait", type(error).__name__, len(group)
                 )
@@ -269,10 +269,10 @@ class Committer:
             if not writers:
                 continue
             with contextlib.suppress(
-                *AWAY
+                *UNAVAILABLE_ERRORS
             ):  # the committer says so, and the next round tries again
-                replies = await self._store.renew([(w.log.place, w.fence) for w in writers])
-                await self._store.register([w.log.place for w in writers if w in lane.writers])
+                replies = await self._store.renew([(w.log.ref, w.fence) for w in writers])
+                await self._store.register([w.log.ref for w in writers if w in lane.writers])
                 for writer, reply in zip(writers, replies, strict=True):
                     # A turn that has just ended has no lease to renew; its end has an answer of its own.
                     if writer in lane.writers and not writer.finishing:
@@ -282,5 +282,5 @@ class Committer:
         if reply == 2:
             writer.on_stop()
         elif reply != 1:
-            logger.warning("turn %s was refused by its log (%s)", writer.log.place.turn, reply)
+            logger.warning("turn %s was refused by its log (%s)", writer.log.ref.turn, reply)
             writer.refuse()

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 
 from chat.log.log import Log
 from sessions import keys
-from sessions.client.connection import AWAY, Client
+from sessions.client.connection import Client
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
-from sessions.turn_store import Place, TurnStore
+from sessions.turn_store import TurnRef, TurnStore
 
 logger = logging.getLogger("holdline.following")
 
@@ -32,7 +33,7 @@ class Following:
         store: TurnStore,
         *,
         on_stop: Callable[[str], None],
-        on_look: Callable[[Place], Awaitable[None]],
+        on_look: Callable[[TurnRef], Awaitable[None]],
     ) -> None:
         self._notifications = Notifications(redis, self._take)
         self._store = store
@@ -43,12 +44,12 @@ class Following:
         self._released = False
 
     @asynccontextmanager
-    async def follow(self, place: Place) -> AsyncIterator[Log]:
+    async def follow(self, ref: TurnRef) -> AsyncIterator[Log]:
         """A log that is kept up with the other worker's while the block runs."""
-        channel = place.log_key
+        channel = ref.log_key
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = Log(place, read=self._store.read_part)
+            log = self._logs[channel] = Log(ref, read=self._store.read_range)
         self._readers[channel] = self._readers.get(channel, 0) + 1
         try:
             if self._readers[channel] == 1:
@@ -89,22 +90,22 @@ class Following:
             await asyncio.sleep(_LOOK_S)
             for log in list(self._logs.values()):
                 try:
-                    await self._on_look(log.place)
+                    await self._on_look(log.ref)
                     await self._catch_up(log)
-                except AWAY as error:
-                    logger.debug("cannot look after %s (%s)", log.place.turn, type(error).__name__)
+                except UNAVAILABLE_ERRORS as error:
+                    logger.debug("cannot look after %s (%s)", log.ref.turn, type(error).__name__)
 
     async def _catch_up(self, log: Log) -> None:
         """Read what is missing from the log itself."""
         while not log.ended:
             begin = log.committed
             known = log.held(max(0, begin - _OVERLAP), begin)
-            found, ended = await self._store.read_log(log.place, begin - len(known))
+            found, ended = await self._store.read_log(log.ref, begin - len(known))
             if log.committed != begin:
                 continue  # a notification came in between
             missed = found[len(known) :]
             if found[: len(known)] != known and not (ended and not found):
-                self._logs[log.place.log_key] = Log(log.place, read=self._store.read_part)
+                self._logs[log.ref.log_key] = Log(log.ref, read=self._store.read_range)
                 # Viewers come back, and are told anew.
                 log.lose()
                 return

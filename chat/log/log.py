@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from chat.formats import sse
-from sessions.client.connection import AWAY
-from sessions.turn_store import Place
+from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.turn_store import TurnRef
 
 HEARTBEAT_S = 12
 LOG_MAX = 8 << 20
@@ -21,7 +21,7 @@ _SLICE = 64 << 10
 _KEPT = 1 << 9
 """Committed bytes that are kept in any case; twice as many at most."""
 
-Read = Callable[[Place, int, int], Awaitable[bytes]]
+Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
 """Reads the bytes of a turn's log from one offset to another, as far as they are there."""
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -39,14 +39,14 @@ class Log:
 
     def __init__(
         self,
-        place: Place,
+        ref: TurnRef,
         data: bytes = b"",
         *,
         begin: int = 0,
         ended: bool = False,
         read: Read | None = None,
     ) -> None:
-        self.place = place
+        self.ref = ref
         self.begin = begin
         self.data = bytearray(data)
         self.committed = begin + len(data)
@@ -73,7 +73,7 @@ class Log:
         """
         if begin >= self.begin or begin == end or self._read is None:
             return self.held(begin, end)
-        return await self._read(self.place, begin, end)
+        return await self._read(self.ref, begin, end)
 
     def confirm(self, committed: int, *, ended: bool = False) -> None:
         """Show viewers the bytes up to `committed`, which Redis has."""
@@ -132,7 +132,7 @@ class Log:
             return b""
         try:
             return await self.part(offset, min(self.committed, offset + _SLICE))
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             return b""
 
     def _wake(self) -> None:

@@ -28,10 +28,10 @@ _LINE_MAX = 120
 class Seam:
     """Joins a continuation to the text so far; holds back only what may yet turn out to be a repetition."""
 
-    def __init__(self, so_far: str) -> None:
-        self._tail = so_far[-_REACH:]
+    def __init__(self, partial: str) -> None:
+        self._tail = partial[-_REACH:]
         self._held = ""
-        self._open = bool(so_far)
+        self._open = bool(partial)
 
     def feed(self, text: str) -> str:
         """What of the continuation may be shown now."""

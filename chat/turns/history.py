@@ -5,7 +5,7 @@ from chat.upstream.request import ChatMessage
 from sessions.store import Store
 from sessions.turn_store import TurnRecord
 
-_GO_ON = (
+_CONTINUE_PROMPT = (
     "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
     "repeat nothing, add no introduction, and keep its language and format."
 )
@@ -26,27 +26,29 @@ class History:
         self._budget = context_tokens
         self._estimator = prompt.Estimator()
 
-    async def messages(self, record: TurnRecord, model: str, so_far: str = "") -> list[ChatMessage]:
+    async def messages(
+        self, record: TurnRecord, model: str, partial: str = ""
+    ) -> list[ChatMessage]:
         """The messages that a turn's question ends, or the answer so far, as many as `model` is likely to
         count to within the budget; raises what is in AWAY."""
-        place = record.place
+        ref = record.ref
         system, newest_first = await self._store.context(
-            place.owner,
-            place.conversation,
-            record.user,
-            max_bytes=self._budget * prompt.MOST_BYTES_PER_TOKEN,
+            ref.owner,
+            ref.conversation,
+            record.question_id,
+            max_bytes=self._budget * prompt.MAX_BYTES_PER_TOKEN,
             max_count=_MESSAGES_MAX,
         )
         if system is None:
             system = self._system_prompt
-        newest = [{"role": "assistant", "content": so_far}] if so_far else []
-        if so_far and not self.prefill:
-            newest.insert(0, {"role": "user", "content": _GO_ON})
+        newest = [{"role": "assistant", "content": partial}] if partial else []
+        if partial and not self.prefill:
+            newest.insert(0, {"role": "user", "content": _CONTINUE_PROMPT})
         bodies = newest + [message.body for message in newest_first]
-        return prompt.choose(
-            self._estimator, model, self._budget, system, bodies, always=len(newest) + 1
+        return prompt.fit_to_budget(
+            self._estimator, model, self._budget, system, bodies, min_messages=len(newest) + 1
         )
 
-    def learn(self, model: str, size: float, reported: int) -> None:
+    def calibrate(self, model: str, size: float, reported: int) -> None:
         """Correct the estimate by the number of tokens that the upstream counted for messages of `size`."""
-        self._estimator.learn(model, size, reported)
+        self._estimator.calibrate(model, size, reported)

@@ -15,7 +15,7 @@ _MESSAGE_TOKENS = 4
 _PRIOR = (1000.0, 1000.0)
 """Tokens reported and estimated that stand for knowing nothing yet."""
 
-MOST_BYTES_PER_TOKEN = 8
+MAX_BYTES_PER_TOKEN = 8
 """More bytes than a token of real text has; bounds what is read from the history."""
 
 
@@ -29,9 +29,9 @@ class Estimator:
         """The estimated size of a message with this content, in tokens."""
         reported, estimated = self._sums.get(model, _PRIOR)
         # Bounded, so that absurd reports can neither starve nor flood a model.
-        return _raw(content) * min(4.0, max(0.25, reported / estimated))
+        return _estimate(content) * min(4.0, max(0.25, reported / estimated))
 
-    def learn(self, model: str, size: float, reported: int) -> None:
+    def calibrate(self, model: str, size: float, reported: int) -> None:
         """Take in the number of tokens that the upstream counted for messages of `size`."""
         before_reported, before_estimated = self._sums.get(model, _PRIOR)
         # A long prompt says much and makes what was learnt fade; a short one is mostly the template's frame.
@@ -41,16 +41,16 @@ class Estimator:
 
 def size(messages: Iterable[ChatMessage]) -> float:
     """The size of messages in tokens, as estimated by one who has learnt nothing."""
-    return sum(_raw(message["content"]) for message in messages)
+    return sum(_estimate(message["content"]) for message in messages)
 
 
-def choose(
+def fit_to_budget(
     estimator: Estimator,
     model: str,
     budget: int,
     system: str,
     newest_first: Iterable[dict[str, Any]],
-    always: int = 1,
+    min_messages: int = 1,
 ) -> list[ChatMessage]:
     """The system prompt, and of the history as much as fits `budget` tokens, newest first; in order of time.
 
@@ -62,7 +62,7 @@ def choose(
     chosen: list[ChatMessage] = []
     for number, body in enumerate(newest_first):
         left -= estimator.tokens(model, body["content"])
-        if left < 0 and number >= always:
+        if left < 0 and number >= min_messages:
             break
         _join(chosen, {"role": body["role"], "content": body["content"]})
     if len(chosen) > 1 and chosen[-1]["role"] != "user":
@@ -83,7 +83,7 @@ def _join(newest_first: list[ChatMessage], older: ChatMessage) -> None:
         }
 
 
-def _raw(content: str) -> float:
+def _estimate(content: str) -> float:
     length = len(content)
     wide = 0 if content.isascii() else sum(1 for character in content if character > "\x7f")
     return _MESSAGE_TOKENS + (length - wide) / 4 + wide

@@ -15,13 +15,13 @@ from chat.log.batch import Committer
 from chat.log.follower import Following
 from chat.log.log import Log
 from chat.turns.history import History
-from chat.turns.question import Ask, Asking
+from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Generation
 from chat.upstream.client import Upstream
-from sessions.client.connection import AWAY, Refusal
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.keys import MessageId, Owner, TurnId
 from sessions.store import Session, Store
-from sessions.turn_store import Place, Question, TurnRecord, TurnStore
+from sessions.turn_store import NewTurn, TurnRecord, TurnRef, TurnStore
 
 logger = logging.getLogger("holdline.turns")
 
@@ -50,7 +50,7 @@ class Turns:
         committer: Committer,
         history: History,
         upstreams: Sequence[Upstream],
-        asking: Asking,
+        asking: QuestionBuilder,
     ) -> None:
         self._turn_store = turn_store
         self._store = store
@@ -66,7 +66,7 @@ class Turns:
 
     # Begin
 
-    async def begin(self, session: Session, ask: Ask) -> TurnRecord:
+    async def begin(self, session: Session, ask: Question) -> TurnRecord:
         """The turn that answers a question: begun now, or the one that does so already.
 
         Raises NotFound for an unknown conversation or message, Conflict for a turn of another question,
@@ -86,8 +86,8 @@ class Turns:
                 )
             question = await self._asking.question(session, ask, conversation_id, turn_id, is_new)
             begun = await self._turn_store.begin(question)
-            if begun.outcome == "begun" and begun.user:
-                return self._start(question, begun.user)
+            if begun.outcome == "begun" and begun.question_id:
+                return self._start(question, begun.question_id)
             if begun.outcome == "known":
                 return await self.find(owner, turn_id)
             if begun.outcome == "attach" and begun.turn:
@@ -109,27 +109,27 @@ class Turns:
             "The answer before this one is still being stopped. Try again.", retry_after_s=1
         )
 
-    def _start(self, question: Question, user: MessageId) -> TurnRecord:
+    def _start(self, question: NewTurn, user: MessageId) -> TurnRecord:
         record = TurnRecord(
-            question.place,
+            question.ref,
             "running",
             question.digest,
             question.model,
             user,
-            question.answer,
-            question.continues,
+            question.answer_id,
+            question.max_continuations,
         )
         before, after = question.first_frame
-        self._generate(record, self._log(question.place, before + user.encode() + after), fence=1)
+        self._generate(record, self._log(question.ref, before + user.encode() + after), fence=1)
         return record
 
-    def _log(self, place: Place, data: bytes) -> Log:
-        return Log(place, data, read=self._turn_store.read_part)
+    def _log(self, ref: TurnRef, data: bytes) -> Log:
+        return Log(ref, data, read=self._turn_store.read_range)
 
     def _generate(
         self, record: TurnRecord, log: Log, fence: int, *, interrupted: bool = False
     ) -> None:
-        key = record.place.turn_key
+        key = record.ref.turn_key
         writer = self._committer.open(log, fence)
         generation = self._generations[key] = Generation(
             record, writer, self._history, self._upstreams, interrupted=interrupted
@@ -155,12 +155,12 @@ class Turns:
         makes no sense gets a `restart` first.
         Raises RateLimited where VIEWERS_MAX others read it here already.
         """
-        generation = self._generations.get(record.place.turn_key)
+        generation = self._generations.get(record.ref.turn_key)
         holding: AbstractAsyncContextManager[Log]
         if generation:
             holding = nullcontext(generation.log)
         elif record.state == "running":
-            holding = self.following.follow(record.place)
+            holding = self.following.follow(record.ref)
         else:
             holding = nullcontext(self._ended_log(record))
         async with holding as log:
@@ -179,27 +179,25 @@ class Turns:
         # What stands before `start` says whether a frame ends there.
         known = 0 <= start <= log.committed
         if not known or not sse.is_boundary(await log.part(max(0, start - 2), start)):
-            return View(sse.restart(record.place.turn), log, 0)
+            return View(sse.restart(record.ref.turn), log, 0)
         return None if log.ended and start == log.committed else View(b"", log, start)
 
     def _ended_log(self, record: TurnRecord) -> Log:
         """The log of a turn that has ended, of which nothing is held here, for all who read it now."""
-        log = self._ended.get(record.place.log_key)
+        log = self._ended.get(record.ref.log_key)
         if log is None:
-            log = Log(
-                record.place, begin=record.length, ended=True, read=self._turn_store.read_part
-            )
-            self._ended[record.place.log_key] = log
+            log = Log(record.ref, begin=record.length, ended=True, read=self._turn_store.read_range)
+            self._ended[record.ref.log_key] = log
         return log
 
     async def _recall(self, record: TurnRecord, offset: int | None) -> View | None:
         """The answer of a turn whose log has expired, from the history."""
-        turn, length = record.place.turn, record.length
+        turn, length = record.ref.turn, record.length
         if offset == length:
             return None
-        place = record.place
+        ref = record.ref
         found = await self._store.branch(
-            place.owner, place.conversation, start=record.answer, max_count=1
+            ref.owner, ref.conversation, start=record.answer_id, max_count=1
         )
         answer = found[0].body["content"] if found else ""
         delta = sse.encode(turn, 0, answer) if answer else b""
@@ -210,24 +208,24 @@ class Turns:
     async def stop(self, owner: Owner, turn_id: TurnId) -> None:
         """Stop a turn wherever it runs; returns when it has ended; NotFound, Unavailable after 10 s."""
         record = await self.find(owner, turn_id)
-        generation = self._generations.get(record.place.turn_key)
+        generation = self._generations.get(record.ref.turn_key)
         try:
             async with asyncio.timeout(10):
                 if generation:
                     generation.stop("stopped")
                     await asyncio.wait([generation.task])
                     if not generation.log.ended:  # it was handed over, or another worker's already
-                        await self._stop_elsewhere(record.place)
+                        await self._stop_elsewhere(record.ref)
                 elif record.state == "running":
-                    await self._stop_elsewhere(record.place)
+                    await self._stop_elsewhere(record.ref)
         except TimeoutError:
             raise Unavailable(
                 "The answer could not be stopped yet. Try again.", retry_after_s=2
             ) from None
 
-    async def _stop_elsewhere(self, place: Place) -> None:
-        async with self.following.follow(place) as log:
-            if not await self._turn_store.ask_to_stop(place):
+    async def _stop_elsewhere(self, ref: TurnRef) -> None:
+        async with self.following.follow(ref) as log:
+            if not await self._turn_store.request_stop(ref):
                 return
             while not log.ended:
                 if log.lost:
@@ -246,41 +244,41 @@ class Turns:
         while True:
             await asyncio.sleep(_SWEEP_S)
             try:
-                for place in [] if self._draining else await self._turn_store.overdue():
-                    await self.look_after(place)
-            except AWAY as error:
+                for ref in [] if self._draining else await self._turn_store.expired_leases():
+                    await self.look_after(ref)
+            except UNAVAILABLE_ERRORS as error:
                 logger.debug("cannot sweep (%s)", type(error).__name__)
                 # Nobody could renew a lease: those who live get the time of one to say so.
                 self._trusts_leases_from = time.monotonic() + self._turn_store.lease_s
 
-    async def look_after(self, place: Place) -> None:
+    async def look_after(self, ref: TurnRef) -> None:
         """Go on with a turn here, if the worker that had it is gone; raises what is in AWAY."""
         try:
-            await self._look_after(place)
-        except AWAY:
+            await self._look_after(ref)
+        except UNAVAILABLE_ERRORS:
             raise
-        except Refusal:  # something else was written under its keys; the other turns go on
-            logger.exception("turn %s cannot be taken over", place.turn)
-            await self._turn_store.unregister(place)
+        except ResponseError:  # something else was written under its keys; the other turns go on
+            logger.exception("turn %s cannot be taken over", ref.turn)
+            await self._turn_store.unregister(ref)
 
-    async def _look_after(self, place: Place) -> None:
-        if place.turn_key in self._generations or self._draining:
+    async def _look_after(self, ref: TurnRef) -> None:
+        if ref.turn_key in self._generations or self._draining:
             return
         if time.monotonic() < self._trusts_leases_from:
             return
-        fence = await self._turn_store.take_over(place, secrets.token_urlsafe(12))
+        fence = await self._turn_store.take_over(ref, secrets.token_urlsafe(12))
         if fence < 0:
-            await self._turn_store.unregister(place)
+            await self._turn_store.unregister(ref)
         if fence <= 0:
             return
         if self.draining:  # since the last look
-            await self._turn_store.release(place, fence)
+            await self._turn_store.release(ref, fence)
             return
-        record = await self._turn_store.find(place.owner, place.turn)
-        made, _ = await self._turn_store.read_log(place)
+        record = await self._turn_store.find(ref.owner, ref.turn)
+        made, _ = await self._turn_store.read_log(ref)
         if record:
-            logger.warning("turn %s is taken over", place.turn)
-            self._generate(record, self._log(place, made), fence, interrupted=True)
+            logger.warning("turn %s is taken over", ref.turn)
+            self._generate(record, self._log(ref, made), fence, interrupted=True)
 
     # Shut down
 

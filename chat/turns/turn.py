@@ -19,7 +19,7 @@ from chat.turns.continuation import Seam
 from chat.turns.history import History
 from chat.upstream.client import Upstream
 from chat.upstream.completion import Usage
-from sessions.client.connection import AWAY
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnRecord
 
 logger = logging.getLogger("holdline.generation")
@@ -71,7 +71,7 @@ class Generation:
         self._begun = False
         self._finishing = False
         writer.on_stop = lambda: self.stop("stopped")
-        self.task = asyncio.create_task(self._run(), name=f"turn {record.place.turn}")
+        self.task = asyncio.create_task(self._run(), name=f"turn {record.ref.turn}")
 
     def stop(self, ending: Ending) -> None:
         """Break off the generation, keeping what was made; nothing happens when it is already over."""
@@ -95,7 +95,7 @@ class Generation:
             else:
                 await self._finish(failure)
         except Exception:
-            logger.exception("turn %s broke", self.record.place.turn)
+            logger.exception("turn %s broke", self.record.ref.turn)
         finally:
             self._writer.close()
 
@@ -113,10 +113,10 @@ class Generation:
             self._finish_reason = "stopped"
         except UpstreamError as error:
             return error
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             return UpstreamBroke("store", "The history could not be read. Try again in a moment.")
         except Exception:  # to ask again would fail, and cost, again
-            logger.exception("turn %s broke", self.record.place.turn)
+            logger.exception("turn %s broke", self.record.ref.turn)
             return UpstreamError("internal", "Something went wrong here. What was made is kept.")
         return None
 
@@ -149,7 +149,7 @@ class Generation:
 
     def _go_on(self, why: str) -> bool:
         """Whether the answer may be continued once more; if so, a frame says where and why."""
-        if max(len(self._continued), self._writer.fence - 2) >= self.record.continues:
+        if max(len(self._continued), self._writer.fence - 2) >= self.record.max_continuations:
             return False
         if self._shown:
             seam = {"at": len(self._text.decode()), "why": why}
@@ -178,11 +178,11 @@ class Generation:
 
     async def _relay(self) -> None:
         """Relay one answer of the upstream, or a continuation, into the log."""
-        model, so_far = self._upstream.model or self.record.model, self._text.decode()
-        messages = await self._history.messages(self.record, model, so_far)
+        model, partial = self._upstream.model or self.record.model, self._text.decode()
+        messages = await self._history.messages(self.record, model, partial)
         size = prompt.size(messages)
-        prefill = bool(so_far) and self._history.prefill
-        seam = Seam(so_far)
+        prefill = bool(partial) and self._history.prefill
+        seam = Seam(partial)
         self._model, self._upstream_name = model, self._upstream.name
         async with self._upstream.ask(messages, model, prefill=prefill) as answer:
             try:
@@ -195,7 +195,7 @@ class Generation:
                     answer.usage if self._usage is None else self._usage.plus(answer.usage)
                 )
         if answer.usage and answer.usage.prompt_tokens:
-            self._history.learn(model, size, answer.usage.prompt_tokens)
+            self._history.calibrate(model, size, answer.usage.prompt_tokens)
 
     def _take(self, seam: Seam, text: str, reasoning: bool) -> None:
         if self._first_token_ms is None:
@@ -239,7 +239,7 @@ class Generation:
             "role": "assistant",
             "content": text,
             "created": time.time_ns() // 1_000_000,
-            "turn": self.record.place.turn,
+            "turn": self.record.ref.turn,
             "model": self._model,
             "finish_reason": reason,
         }

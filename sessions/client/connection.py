@@ -1,122 +1,34 @@
 """The connection to Redis: our own timeouts and retries, and what counts as "away"."""
 
 import asyncio
-import contextlib
-import re
-from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis._parsers import BaseParser
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sessions.client.errors import (
+    TOTAL_TIMEOUT_S,
+    UNAVAILABLE_ERRORS,
+    ReplyTimeout,
     ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
+    classify_reply,
 )
 
-
-class TakesNoWrites(ResponseError):
-    """Redis refuses to write for now: too few replicas, a disk that fails, or no memory."""
-
-
-AWAY = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    ReadOnlyError,
-    OutOfMemoryError,
-    TakesNoWrites,
-    ClusterDownError,
-    RedisClusterException,
-    AskError,
-    TryAgainError,
-)
-"""Redis does not answer, or not now: unreachable, silent, loading, read-only, out of memory, in two minds."""
-
-Refusal = ResponseError
-"""What Redis says to a command that cannot be right, such as one for another type of key."""
-
-Forgotten = NoScriptError
-"""What Redis says to a script that it does not know, since it was restarted or never told."""
-
-# redis-py has no classes for these two, and would have them pass for errors of ours.
-BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(("NOREPLICAS", "MISCONF"), TakesNoWrites))
-
-_SCRIPTS_S = 5
+_REPLY_TIMEOUT_S = 5
 """How long Redis may take for a group of scripts, in seconds."""
 
 _CONNECTIONS_MAX = 64
-
-_INSIDE_A_SCRIPT = re.compile(
-    r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
-)
-"""How Redis before 7.0 words such a refusal that meets a script in its midst."""
 
 Client = Any
 """A `Redis` or `RedisCluster`: their own types allow for replies decoded to str, which ours never are."""
 
 
-_TRIPS = (AttributeError, KeyError, RuntimeError)
-"""What redis-py trips over where another task closed its connection."""
-
-
-@contextlib.contextmanager
-def lost() -> Iterator[None]:
-    """Have what is in _TRIPS count as a lost connection."""
-    try:
-        yield
-    except _TRIPS as error:
-        raise RedisConnectionError("the connection was closed") from error
-
-
-_GIVE_UP_S = 10
-"""Longest wait for a reply: redis-py connects anew within each of its tries, over a minute in all."""
-
-
-class Answered:
-    """Wait in this block for Redis as long as it may take, and no longer; raises what is in AWAY.
-
-    Not a generator, which would cost more than a timeout itself does; a question waits here six times.
-    """
-
-    __slots__ = ("_timeout",)
-
-    def __init__(self, longest_s: float = _GIVE_UP_S) -> None:
-        self._timeout = asyncio.timeout(longest_s)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            raise RedisTimeoutError("Redis is silent") from late
-        if isinstance(error, _TRIPS):
-            raise RedisConnectionError("the connection was closed") from error
-
-
-class Lines:
+class PipelinePool:
     """The connections that calls take in turn; a pool of redis-py takes a quarter of a call's time itself."""
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -130,7 +42,7 @@ class Lines:
         if not self._room.locked():
             async with self._room:
                 return await self._take_line(packed, count)
-        async with Answered(), self._room:
+        async with ReplyTimeout(), self._room:
             return await self._take_line(packed, count)
 
     async def _take_line(self, packed: bytes, count: int) -> list[Any]:
@@ -148,7 +60,7 @@ class Lines:
             return await self._try(connection, packed, count)
         except (RedisConnectionError, RedisTimeoutError):
             await connection.disconnect(nowait=True)
-        async with Answered(_GIVE_UP_S - _SCRIPTS_S):
+        async with ReplyTimeout(TOTAL_TIMEOUT_S - _REPLY_TIMEOUT_S):
             found: list[Any] = await connection.retry.call_with_retry(
                 lambda: self._try(connection, packed, count), lambda error: connection.disconnect()
             )
@@ -161,13 +73,13 @@ class Lines:
 
     async def _try(self, connection: Any, packed: bytes, count: int) -> list[Any]:
         replies: list[Any] = []
-        async with Answered(_SCRIPTS_S):
+        async with ReplyTimeout(_REPLY_TIMEOUT_S):
             await connection.send_packed_command(packed, check_health=False)
             for _ in range(count):
                 try:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
-                    replies.append(classed(error))
+                    replies.append(classify_reply(error))
         return replies
 
     async def close(self) -> None:
@@ -183,19 +95,21 @@ class _Single(Redis):
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS_MAX,
-            timeout=_GIVE_UP_S,  # that a command waits for a free connection, rather than to fail at once
+            timeout=TOTAL_TIMEOUT_S,  # that a command waits for a free connection, rather than to fail at once
             **options,
         )
         super().__init__(connection_pool=pool)
         # One timeout for a whole group of replies in place of one for each.
-        self.lines = Lines(ConnectionPool.from_url(url, **options | {"socket_timeout": None}))
+        self.pipelines = PipelinePool(
+            ConnectionPool.from_url(url, **options | {"socket_timeout": None})
+        )
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await self.lines.close()
+        await self.pipelines.close()
         await self.connection_pool.disconnect()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with Answered():
+        async with ReplyTimeout():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -203,7 +117,7 @@ class _Cluster(RedisCluster):
     """When one command finds the Cluster changed, redis-py closes the connections of all."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with Answered():
+        async with ReplyTimeout():
             return await super().execute_command(*args, **options)
 
 
@@ -247,12 +161,5 @@ def node_of(redis: Client, key: str) -> str:
         return ""
     try:
         return str(redis.get_node_from_key(key).name)
-    except AWAY:
+    except UNAVAILABLE_ERRORS:
         return ""
-
-
-def classed(reply: Any) -> Any:
-    """A reply as it is, unless it is Redis's refusal of any writes from inside a script: a TakesNoWrites."""
-    if type(reply) is ResponseError and _INSIDE_A_SCRIPT.search(str(reply)):
-        return TakesNoWrites(str(reply))
-    return reply

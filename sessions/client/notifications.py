@@ -6,17 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sessions.client.connection import (
-    AWAY,
-    Client,
-    is_cluster,
-    lost,
-    node_of,
-)
+from sessions.client.connection import Client, is_cluster, node_of
+from sessions.client.errors import UNAVAILABLE_ERRORS, as_connection_error
 
 logger = logging.getLogger("holdline.notifications")
 
-_AGAIN_S = 0.5
+_RECONNECT_DELAY_S = 0.5
 
 
 class Notifications:
@@ -40,8 +35,8 @@ class Notifications:
         self._channels.add(channel)
         if self._pubsub:
             with (
-                contextlib.suppress(*AWAY),
-                lost(),
+                contextlib.suppress(*UNAVAILABLE_ERRORS),
+                as_connection_error(),
             ):  # then it is subscribed to with the next connection
                 await self._subscribe(channel)
 
@@ -49,28 +44,28 @@ class Notifications:
         """Listen no longer."""
         self._channels.discard(channel)
         if self._pubsub:
-            with contextlib.suppress(*AWAY), lost():
+            with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await (self._pubsub.sunsubscribe if self._sharded else self._pubsub.unsubscribe)(
                     channel
                 )
 
-    async def run(self, common: str) -> None:
+    async def run(self, broadcast_channel: str) -> None:
         """Listen to the channel `common` of all workers, and to those subscribed, until cancelled."""
         while True:
             try:
                 async with asyncio.TaskGroup() as self._tasks:
-                    await self._connect(common)
+                    await self._connect(broadcast_channel)
                     self._tasks.create_task(self._listen())
-            except* AWAY as group:
+            except* UNAVAILABLE_ERRORS as group:
                 logger.warning("notifications are cut (%s)", type(group.exceptions[0]).__name__)
             await self.close()
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RECONNECT_DELAY_S)
 
-    async def _connect(self, common: str) -> None:
-        with lost():
+    async def _connect(self, broadcast_channel: str) -> None:
+        with as_connection_error():
             await self._redis.initialize()
             pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-            await pubsub.subscribe(common)
+            await pubsub.subscribe(broadcast_channel)
             self._pubsub = pubsub
             for channel in list(self._channels):
                 await self._subscribe(channel)
@@ -86,18 +81,18 @@ class Notifications:
 
     async def _listen(self) -> None:
         while True:
-            with lost():
+            with as_connection_error():
                 message = await self._pubsub.get_message(timeout=None)
-            await self._pass_on(message)
+            await self._dispatch(message)
 
     async def _listen_to(self, name: str) -> None:
         pubsub = self._pubsub
         while name in pubsub.node_pubsub_mapping and (node := self._redis.get_node(node_name=name)):
-            with lost():
+            with as_connection_error():
                 message = await pubsub.get_sharded_message(timeout=None, target_node=node)
-            await self._pass_on(message)
+            await self._dispatch(message)
 
-    async def _pass_on(self, message: dict[str, Any] | None) -> None:
+    async def _dispatch(self, message: dict[str, Any] | None) -> None:
         if message is not None and message["type"] in ("message", "smessage"):
             await self._on_message(message["channel"].decode(), message["data"])
 
@@ -105,5 +100,5 @@ class Notifications:
         """Close the connections."""
         pubsub, self._pubsub = self._pubsub, None
         if pubsub:
-            with contextlib.suppress(*AWAY), lost():
+            with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await pubsub.aclose()

@@ -7,13 +7,8 @@ from typing import Any
 
 import hiredis
 
-from sessions.client.connection import (
-    Answered,
-    Client,
-    Forgotten,
-    classed,
-    is_cluster,
-)
+from sessions.client.connection import Client, is_cluster
+from sessions.client.errors import NoScriptError, ReplyTimeout, classify_reply
 
 SCRIPTS = {
     path.stem: path.read_bytes()
@@ -52,7 +47,7 @@ async def call_in_order(redis: Client, calls: Sequence[Call]) -> list[Any]:
 async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
     """Run many calls in one pipeline; a reply that is an error is returned in its place."""
     replies = await _send(redis, calls)
-    missing = [i for i, reply in enumerate(replies) if isinstance(reply, Forgotten)]
+    missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if missing:
         await load(redis)
         for i, reply in zip(missing, await _send(redis, [calls[i] for i in missing]), strict=True):
@@ -62,7 +57,7 @@ async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
 
 async def execute(pipeline: Any) -> list[Any]:
     """Run a pipeline of plain commands; raises what redis-py raises."""
-    async with Answered():
+    async with ReplyTimeout():
         replies: list[Any] = await pipeline.execute()
     return replies
 
@@ -76,14 +71,14 @@ async def load(redis: Client) -> None:
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     if not is_cluster(redis):
         packed = b"".join([hiredis.pack_command(_command(one, _SHAS)) for one in calls])  # type: ignore[arg-type]
-        found: list[Any] = await redis.lines.exchange(packed, len(calls))
+        found: list[Any] = await redis.pipelines.exchange(packed, len(calls))
         return found
     pipeline = redis.pipeline(transaction=False)
     for one in calls:
         pipeline.execute_command(*_command(one, _SHARDED_SHAS))
-    async with Answered():
+    async with ReplyTimeout():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
-    return [classed(reply) for reply in replies]
+    return [classify_reply(reply) for reply in replies]
 
 
 def _command(call: Call, shas: dict[str, str]) -> tuple[Argument, ...]:

@@ -87,7 +87,7 @@ async def test_an_unknown_cookie_is_replaced_not_adopted(
 
 
 async def test_use_keeps_a_session_alive_and_age_ends_it(redis: Client) -> None:
-    store = Store(redis, idle_s=1000, kept_s=5000)
+    store = Store(redis, idle_s=1000, ttl_s=5000)
     session_id, session = await store.new_session()
     key = keys.session(session.digest)
     assert 990 < await redis.ttl(key) <= 1000

@@ -106,9 +106,9 @@ def test_nothing_is_added_to_a_text_that_leaves_nothing_open(text: str) -> None:
 @given(st.lists(TEXTS, max_size=4))
 def test_any_texts_stand_whole_in_markdown_below_headings_of_their_own(texts: list[str]) -> None:
     markdown = rendering.as_markdown("t", said(*texts))
-    place = 0
+    ref = 0
     for text in texts:
-        place = markdown.index(text, place) + len(text)
+        ref = markdown.index(text, ref) + len(text)
     ours = [h for h in headings(markdown) if h.endswith("· 1970-01-01 00:00 UTC")]
     assert len(ours) == len(texts)
 

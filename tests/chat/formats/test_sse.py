@@ -93,8 +93,8 @@ def test_every_form_of_an_event_stream_is_understood() -> None:
 
 def test_the_frames_that_stand_in_no_log() -> None:
     assert decode(sse.HEARTBEAT) == []
-    assert decode(sse.AWAY) == []
-    assert sse.AWAY.startswith(b"retry: 5000\n")
+    assert decode(sse.RETRY_LATER) == []
+    assert sse.RETRY_LATER.startswith(b"retry: 5000\n")
     assert decode(sse.restart(TURN)) == [Event("restart", "{}", f"{TURN}.0")]
     assert decode(sse.encode_end(TURN, 77, "a\nb")) == [Event("end", "a\nb", f"{TURN}.77")]
 

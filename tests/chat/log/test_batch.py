@@ -12,15 +12,15 @@ from chat.log.batch import Committer, Writer
 from chat.log.log import Log
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import Place, TurnStore
+from sessions.turn_store import TurnRef, TurnStore
 from tests.questions import question_at
 
 
 async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
     """The writer of a turn that has just begun, in a conversation of its own."""
-    place = Place(owner, ConversationId(secrets.token_hex(8)), TurnId(secrets.token_hex(8)))
-    assert (await turns.begin(question_at(place))).outcome == "begun"
-    return writers.open(Log(place, b"<user-1>", read=turns.read_part), fence=1)
+    ref = TurnRef(owner, ConversationId(secrets.token_hex(8)), TurnId(secrets.token_hex(8)))
+    assert (await turns.begin(question_at(ref))).outcome == "begun"
+    return writers.open(Log(ref, b"<user-1>", read=turns.read_range), fence=1)
 
 
 async def shown(writer: Writer) -> None:
@@ -49,7 +49,7 @@ async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
     assert waiting == [True, True], "a group of two is followed by the next at its pace"
     await one.finish([("end", "all of it")], "done", "")
     assert one.log.ended
-    assert await turns.read_log(one.log.place) == (bytes(one.log.data), True)
+    assert await turns.read_log(one.log.ref) == (bytes(one.log.data), True)
     assert b"third" in one.log.data
 
 
@@ -61,7 +61,7 @@ async def test_a_lone_turn_waits_for_no_pace(
     for word in ("first", "second", "third", "fourth"):
         lone.append(word)
         await shown(lone)
-    assert await turns.read_log(lone.log.place) == (bytes(lone.log.data), False)
+    assert await turns.read_log(lone.log.ref) == (bytes(lone.log.data), False)
 
 
 async def test_twenty_turns_are_a_crowd_until_one_has_ended(
@@ -77,15 +77,15 @@ async def test_twenty_turns_are_a_crowd_until_one_has_ended(
 async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
     turns: TurnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    renewed = asyncio.Queue[set[Place]]()
+    renewed = asyncio.Queue[set[TurnRef]]()
     renew = turns.renew
 
-    async def renews(held: list[tuple[Place, int]]) -> list[Any]:
+    async def renews(held: list[tuple[TurnRef, int]]) -> list[Any]:
         await all_begun.wait()
-        if lost.log.place in {place for place, _ in held}:
+        if lost.log.ref in {ref for ref, _ in held}:
             await away.wait()
         replies = await renew(held)
-        renewed.put_nowait({place for place, _ in held})
+        renewed.put_nowait({ref for ref, _ in held})
         return replies
 
     all_begun, away = asyncio.Event(), asyncio.Event()
@@ -98,9 +98,9 @@ async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
     lost, same_lane, other = [await begun(turns, writers, owner) for _ in range(3)]
     all_begun.set()
     for _ in range(3):
-        assert await renewed.get() == {other.log.place}
+        assert await renewed.get() == {other.log.ref}
     away.set()
-    while await renewed.get() != {lost.log.place, same_lane.log.place}:
+    while await renewed.get() != {lost.log.ref, same_lane.log.ref}:
         pass
     running.cancel()
     await asyncio.wait([running])
@@ -108,11 +108,11 @@ async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
 
 async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) -> None:
     away = connect(f"unix://{tmp_path}/nobody-listens-here")
-    writers = Committer(TurnStore(away, lease_s=600, kept_s=1000, rate=(0, 1)), lease_s=600)
+    writers = Committer(TurnStore(away, lease_s=600, ttl_s=1000, rate=(0, 1)), lease_s=600)
     running = asyncio.create_task(writers.run())
     await asyncio.sleep(0)
-    place = Place(Owner("o"), ConversationId("c"), TurnId("turn-0123456789ab"))
-    writer = writers.open(Log(place), fence=1)
+    ref = TurnRef(Owner("o"), ConversationId("c"), TurnId("turn-0123456789ab"))
+    writer = writers.open(Log(ref), fence=1)
     reads = asyncio.Queue[None]()
 
     def read_on() -> None:
@@ -133,11 +133,11 @@ async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) 
 async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Committer) -> None:
     """Whoever comes late, or lags behind, reads the rest from Redis."""
     writer = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
-    long, place = writer.log, writer.log.place
+    long, ref = writer.log, writer.log.ref
     for number in range(200):
         writer.append(f"word {number}")
         await shown(writer)
-    stored, _ = await turns.read_log(place)
+    stored, _ = await turns.read_log(ref)
     assert len(stored) == long.end
     assert len(long.data) < len(stored) / 2
     for offset in (0, 2, 3, long.begin - 1, long.begin, long.end - 1):

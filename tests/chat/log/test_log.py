@@ -9,9 +9,9 @@ from chat.formats import sse
 from chat.log import log
 from chat.log.log import Log
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import Place
+from sessions.turn_store import TurnRef
 
-PLACE = Place(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
+PLACE = TurnRef(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
 
 
 class Viewer:
@@ -108,7 +108,7 @@ async def test_a_late_viewer_gets_from_redis_what_is_no_longer_held() -> None:
     stored = bytearray()
     asked = []
 
-    async def read(place: Place, begin: int, end: int) -> bytes:
+    async def read(ref: TurnRef, begin: int, end: int) -> bytes:
         asked.append((begin, end))
         return bytes(stored[begin:end])
 
@@ -131,10 +131,10 @@ async def test_a_late_viewer_gets_from_redis_what_is_no_longer_held() -> None:
 
 
 async def test_a_late_viewer_comes_back_when_redis_cannot_say_what_it_lacks() -> None:
-    async def away(place: Place, begin: int, end: int) -> bytes:
+    async def away(ref: TurnRef, begin: int, end: int) -> bytes:
         raise RedisConnectionError
 
-    async def gone(place: Place, begin: int, end: int) -> bytes:
+    async def gone(ref: TurnRef, begin: int, end: int) -> bytes:
         return b""
 
     for read in (away, gone):

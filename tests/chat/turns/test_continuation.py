@@ -9,8 +9,8 @@ from chat.turns.continuation import OVERLAP_MIN, Seam
 SO_FAR = "The quick brown fox jumps over the lazy"
 
 
-def joined(so_far: str, parts: list[str]) -> str:
-    seam = Seam(so_far)
+def joined(partial: str, parts: list[str]) -> str:
+    seam = Seam(partial)
     return "".join(seam.feed(part) for part in parts) + seam.end()
 
 
@@ -41,9 +41,9 @@ def test_a_repetition_or_an_announcement_is_cut(continuation: str, shown: str, s
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=9), max_size=9))
-def test_what_is_cut_is_at_the_beginning_and_stands_before(so_far: str, parts: list[str]) -> None:
+def test_what_is_cut_is_at_the_beginning_and_stands_before(partial: str, parts: list[str]) -> None:
     whole = "".join(parts)
-    shown = joined(so_far, parts)
+    shown = joined(partial, parts)
     assert whole.endswith(shown)
     cut = whole.removesuffix(shown)
     assert not cut or len(cut) >= OVERLAP_MIN or "\n" in cut
@@ -54,9 +54,11 @@ def test_what_is_cut_is_at_the_beginning_and_stands_before(so_far: str, parts: l
     st.integers(OVERLAP_MIN, 60),
     st.text(max_size=40),
 )
-def test_any_long_enough_repetition_is_cut(so_far: str, size: int, more: str) -> None:
-    repeated = so_far[-size:]
-    shown = joined(so_far, [repeated, "\0" + more])  # what follows cannot be part of the repetition
+def test_any_long_enough_repetition_is_cut(partial: str, size: int, more: str) -> None:
+    repeated = partial[-size:]
+    shown = joined(
+        partial, [repeated, "\0" + more]
+    )  # what follows cannot be part of the repetition
     assert shown == "\0" + more
 
 

@@ -13,7 +13,8 @@ import pytest
 import uvloop
 from httpx_sse import ServerSentEvent
 
-from sessions.client.connection import AWAY, Client, connect
+from sessions.client.connection import Client, connect
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.scripts import SCRIPTS, call
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
@@ -121,7 +122,7 @@ async def test_a_redis_that_hangs_up_is_away() -> None:
     async def ping(client: Client) -> None:
         try:
             await client.ping()
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             return
         except Exception as error:
             found.add(type(error))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.turns.prompt import Estimator, choose, size
+from chat.turns.prompt import Estimator, fit_to_budget, size
 from chat.upstream.request import ChatMessage
 
 bodies = st.lists(
@@ -21,7 +21,7 @@ def test_what_is_sent_fits_the_budget_and_has_the_shape_that_models_want(
 ) -> None:
     estimator = Estimator()
     newest_first = [{"role": "user", "content": "the question"}, *history]
-    sent = choose(estimator, "m", budget, system, newest_first)
+    sent = fit_to_budget(estimator, "m", budget, system, newest_first)
     said = sent[1:] if system else sent
     if system:
         assert sent[0] == {"role": "system", "content": system}
@@ -38,7 +38,7 @@ def test_the_newest_come_first_and_stand_in_order_of_time() -> None:
         for number in range(9, 0, -1)
         for role in (["user"] if number == 9 else ["assistant", "user"])
     ]
-    sent = choose(Estimator(), "m", 40, "", newest_first)
+    sent = fit_to_budget(Estimator(), "m", 40, "", newest_first)
     assert [m["content"] for m in sent] == [
         "user 7",
         "assistant 7",
@@ -50,7 +50,7 @@ def test_the_newest_come_first_and_stand_in_order_of_time() -> None:
 
 def test_a_question_asked_again_is_sent_once_and_others_are_joined() -> None:
     newest_first = [{"role": "user", "content": text} for text in ("b", "b", "a")]
-    assert choose(Estimator(), "m", 100, "", newest_first) == [
+    assert fit_to_budget(Estimator(), "m", 100, "", newest_first) == [
         {"role": "user", "content": "a\n\nb"}
     ]
 
@@ -65,7 +65,7 @@ def test_the_estimate_learns_each_model_by_itself() -> None:
     estimator = Estimator()
     long: list[ChatMessage] = [{"role": "user", "content": "x" * 40_000}]
     for _ in range(6):
-        estimator.learn("dense", size(long), 20_008)
+        estimator.calibrate("dense", size(long), 20_008)
     assert 1.9 < estimator.tokens("dense", "x" * 4000) / estimator.tokens("other", "x" * 4000) < 2.1
 
 
@@ -73,5 +73,5 @@ def test_the_estimate_learns_each_model_by_itself() -> None:
 def test_absurd_reports_neither_starve_nor_flood(reports: list[tuple[str, int]]) -> None:
     estimator = Estimator()
     for content, reported in reports:
-        estimator.learn("m", size([{"role": "user", "content": content}]), reported)
+        estimator.calibrate("m", size([{"role": "user", "content": content}]), reported)
     assert 0.25 <= estimator.tokens("m", "x" * 400) / Estimator().tokens("m", "x" * 400) <= 4

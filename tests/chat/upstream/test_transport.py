@@ -237,12 +237,12 @@ async def test_nothing_is_read_until_there_is_reason_to(
     assert written < total
     assert taken <= 1 << 20
 
-    async def go_on() -> None:
+    async def may_continue() -> None:
         while True:
             (await held.get())()
 
     held.put_nowait(read_on)
-    going_on = asyncio.create_task(go_on())
+    going_on = asyncio.create_task(may_continue())
     await pouring
     assert taken == total
     going_on.cancel()
