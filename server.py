@@ -16,10 +16,12 @@ from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
 from chat.log.batch import Committer
-from chat.log.follower import Following
-from chat.turns.history import History
+from chat.log.follower import Follower
+from chat.log.logs import Logs
+from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
+from chat.turns.takeover import Takeover
 from chat.upstream.client import Upstream
 from config import settings as configuration
 from config.embedded_redis import EmbeddedRedisError, PrivateRedis
@@ -28,6 +30,7 @@ from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Workers, bind
 from sessions import middleware
 from sessions.client import connection
+from sessions.client.notifications import Notifications
 from sessions.store import Store
 from sessions.turn_store import TurnStore
 
@@ -71,31 +74,31 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         turn_store = TurnStore(
             redis, lease_s=settings.lease_s, ttl_s=settings.session_max_s, rate=settings.rate
         )
+        notifications = Notifications(redis)
+        follower = Follower(notifications, turn_store)
         committer = Committer(turn_store, settings.lease_s)
-        history = History(
-            app.ctx.store,
-            system_prompt=settings.system_prompt,
-            context_tokens=settings.context_tokens,
-            prefill=settings.continue_mode == "prefill",
-        )
         turns = app.ctx.turns = Turns(
             turn_store,
             app.ctx.store,
+            Logs(turn_store, follower),
             committer,
-            history,
+            Prompt(
+                app.ctx.store,
+                system_prompt=settings.system_prompt,
+                context_tokens=settings.context_tokens,
+                prefill=settings.continue_mode == "prefill",
+            ),
             app.ctx.upstreams,
             QuestionBuilder(app.ctx.store, app.ctx.models, settings.continue_max),
         )
-        turns.following = Following(
-            redis, turn_store, on_stop=turns.stop_here, on_look=turns.look_after
-        )
+        app.ctx.notifications = notifications
         for name, work in (
             ("committer", committer.run()),
-            ("following", turns.following.run()),
-            ("sweep", turns.sweep()),
+            ("follower", follower.run(turns.stop_local)),
+            ("takeover", Takeover(turn_store, turns, follower).run()),
         ):
             background.append(asyncio.create_task(work, name=name))
-            background[-1].add_done_callback(die_with)
+            background[-1].add_done_callback(exit_on_task_failure)
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:
@@ -107,7 +110,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await app.ctx.turns.following.close()
+        await app.ctx.notifications.close()
         for upstream in app.ctx.upstreams:
             await upstream.close()
         if settings.demo:
@@ -115,7 +118,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         await app.ctx.redis.aclose()
 
 
-def die_with(task: asyncio.Task[None]) -> None:
+def exit_on_task_failure(task: asyncio.Task[None]) -> None:
     """End the worker if a task broke that it needs: it is replaced, its turns go on elsewhere."""
     if not task.cancelled() and task.exception():
         logger.critical(

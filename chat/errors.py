@@ -77,11 +77,11 @@ class UpstreamError(HoldlineError):
         self.kind = kind
 
 
-class UpstreamRefused(UpstreamError):
+class UpstreamRejected(UpstreamError):
     """The operator or the person must change something first."""
 
 
-class UpstreamBroke(UpstreamError):
+class UpstreamFailed(UpstreamError):
     """The same question may well be answered the next time."""
 
     retryable = True

@@ -136,7 +136,10 @@ def test_pure_modules_perform_no_io() -> None:
         ("sanic", HTTP_EDGES),
         ("sanic_ext", {"server"}),
         ("openai", {"chat.upstream.client"}),
-        ("redis", {"sessions.client.connection", "sessions.client.errors"}),
+        (
+            "redis",
+            {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},
+        ),
         ("httptools", {"chat.upstream.connection"}),
         ("config.settings", {"server"}),
     ],

@@ -79,18 +79,18 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 name, kind = node.func.id, node.args[0]
-                if name in ("UpstreamBroke", "UpstreamRefused", "UpstreamError") and isinstance(
+                if name in ("UpstreamFailed", "UpstreamRejected", "UpstreamError") and isinstance(
                     kind, ast.Constant
                 ):
-                    raised[str(kind.value)] = "yes" if name == "UpstreamBroke" else "no"
+                    raised[str(kind.value)] = "yes" if name == "UpstreamFailed" else "no"
     del raised["length"]  # the reason of a seam; an answer that stays cut off ends with `end`
     assert table == raised
 
 
 def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
-    assert f"reached {log.LOG_MAX >> 20} MiB" in BEHAVIOUR
-    assert f"more than {registry.VIEWERS_MAX} readers" in BEHAVIOUR
+    assert f"reached {log.MAX_LOG_BYTES >> 20} MiB" in BEHAVIOUR
+    assert f"more than {registry.MAX_VIEWERS} viewers" in BEHAVIOUR
     # "where twenty and more answers stream in one lane …, every 80 ms"
     assert (batch._CROWD, batch._PACE_S) == (20, 0.08)
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR

@@ -58,7 +58,7 @@ async def _stream(request: Request, body: QuestionBody) -> HTTPResponse | None:
     guard.check(request)
     turns: Turns = request.app.ctx.turns
     record, offset = await _turn(request, body)
-    async with turns.viewing(record, offset) as view:
+    async with turns.open_view(record, offset) as view:
         if view is None:
             return empty()
         await viewer.send(request, view)

@@ -17,7 +17,7 @@ async def healthz(request: Request) -> HTTPResponse:
 @operations.get("/readyz")
 async def readyz(request: Request) -> HTTPResponse:
     """Ready: Redis answers, and the server is not stopping."""
-    if request.app.ctx.turns.draining:
+    if request.app.ctx.turns.is_draining:
         return json({"status": "stopping"}, status=503)
     try:
         await request.app.ctx.store.ping()

@@ -53,7 +53,7 @@ def encode_first(turn: str, data: str) -> bytes:
     return retry + encode(turn, len(retry), data, "turn")
 
 
-def restart(turn: str) -> bytes:
+def encode_restart(turn: str) -> bytes:
     """The viewer's own frame that tells it to forget what was shown, for it comes again."""
     return f"event: restart\nid: {turn}.0\ndata: {{}}\n\n".encode()
 
@@ -66,7 +66,7 @@ def is_boundary(before: bytes) -> bool:
     return before in (b"", b"\n\n")
 
 
-class Made(NamedTuple):
+class PartialAnswer(NamedTuple):
     """What a log holds of an answer: the data of its deltas, reasoning and seams, in order."""
 
     text: list[str]
@@ -74,9 +74,9 @@ class Made(NamedTuple):
     continued: list[str]
 
 
-def read_back(log: bytes | bytearray) -> Made:
+def decode_log(log: bytes | bytearray) -> PartialAnswer:
     """What a log holds of its answer so far."""
-    made = Made([], [], [])
+    made = PartialAnswer([], [], [])
     lists = {"message": made.text, "reasoning": made.reasoning, "continued": made.continued}
     for event in EventDecoder().feed(bytes(log)):
         if event.name in lists:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from chat.formats import sse
-from chat.log.log import Log
+from chat.log.log import Log, LogState
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnStore
 
@@ -29,15 +29,22 @@ _LANE_MAX = 100
 """Turns that go in one group: the rest have another lane, so that no group takes long."""
 
 
+class Fenced(Exception):
+    """Another worker has the turn's lease: this one may write no more."""
+
+
 class Writer:
-    """A worker's right to append to one log, for as long as its fence holds."""
+    """A worker's right to append to one log, for as long as its fence holds.
+
+    `on_stop` is called when a client stops the turn, `on_fenced` when another worker has its lease.
+    """
 
     def __init__(self, log: Log, fence: int, lane: "_Lane", store: TurnStore) -> None:
         self.log = log
         self.fence = fence
-        self.refused = False
         self.finishing = False
         self.on_stop: Callable[[], None] = lambda: None
+        self.on_fenced: Callable[[], None] = lambda: None
         self.lane = lane
         self._begin = log.committed
         self._store = store
@@ -45,7 +52,7 @@ class Writer:
     def append(self, data: str, event: str = "") -> None:
         """Encode a frame at the log's end and have it committed: at once, if it is the writer's first."""
         log = self.log
-        log.data += sse.encode(log.ref.turn, log.end, data, event)
+        log.append(sse.encode(log.ref.turn, log.end, data, event))
         if log.committed == self._begin:
             self.lane.hurry(self)
         else:
@@ -62,53 +69,46 @@ class Writer:
     async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
         """Append the last frames, given as event and data, and end the turn in one step with its history.
 
-        `answer` is the message to keep, as JSON, or "". Waits while Redis is away; a turn that is another
-        worker's by now is left to it.
+        `answer` is the message to keep, as JSON, or "". Waits while Redis is unavailable. Raises Fenced.
         """
         log = self.log
         await self._flush()
         self.finishing = True
         begin = log.end
         for event, data in last:
-            log.data += sse.encode(log.ref.turn, log.end, data, event)
-        tail = log.held(begin, log.end)
-        waits = Backoff()
-        while not self.refused:
+            log.append(sse.encode(log.ref.turn, log.end, data, event))
+        tail = log.buffered(begin, log.end)
+        backoff = Backoff()
+        while True:
             try:
-                if await self._store.finish(log.ref, self.fence, begin, tail, state, answer):
-                    log.confirm(log.end, ended=True)
-                else:
-                    self.refuse()
+                if not await self._store.finish(log.ref, self.fence, begin, tail, state, answer):
+                    raise Fenced
+                log.mark_committed(log.end, finished=True)
                 return
             except UNAVAILABLE_ERRORS as error:
-                logger.warning("Redis is away (%s), a finished turn waits", type(error).__name__)
-                await waits.wait()
+                logger.warning(
+                    "Redis unavailable (%s); a finished turn waits", type(error).__name__
+                )
+                await backoff.wait()
 
     async def hand_over(self) -> None:
-        """Commit all, then let go of the turn, so that another worker goes on with it at once."""
+        """Commit all, then release the lease, so that another worker continues at once. Raises Fenced."""
         await self._flush()
-        self.lane.writers.pop(self, None)  # to renew its lease would take it back
-        if not self.refused:
-            await self._store.release(self.log.ref, self.fence)
+        self.lane.writers.pop(self, None)  # a renewal would take the lease back
+        await self._store.release(self.log.ref, self.fence)
 
     async def _flush(self) -> None:
-        while self.log.committed < self.log.end and not self.refused:
+        while self.log.committed < self.log.end:
+            if self.log.state is LogState.DETACHED:
+                raise Fenced
             self.lane.hurry(self)
-            await self.log.changed()
-        self.lane.forget(self)  # what is appended from here on goes another way
-
-    def refuse(self) -> None:
-        """Give up the log: the turn is another worker's now."""
-        self.refused = True
-        self.log.lose()
-        self.on_stop()
+            await self.log.wait_for_commit()
+        self.lane.forget(self)  # the next records are sent by `finish`
 
     def close(self) -> None:
-        """Hold the log no longer; the viewers of one that has not ended go and look elsewhere."""
+        """Write no more, and renew the lease no more."""
         self.lane.forget(self)
         self.lane.writers.pop(self, None)
-        if not self.log.ended:
-            self.log.lose()
 
 
 class Backoff:
@@ -242,7 +242,7 @@ class Committer:
                 writer.log.ref,
                 writer.fence,
                 begin := writer.log.committed,
-                writer.log.held(begin, end),
+                writer.log.buffered(begin, end),
             )
             for writer, end in group
         ]
@@ -258,7 +258,7 @@ class Committer:
                 await waits.wait()
         for (writer, end), reply in zip(group, replies, strict=True):
             if reply in (1, 2):
-                writer.log.confirm(end)
+                writer.log.mark_committed(end)
             if reply != 1:
                 self._heed(writer, reply)
 
@@ -282,5 +282,10 @@ class Committer:
         if reply == 2:
             writer.on_stop()
         elif reply != 1:
-            logger.warning("turn %s was refused by its log (%s)", writer.log.ref.turn, reply)
-            writer.refuse()
+            logger.warning(
+                "turn %s: commit rejected (%s); another worker has the lease",
+                writer.log.ref.turn,
+                reply,
+            )
+            writer.log.detach()
+            writer.on_fenced()

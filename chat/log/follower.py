@@ -1,125 +1,168 @@
-"""Logs that another worker writes, followed here through Redis's notifications.
+"""Fill the logs that other workers write, from Redis's notifications.
 
-A notification carries an offset and, unless they are many, the bytes that stand there; whatever does not
-join on is read from the log itself. A look every second finds ends that went unnoticed and workers that died.
+A notification carries an offset and, unless they are many, the bytes that were appended there. Bytes
+that do not continue the log are ignored, and the log is read from Redis instead.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import re
+from collections.abc import Callable
 
 from chat.log.log import Log
 from sessions import keys
-from sessions.client.connection import Client
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.client.notifications import Notifications
 from sessions.turn_store import TurnRef, TurnStore
 
-logger = logging.getLogger("holdline.following")
+logger = logging.getLogger("holdline.follower")
 
-_LOOK_S = 1.0
+_CONFIRM_TIMEOUT_S = 2.0
+"""A viewer waits this long for Redis to confirm a subscription; without one the log is polled."""
 
-_OVERLAP = 256
-"""How many bytes before the end that is known are compared with the log; a failover may have lost its end."""
+_OVERLAP_BYTES = 256
+"""Bytes before the known end that are compared with the log: a failover may have lost its end."""
 
 
-class Following:
+_NOTIFICATION = re.compile(rb"([0-9]{1,15})([:.])")
+"""An offset in bytes, and `.` after the last append of a turn."""
+
+
+class Follower:
     """The logs that viewers of this worker read and another worker writes."""
 
-    def __init__(
-        self,
-        redis: Client,
-        store: TurnStore,
-        *,
-        on_stop: Callable[[str], None],
-        on_look: Callable[[TurnRef], Awaitable[None]],
-    ) -> None:
-        self._notifications = Notifications(redis, self._take)
+    def __init__(self, notifications: Notifications, store: TurnStore) -> None:
+        self._notifications = notifications
         self._store = store
-        self._on_stop = on_stop
-        self._on_look = on_look
-        self._logs: dict[str, Log] = {}
-        self._readers: dict[str, int] = {}
-        self._released = False
+        self._followed: dict[str, _Followed] = {}
+        self._tasks: asyncio.TaskGroup
+        self._on_stop: Callable[[str], None]
+        self._detached = False
 
-    @asynccontextmanager
-    async def follow(self, ref: TurnRef) -> AsyncIterator[Log]:
-        """A log that is kept up with the other worker's while the block runs."""
-        channel = ref.log_key
-        log = self._logs.get(channel)
-        if log is None:
-            log = self._logs[channel] = Log(ref, read=self._store.read_range)
-        self._readers[channel] = self._readers.get(channel, 0) + 1
+    async def follow(self, log: Log) -> None:
+        """Keep a log up to date; return when it is.
+
+        The log is read only after Redis has confirmed the subscription, so that no append falls
+        between the two. Raises UNAVAILABLE_ERRORS.
+        """
+        channel = log.ref.log_key
+        followed = self._followed.get(channel)
+        if followed is None or followed.log is not log:
+            followed = self._followed[channel] = _Followed(log)
+            self._tasks.create_task(self._notifications.subscribe(channel))
         try:
-            if self._readers[channel] == 1:
-                await self._notifications.subscribe(channel)
-            await self._catch_up(log)
-            if self._released:
-                log.lose()
-            yield log
-        finally:
-            self._readers[channel] -= 1
-            if not self._readers[channel]:
-                del self._readers[channel], self._logs[channel]
-                await self._notifications.unsubscribe(channel)
+            async with asyncio.timeout(_CONFIRM_TIMEOUT_S):
+                await followed.up_to_date.wait()
+        except TimeoutError:
+            logger.warning("turn %s: subscription not confirmed; polling", log.ref.turn)
+            await self._catch_up(followed)
+        if self._detached:
+            log.detach()
 
-    async def run(self) -> None:
-        """Listen and look until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._notifications.run(keys.stops()))
-            group.create_task(self._look())
+    def unfollow(self, log: Log) -> None:
+        """Stop following a log, if it is followed."""
+        channel = log.ref.log_key
+        followed = self._followed.get(channel)
+        if followed is not None and followed.log is log:
+            del self._followed[channel]
+            self._tasks.create_task(self._notifications.unsubscribe(channel))
 
-    async def _take(self, channel: str, data: bytes) -> None:
+    def take_silent(self) -> list[TurnRef]:
+        """Return the turns without a notification for a lease's time: their worker may be dead.
+
+        Their logs are read, in case the notifications were lost, and are not silent for as long again.
+        """
+        now = asyncio.get_running_loop().time()
+        silent = [
+            one for one in self._followed.values() if one.heard_at + self._store.lease_s < now
+        ]
+        for followed in silent:
+            followed.heard_at = now
+            self._read_soon(followed)
+        return [followed.log.ref for followed in silent]
+
+    async def run(self, on_stop: Callable[[str], None]) -> None:
+        """Receive notifications until cancelled; call `on_stop` with the key of a turn to stop here."""
+        self._on_stop = on_stop
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(
+                self._notifications.run(keys.stops(), self._on_subscribed, self._on_message)
+            )
+
+    def detach_all(self) -> None:
+        """Disconnect every viewer, and those that come later, so that they reconnect elsewhere."""
+        self._detached = True
+        for followed in self._followed.values():
+            followed.log.detach()
+
+    def _on_subscribed(self, channel: str) -> None:
+        if followed := self._followed.get(channel):
+            self._read_soon(followed)
+
+    def _on_message(self, channel: str, data: bytes) -> None:
         if channel == keys.stops():
             self._on_stop(data.decode())
             return
-        log = self._logs.get(channel)
-        if log is None or log.ended:
+        followed = self._followed.get(channel)
+        if followed is None or not followed.log.is_open:
             return
-        cut = next(i for i, byte in enumerate(data) if byte in b":.")
-        offset, ended, appended = int(data[:cut]), data[cut : cut + 1] == b".", data[cut + 1 :]
+        followed.heard_at = asyncio.get_running_loop().time()
+        log, found = followed.log, _NOTIFICATION.match(data)
+        if found is None:
+            self._read_soon(followed)
+            return
+        offset, finished, appended = int(found[1]), found[2] == b".", data[found.end() :]
         if appended and offset == log.committed:
-            log.data += appended
-            log.confirm(log.end, ended=ended)
-        elif offset + len(appended) > log.committed or not appended or ended:
-            await self._catch_up(log)
+            log.append(appended)
+            log.mark_committed(log.end, finished=finished)
+        elif offset + len(appended) > log.committed or not appended or finished:
+            self._read_soon(followed)
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            for log in list(self._logs.values()):
-                try:
-                    await self._on_look(log.ref)
-                    await self._catch_up(log)
-                except UNAVAILABLE_ERRORS as error:
-                    logger.debug("cannot look after %s (%s)", log.ref.turn, type(error).__name__)
+    def _read_soon(self, followed: "_Followed") -> None:
+        """Read a log in its own task, so that a slow read delays no other log's notifications."""
+        if followed.is_read:
+            followed.read_again = True
+        else:
+            followed.is_read = True
+            self._tasks.create_task(self._read(followed))
 
-    async def _catch_up(self, log: Log) -> None:
-        """Read what is missing from the log itself."""
-        while not log.ended:
+    async def _read(self, followed: "_Followed") -> None:
+        try:
+            followed.read_again = True
+            while followed.read_again:
+                followed.read_again = False
+                await self._catch_up(followed)
+            followed.up_to_date.set()
+        except (*UNAVAILABLE_ERRORS, ResponseError) as error:  # the next poll reads it again
+            logger.warning("cannot read turn %s (%s)", followed.log.ref.turn, type(error).__name__)
+        finally:
+            followed.is_read = False
+
+    async def _catch_up(self, followed: "_Followed") -> None:
+        """Read the missing bytes of a log from Redis."""
+        log = followed.log
+        while log.is_open and self._followed.get(log.ref.log_key) is followed:
             begin = log.committed
-            known = log.held(max(0, begin - _OVERLAP), begin)
-            found, ended = await self._store.read_log(log.ref, begin - len(known))
+            known = log.buffered(max(log.begin, begin - _OVERLAP_BYTES), begin)
+            found, finished = await self._store.read_log(log.ref, begin - len(known))
             if log.committed != begin:
                 continue  # a notification came in between
-            missed = found[len(known) :]
-            if found[: len(known)] != known and not (ended and not found):
-                self._logs[log.ref.log_key] = Log(log.ref, read=self._store.read_range)
-                # Viewers come back, and are told anew.
-                log.lose()
+            if found[: len(known)] != known and not (finished and not found):
+                log.detach()  # viewers reconnect, and receive a restart
                 return
-            if missed or ended:
-                log.data += missed
-                log.confirm(log.end, ended=ended)
+            missed = found[len(known) :]
+            if missed or finished:
+                log.append(missed)
+                log.mark_committed(log.end, finished=finished)
             return
 
-    def release(self) -> None:
-        """Let every viewer go, who comes later too, so that it reconnects elsewhere."""
-        self._released = True
-        for log in self._logs.values():
-            log.lose()
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._notifications.close()
+class _Followed:
+    """One followed log, and where its reading stands."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.up_to_date = asyncio.Event()
+        self.heard_at = asyncio.get_running_loop().time()
+        self.is_read = False
+        self.read_again = False

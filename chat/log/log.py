@@ -1,40 +1,49 @@
-"""A turn's bytes, as far as this worker knows them, read by any number of viewers.
+"""A turn's log as this worker has it: filled by one writer or follower, read by any number of viewers.
 
-Viewers see only what Redis has: the `committer` says so where the turn is generated, and on other workers
-Redis's notifications do (`following`). What Redis has need not be kept here too: but for the last
-kilobyte, it is read from there for those who come late or lag behind.
+Viewers see only bytes that Redis has acknowledged. Those bytes need not stay in memory: a viewer that
+comes late or lags behind reads them from Redis, and only the log's end is retained here.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import Enum
 
 from chat.formats import sse
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import TurnRef
 
 HEARTBEAT_S = 12
-LOG_MAX = 8 << 20
-"""Largest log of one turn in bytes, far above what a model says in one go."""
+MAX_LOG_BYTES = 8 << 20
+"""A turn whose log grows beyond this fails; models send far less in one answer."""
 
-_SLICE = 64 << 10
+_SLICE_BYTES = 64 << 10
 
-_KEPT = 1 << 9
-"""Committed bytes that are kept in any case; twice as many at most."""
+_RETAINED_BYTES = 512
+"""Committed bytes that stay in memory; twice as many at most."""
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
-"""Reads the bytes of a turn's log from one offset to another, as far as they are there."""
+"""Reads the bytes of a turn's log between two offsets, as many as Redis has."""
 
 Send = Callable[[bytes], Awaitable[None]]
 """Sends a viewer bytes, and returns when it can take more."""
 
 Push = Callable[[bytes], bool]
-"""Sends a viewer bytes at once; False, and none sent, where it has not taken those before."""
+"""Sends a viewer bytes without waiting; returns False, and sends none, if earlier bytes still wait."""
+
+
+class LogState(Enum):
+    """Whether this worker still expects bytes for a log."""
+
+    OPEN = "open"
+    FINISHED = "finished"
+    DETACHED = "detached"
+    """This worker no longer keeps the log up to date: its viewers reconnect."""
 
 
 class Log:
-    """The log of one turn; `committed` bytes of it stand in Redis. `data` is what is held, from `begin` on.
+    """The log of one turn, of which Redis has `committed` bytes; `data` holds those from `begin` on.
 
-    Without `read` all of it is held.
+    Without `read` all bytes are retained.
     """
 
     def __init__(
@@ -43,112 +52,121 @@ class Log:
         data: bytes = b"",
         *,
         begin: int = 0,
-        ended: bool = False,
+        state: LogState = LogState.OPEN,
         read: Read | None = None,
     ) -> None:
         self.ref = ref
         self.begin = begin
         self.data = bytearray(data)
         self.committed = begin + len(data)
-        self.ended = ended
-        self.lost = False
+        self.state = state
         self.viewers = 0
         self._read = read
         self._waiters: list[asyncio.Future[None]] = []
-        self._followers: dict[_Follower, None] = {}
+        self._tail: dict[_TailViewer, None] = {}
 
     @property
     def end(self) -> int:
-        """Length of the whole log in bytes, with what is not committed yet."""
+        """Return the length of the whole log in bytes, uncommitted ones included."""
         return self.begin + len(self.data)
 
-    def held(self, begin: int, end: int) -> bytes:
-        """Bytes between two offsets, neither of which lies before `begin`."""
+    @property
+    def is_open(self) -> bool:
+        """Return whether more bytes may come."""
+        return self.state is LogState.OPEN
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end; no viewer sees them before `mark_committed`."""
+        self.data += data
+
+    def buffered(self, begin: int, end: int) -> bytes:
+        """Return the bytes between two offsets, both of which must be in memory."""
         return bytes(self.data[begin - self.begin : end - self.begin])
 
-    async def part(self, begin: int, end: int) -> bytes:
-        """Committed bytes between two offsets, wherever they are; raises what is in AWAY.
+    async def read(self, begin: int, end: int) -> bytes:
+        """Return committed bytes between two offsets, from memory or from Redis.
 
-        Fewer where Redis has lost them.
+        Returns fewer if Redis has lost some; raises UNAVAILABLE_ERRORS.
         """
         if begin >= self.begin or begin == end or self._read is None:
-            return self.held(begin, end)
+            return self.buffered(begin, end)
         return await self._read(self.ref, begin, end)
 
-    def confirm(self, committed: int, *, ended: bool = False) -> None:
-        """Show viewers the bytes up to `committed`, which Redis has."""
+    def mark_committed(self, committed: int, *, finished: bool = False) -> None:
+        """Show viewers the bytes up to the offset `committed`, which Redis has acknowledged."""
         self.committed = committed
-        self.ended = self.ended or ended
-        self._wake()
-        spare = committed - self.begin - _KEPT
-        if spare > _KEPT and self._read:
+        if finished:
+            self.state = LogState.FINISHED
+        self._notify()
+        spare = committed - self.begin - _RETAINED_BYTES
+        if spare > _RETAINED_BYTES and self._read:
             del self.data[:spare]
             self.begin += spare
 
-    def lose(self) -> None:
-        """Let every viewer go, so that it reconnects: this worker no longer follows the turn."""
-        self.lost = True
-        self._wake()
+    def detach(self) -> None:
+        """Disconnect every viewer, which reconnects: this worker no longer follows the turn."""
+        if self.is_open:
+            self.state = LogState.DETACHED
+        self._notify()
 
-    async def changed(self) -> None:
-        """Return when something was confirmed, or the log was lost."""
+    async def wait_for_commit(self) -> None:
+        """Return at the next commit, or when the log is detached."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter
 
     async def relay(self, offset: int, send: Send, push: Push) -> None:
-        """Send a viewer the committed bytes from `offset` on, as they come, until the turn ends or is lost.
+        """Send a viewer the committed bytes from `offset` on, until the log is finished or detached.
 
-        While the viewer keeps up, what is committed goes by `push`, from the committer's own step and with no
-        task woken; what piles up before it goes by `send`, in slices and at its own pace, so that a slow
-        reader holds up nobody. Every HEARTBEAT_S a comment is sent, and at once to a viewer who has missed
-        nothing: the first bytes go by `send`, which sends the response's head before them.
+        A viewer that keeps up is pushed each commit from the committer's own step, without waking a
+        task. A viewer that lags behind gets slices by `send`, at its own pace, and delays no other.
+        A comment is sent every HEARTBEAT_S seconds, and at once to a viewer that has missed nothing,
+        because the first `send` also sends the response's headers.
         """
-        if offset == self.committed and not (self.ended or self.lost):
+        if offset == self.committed and self.is_open:
             await send(sse.HEARTBEAT)
         while True:
             if offset < self.committed:
-                chunk = await self._next(offset)
+                chunk = await self._next_slice(offset)
                 if not chunk:
                     return
                 await send(chunk)
                 offset += len(chunk)
-            elif self.ended or self.lost:
+            elif not self.is_open:
                 return
             else:
-                follower = _Follower(offset, push)
-                self._followers[follower] = None
+                viewer = _TailViewer(offset, push)
+                self._tail[viewer] = None
                 try:
-                    silent = await follower.wait()
+                    is_silent = await viewer.wait()
                 finally:
-                    self._followers.pop(follower, None)
-                offset = follower.offset
-                if silent:
+                    self._tail.pop(viewer, None)
+                offset = viewer.offset
+                if is_silent:
                     await send(sse.HEARTBEAT)
 
-    async def _next(self, offset: int) -> bytes:
-        """The next slice for a viewer; none for one that had better come back."""
-        if self.lost and offset < self.begin:
+    async def _next_slice(self, offset: int) -> bytes:
+        """Return the next slice for a viewer; empty if the viewer must reconnect."""
+        if self.state is LogState.DETACHED and offset < self.begin:
             return b""
         try:
-            return await self.part(offset, min(self.committed, offset + _SLICE))
+            return await self.read(offset, min(self.committed, offset + _SLICE_BYTES))
         except UNAVAILABLE_ERRORS:
             return b""
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        over = self.ended or self.lost
-        for follower in list(self._followers):
-            if not follower.push(self) or over:
-                del self._followers[follower]
-                follower.wake()
+        for viewer in list(self._tail):
+            if not viewer.push(self) or not self.is_open:
+                del self._tail[viewer]
+                viewer.wake()
 
 
-class _Follower:
-    """A viewer that has had all that was committed, and gets the rest as it is committed."""
+class _TailViewer:
+    """A viewer that has received every committed byte and is pushed the next ones."""
 
     __slots__ = ("_push", "_waiter", "offset")
 
@@ -158,21 +176,21 @@ class _Follower:
         self._waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def push(self, log: Log) -> bool:
-        """Push what is new; False where the viewer lags behind."""
-        # Never nothing: in a chunked body an empty chunk is the end.
+        """Push the new bytes; return False if the viewer lags behind."""
+        # Never push nothing: in a chunked body an empty chunk is the end.
         if self.offset < log.committed:
-            if not self._push(log.held(self.offset, log.committed)):
+            if not self._push(log.buffered(self.offset, log.committed)):
                 return False
             self.offset = log.committed
         return True
 
-    def wake(self, silent: bool = False) -> None:
-        """Have `wait` return."""
+    def wake(self, is_silent: bool = False) -> None:
+        """Make `wait` return."""
         if not self._waiter.done():
-            self._waiter.set_result(silent)
+            self._waiter.set_result(is_silent)
 
     async def wait(self) -> bool:
-        """Return when the viewer lags behind or the log is over, or, with True, after HEARTBEAT_S."""
+        """Return False when the viewer lags or the log is over, True after HEARTBEAT_S seconds."""
         timer = asyncio.get_running_loop().call_later(HEARTBEAT_S, self.wake, True)
         try:
             return await self._waiter

@@ -1,15 +1,53 @@
-"""The seam between a broken answer and its continuation: what the model says again is cut away. Pure.
-
-Nothing is cut unless it is certain: at least OVERLAP_MIN characters that end the text so far, said again at
-the very beginning, or a first line that does nothing but announce that it goes on.
-"""
+"""Continue a partial answer: decide whether to, and trim the repetition at the seam. Pure."""
 
 import re
+from enum import Enum
 
-OVERLAP_MIN = 12
+from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
+
+INTERRUPTED = UpstreamFailed(
+    "interrupted", "The server was interrupted during this answer. Its text so far is kept."
+)
+"""The worker that generated the answer stopped or died."""
+
+TRUNCATED = UpstreamFailed("length", "The model reached its token limit.")
+"""The upstream ended the response with finish reason `length`."""
+
+
+class Step(Enum):
+    """How a turn goes on after a request that did not complete its answer."""
+
+    CONTINUE = "continue"
+    FAIL_OVER = "fail over"
+    """Nothing was shown: request the answer from the next upstream."""
+    GIVE_UP = "give up"
+
+
+def decide(
+    error: UpstreamError,
+    *,
+    has_output: bool,
+    continuations: int,
+    max_continuations: int,
+    untried: int,
+    has_others: bool,
+) -> Step:
+    """Return the next step after `error`, when viewers have seen output or not.
+
+    `untried` upstreams have not failed in this turn before they sent output; `has_others` tells
+    whether there is more than one at all.
+    """
+    if not has_output and error not in (INTERRUPTED, TRUNCATED):
+        return Step.FAIL_OVER if untried > 0 else Step.GIVE_UP
+    if isinstance(error, UpstreamRejected) and not has_others:
+        return Step.GIVE_UP
+    return Step.CONTINUE if continuations < max_continuations else Step.GIVE_UP
+
+
+MIN_OVERLAP = 12
 """Fewest characters that are taken for a repetition and not for chance."""
 
-_REACH = 400
+_MAX_OVERLAP = 400
 """How far back, in characters, a continuation may begin to repeat."""
 
 _ANNOUNCEMENT = re.compile(
@@ -25,35 +63,35 @@ _OPENINGS = (
 _LINE_MAX = 120
 
 
-class Seam:
+class OverlapTrimmer:
     """Joins a continuation to the text so far; holds back only what may yet turn out to be a repetition."""
 
     def __init__(self, partial: str) -> None:
-        self._tail = partial[-_REACH:]
-        self._held = ""
+        self._tail = partial[-_MAX_OVERLAP:]
+        self._buffer = ""
         self._open = bool(partial)
 
     def feed(self, text: str) -> str:
         """What of the continuation may be shown now."""
         if not self._open:
             return text
-        self._held += text
-        rest = _ANNOUNCEMENT.sub("", self._held, count=1)
+        self._buffer += text
+        rest = _ANNOUNCEMENT.sub("", self._buffer, count=1)
         may_announce = not rest or self._may_announce()
         may_repeat = len(rest) < len(self._tail) and rest in self._tail
         return "" if may_announce or may_repeat else self.end()
 
     def end(self) -> str:
         """What was held back, now that nothing more comes or nothing more needs to."""
-        rest = _ANNOUNCEMENT.sub("", self._held, count=1)
-        self._held, self._open = "", False
-        for size in range(min(len(rest), len(self._tail)), OVERLAP_MIN - 1, -1):
+        rest = _ANNOUNCEMENT.sub("", self._buffer, count=1)
+        self._buffer, self._open = "", False
+        for size in range(min(len(rest), len(self._tail)), MIN_OVERLAP - 1, -1):
             if self._tail.endswith(rest[:size]):
                 return rest[size:]
         return rest
 
     def _may_announce(self) -> bool:
-        line = self._held.lstrip().lower()
+        line = self._buffer.lstrip().lower()
         if "\n" in line or len(line) >= _LINE_MAX:
             return False
         return any(opening.startswith(line) or line.startswith(opening) for opening in _OPENINGS)

@@ -1,46 +1,101 @@
-"""History and budget in, the messages to send out. Pure.
+"""Choose the messages to send upstream, within the token budget.
 
-Tokens are estimated, for only the upstream can count them: about four ASCII characters or one other
-character a token. What the upstream then reports corrects the estimate, for each model by itself.
+Tokens are estimated, because only the upstream can count them: about four ASCII characters or one
+other character a token. The counts that an upstream reports correct the estimate, per model.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from chat.upstream.request import ChatMessage
-
-_MESSAGE_TOKENS = 4
-"""What the frame around a message costs, as OpenAI's cookbook counts for its chat models."""
-
-_PRIOR = (1000.0, 1000.0)
-"""Tokens reported and estimated that stand for knowing nothing yet."""
+from sessions.store import Store
+from sessions.turn_store import TurnRecord
 
 MAX_BYTES_PER_TOKEN = 8
-"""More bytes than a token of real text has; bounds what is read from the history."""
+"""More bytes than a token of real text has; bounds the bytes read from the history."""
+
+_MESSAGE_TOKENS = 4
+"""Tokens around each message, as OpenAI's cookbook counts them for its chat models."""
+
+_PRIOR = (1000.0, 1000.0)
+"""Reported and estimated tokens to begin with: an estimate that is taken as right."""
+
+_CONTINUE_PROMPT = (
+    "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
+    "repeat nothing, add no introduction, and keep its language and format."
+)
+
+_MAX_MESSAGES = 2000
+"""Most messages sent upstream: real ones of this number exceed any budget sooner."""
+
+
+class Prompt:
+    """Chooses the messages for a turn; its reads do not grow with the conversation."""
+
+    def __init__(
+        self, store: Store, *, system_prompt: str, context_tokens: int, prefill: bool
+    ) -> None:
+        self.prefill = prefill
+        self._store = store
+        self._system_prompt = system_prompt
+        self._budget = context_tokens
+        self._estimator = Estimator()
+
+    async def messages(
+        self, record: TurnRecord, model: str, partial: str = ""
+    ) -> list[ChatMessage]:
+        """Return the messages up to the turn's question, or up to its partial answer.
+
+        As many as `model` probably counts to within the budget. Raises UNAVAILABLE_ERRORS.
+        """
+        ref = record.ref
+        system, newest_first = await self._store.context(
+            ref.owner,
+            ref.conversation,
+            record.question_id,
+            max_bytes=self._budget * MAX_BYTES_PER_TOKEN,
+            max_count=_MAX_MESSAGES,
+        )
+        if system is None:
+            system = self._system_prompt
+        newest = [{"role": "assistant", "content": partial}] if partial else []
+        if partial and not self.prefill:
+            newest.insert(0, {"role": "user", "content": _CONTINUE_PROMPT})
+        bodies = newest + [message.body for message in newest_first]
+        return fit_to_budget(
+            self._estimator, model, self._budget, system, bodies, min_messages=len(newest) + 1
+        )
+
+    def calibrate(self, model: str, messages_size: float, reported: int) -> None:
+        """Correct the estimate by the tokens that the upstream counted for messages of this size."""
+        self._estimator.calibrate(model, messages_size, reported)
 
 
 class Estimator:
-    """Estimates tokens, and learns from each count that an upstream reports."""
+    """Estimates tokens, corrected by each count that an upstream reports."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
 
     def tokens(self, model: str, content: str) -> float:
-        """The estimated size of a message with this content, in tokens."""
+        """Return the estimated size of a message with this content, in tokens."""
         reported, estimated = self._sums.get(model, _PRIOR)
         # Bounded, so that absurd reports can neither starve nor flood a model.
         return _estimate(content) * min(4.0, max(0.25, reported / estimated))
 
-    def calibrate(self, model: str, size: float, reported: int) -> None:
-        """Take in the number of tokens that the upstream counted for messages of `size`."""
+    def calibrate(self, model: str, messages_size: float, reported: int) -> None:
+        """Take in the tokens that the upstream counted for messages of this (uncorrected) size."""
         before_reported, before_estimated = self._sums.get(model, _PRIOR)
-        # A long prompt says much and makes what was learnt fade; a short one is mostly the template's frame.
-        keep = _PRIOR[1] / (_PRIOR[1] + size)
-        self._sums[model] = (before_reported * keep + reported, before_estimated * keep + size)
+        # A long prompt weighs more and fades earlier counts; a short one is mostly template.
+        keep = _PRIOR[1] / (_PRIOR[1] + messages_size)
+        self._sums[model] = (
+            before_reported * keep + reported,
+            before_estimated * keep + messages_size,
+        )
 
 
 def size(messages: Iterable[ChatMessage]) -> float:
-    """The size of messages in tokens, as estimated by one who has learnt nothing."""
+    """Return the size of messages in tokens, by an uncorrected estimate."""
     return sum(_estimate(message["content"]) for message in messages)
 
 
@@ -52,11 +107,11 @@ def fit_to_budget(
     newest_first: Iterable[dict[str, Any]],
     min_messages: int = 1,
 ) -> list[ChatMessage]:
-    """The system prompt, and of the history as much as fits `budget` tokens, newest first; in order of time.
+    """Return the system prompt and the newest messages that fit `budget` tokens, oldest first.
 
-    The newest `always` messages go always. Neighbours of one role (a question that got no answer, asked anew)
-    become one message, since many chat templates insist that roles alternate; what is sent begins with a
-    question.
+    The newest `min_messages` are always included. Neighbours of one role (a question without an
+    answer, asked again) become one message, because many chat templates require alternating roles.
+    The first message after the system prompt is a question.
     """
     left = budget - (estimator.tokens(model, system) if system else 0)
     chosen: list[ChatMessage] = []

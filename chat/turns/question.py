@@ -1,4 +1,4 @@
-"""A question as it came in, made into what is written when its turn begins."""
+"""Turn a client's question into the turn that `begin` writes."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from sessions.turn_store import NewTurn, TurnRef
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as it came in: what to ask, in which conversation, turn and model, where it says, and
-    whether its answer may be continued when it breaks off.
+    """A client's question, with the conversation, turn and model that it names, if any.
 
-    It stands at the end of the branch shown, unless `parent` names the message that it follows ("" for
-    none). With `regenerate` instead of a message, that message's question is answered anew.
+    It follows the message `parent` ("" for none), or the end of the current branch if that is None.
+    With `regenerate` instead of a message, that message's question is answered again. A partial
+    answer is continued if `may_continue`.
     """
 
     message: str
@@ -32,28 +32,28 @@ class Question:
 
 
 class QuestionBuilder:
-    """Knows which model is asked, and how often an answer may be continued, where a question does not say."""
+    """Fills in the model, and how often an answer may be continued, where a question leaves them open."""
 
     def __init__(self, store: Store, models: tuple[str, ...], continue_max: int) -> None:
         self._store = store
         self._models = models
         self._continue_max = continue_max
 
-    async def question(
+    async def build(
         self,
         session: Session,
-        ask: Question,
+        question: Question,
         conversation_id: ConversationId,
         turn_id: TurnId,
         is_new: bool,
     ) -> NewTurn:
-        """What `begin` is to write for a question; raises NotFound for a message that is not there.
+        """Return the turn to begin; raises NotFound for a message that does not exist.
 
-        Of a conversation that `is_new` nothing can be known.
+        A conversation that `is_new` is not read.
         """
         conversation = None if is_new else await self._store.read(session.owner, conversation_id)
-        model = ask.model or (conversation.model if conversation else "") or self._models[0]
-        again = await self._existing_question(session.owner, conversation_id, ask)
+        model = question.model or (conversation.model if conversation else "") or self._models[0]
+        again = await self._existing_question(session.owner, conversation_id, question)
         user = again or MessageId(new_id())
         answer = MessageId(new_id())
         first_frame_data = {
@@ -67,43 +67,44 @@ class QuestionBuilder:
         before, _, after = first.partition(user.encode())
         body = {
             "role": "user",
-            "content": ask.message,
+            "content": question.message,
             "created": time.time_ns() // 1_000_000,
             "turn": turn_id,
         }
         return NewTurn(
             ref=TurnRef(session.owner, conversation_id, turn_id),
             session=session.digest,
-            may_create=ask.conversation is None and again is None and not ask.parent,
-            digest=_digest(ask, again),
+            may_create=question.conversation is None and again is None and not question.parent,
+            digest=_digest(question, again),
             question_id=user,
             answer_id=answer,
             message="" if again else json.dumps(body, ensure_ascii=False),
-            parent=ask.parent,
-            title=title_of(ask.message),
+            parent=question.parent,
+            title=title_of(question.message),
             model=model,
-            max_continuations=self._continue_max if ask.may_continue else 0,
+            max_continuations=self._continue_max if question.may_continue else 0,
             first_frame=(before, after),
             attempt=secrets.token_urlsafe(12),
         )
 
     async def _existing_question(
-        self, owner: Owner, conversation_id: ConversationId, ask: Question
+        self, owner: Owner, conversation_id: ConversationId, question: Question
     ) -> MessageId | None:
-        """The question to answer anew, if that is asked for; raises NotFound where the named is not there."""
-        named = ask.regenerate or ask.parent
+        """Return the question to regenerate an answer to, if any; raises NotFound."""
+        named = question.regenerate or question.parent
         if not named:
             return None
         message = await self._store.message(owner, conversation_id, named)
         if message is None:
             raise NotFound("There is no such message.")
-        if not ask.regenerate:
+        if not question.regenerate:
             return None
         return message.parent if message.body["role"] == "assistant" else message.id
 
 
-def _digest(ask: Question, again: MessageId | None) -> str:
-    """What tells one question from another: its words, and its place where it names one."""
-    asked = [ask.message, again, ask.parent] if again or ask.parent is not None else ask.message
-    # 128 bits, for a field of more than 64 bytes would take its whole hash out of Redis's compact form.
-    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
+def _digest(question: Question, again: MessageId | None) -> str:
+    """Return 128 bits that tell one question from another: its text, and its position if it has one."""
+    has_position = again or question.parent is not None
+    identity = [question.message, again, question.parent] if has_position else question.message
+    # A value over 64 bytes would move the whole hash out of Redis's listpack encoding.
+    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()

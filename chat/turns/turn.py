@@ -1,4 +1,4 @@
-"""The making of one answer by this worker: from the question in the history to the last frame in the log."""
+"""One turn that this worker generates: from the question in the history to the last frame in the log."""
 
 import asyncio
 import functools
@@ -6,263 +6,273 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from enum import Enum
 
-import msgspec
-
-from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
+from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
 from chat.formats import sse
-from chat.log.batch import Backoff, Writer
-from chat.log.log import LOG_MAX
+from chat.log.batch import Backoff, Fenced, Writer
+from chat.log.log import MAX_LOG_BYTES
 from chat.turns import prompt
-from chat.turns.continuation import Seam
-from chat.turns.history import History
+from chat.turns.answer import Answer
+from chat.turns.continuation import (
+    INTERRUPTED,
+    TRUNCATED,
+    OverlapTrimmer,
+    Step,
+    decide,
+)
+from chat.turns.prompt import Prompt
 from chat.upstream.client import Upstream
-from chat.upstream.completion import Usage
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnRecord
 
-logger = logging.getLogger("holdline.generation")
-
-Ending = Literal["stopped", "shutdown"]
-
-_INTERRUPTED = UpstreamBroke(
-    "interrupted", "The server was interrupted in the middle of this answer. What was made is kept."
-)
-_CUT = UpstreamBroke("length", "The model's server cut the answer off at its limit.")
+logger = logging.getLogger("holdline.turn")
 
 
-class Generation:
-    """Generates one turn in a task of its own, until its end or until it is stopped.
+class Phase(Enum):
+    """Where a turn stands. Waiting (for Redis, or for an upstream) is not a phase."""
 
-    An answer that breaks off (at its length, with the line, or with the worker that made it before) is
-    continued: asked for again with the text so far, the seam recorded. Where there are more upstreams than
-    one, the next is asked when one fails.
+    BEGUN = "begun"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    """The generation is over; its last records are being committed."""
+    FINISHED = "finished"
+    HANDED_OVER = "handed over"
+    """Another worker continues it: the lease is released, or will run out."""
+    FENCED = "fenced"
+    """Another worker has the lease already."""
+
+
+class Turn:
+    """Generates one answer in its own task, until its end or until it is stopped.
+
+    A partial answer (truncated, disconnected, or left by a worker that died) is continued: requested
+    again with the text so far, and the seam is recorded. If an upstream fails, the next is asked.
     """
 
     def __init__(
         self,
         record: TurnRecord,
         writer: Writer,
-        history: History,
+        prompt: Prompt,
         upstreams: Sequence[Upstream],
         *,
         interrupted: bool = False,
     ) -> None:
         self.record = record
-        self.log = writer.log
+        self.phase = Phase.BEGUN
         self._writer = writer
-        self._history = history
-        self._upstreams = sorted(upstreams, key=lambda upstream: upstream.resting)
-        self._asked = 0
-        self._model = record.model
-        self._upstream_name = self._upstream.name
-        made = sse.read_back(self.log.data)
-        # As bytes that grow: a list of deltas, or a StringIO, takes ten times the memory of its text.
-        self._text = bytearray("".join(made.text).encode())
-        self._reasoning = bytearray("".join(made.reasoning).encode())
-        self._continued = [json.loads(seam) for seam in made.continued]
-        self._broken: UpstreamError | None = _INTERRUPTED if interrupted else None
-        self._usage: Usage | None = None
-        self._finish_reason: str | None = None
-        self._first_token_ms: int | None = None
+        self._prompt = prompt
+        self._upstreams = sorted(upstreams, key=lambda upstream: upstream.in_cooldown)
+        self._upstream_index = 0
+        self._takeovers = writer.fence - 2
         self._begun_at = time.monotonic()
-        self._ending: Ending | None = None
-        self._begun = False
-        self._finishing = False
-        writer.on_stop = lambda: self.stop("stopped")
+        self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
+        self._is_handed_over = False
+        partial = sse.decode_log(writer.log.data)
+        self._answer = Answer(
+            record,
+            record.model,
+            self._upstream.name,
+            text=bytearray("".join(partial.text).encode()),
+            reasoning=bytearray("".join(partial.reasoning).encode()),
+            continued=[json.loads(seam) for seam in partial.continued],
+        )
+        writer.on_stop = self.stop
+        writer.on_fenced = self._fence
         self.task = asyncio.create_task(self._run(), name=f"turn {record.ref.turn}")
 
-    def stop(self, ending: Ending) -> None:
-        """Break off the generation, keeping what was made; nothing happens when it is already over."""
-        if not self._finishing and self._ending is None:
-            self._ending = ending
-            if self._begun:  # a task that is cancelled before its first step never comes to its end
-                self.task.cancel()
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the turn's last record is committed."""
+        return self.phase is Phase.FINISHED
+
+    def stop(self) -> None:
+        """End the generation and keep the partial answer; do nothing if it is over."""
+        self._end_generation("stopped")
+
+    def hand_over(self) -> None:
+        """End the generation and let another worker continue it; do nothing if it is over."""
+        if self._end_generation(None):
+            self._is_handed_over = True
 
     async def abandon(self) -> None:
-        """End the task without finishing the turn: its lease runs out, and another worker goes on."""
-        self._finishing = True
+        """Cancel the task and finish nothing: the lease runs out, and another worker continues."""
+        if self.phase in (Phase.BEGUN, Phase.RUNNING, Phase.FINISHING):
+            self.phase = Phase.HANDED_OVER
         self.task.cancel()
         await asyncio.wait([self.task])
+
+    def _end_generation(self, finish_reason: str | None) -> bool:
+        if self.phase not in (Phase.BEGUN, Phase.RUNNING):
+            return False
+        # A task that is cancelled before its first step would never reach its end.
+        if self.phase is Phase.RUNNING:
+            self.task.cancel()
+        self.phase = Phase.FINISHING
+        self._answer.finish_reason = finish_reason
+        return True
+
+    def _fence(self) -> None:
+        if self.phase in (Phase.BEGUN, Phase.RUNNING, Phase.FINISHING):
+            self.phase = Phase.FENCED
+            self.task.cancel()
 
     async def _run(self) -> None:
         try:
             failure = await self._generate()
-            self._finishing = True
-            if self._ending == "shutdown":
+            if self._is_handed_over:
                 await self._writer.hand_over()
+                self.phase = Phase.HANDED_OVER
             else:
                 await self._finish(failure)
+                self.phase = Phase.FINISHED
+        except Fenced:
+            self.phase = Phase.FENCED
         except Exception:
-            logger.exception("turn %s broke", self.record.ref.turn)
+            logger.exception("turn %s failed unexpectedly", self.record.ref.turn)
         finally:
             self._writer.close()
 
     async def _generate(self) -> UpstreamError | None:
-        """Make the answer, or what can be had of it; returns what went wrong in the end, if anything did."""
-        self._begun = True
+        """Generate the answer until it is complete, stopped or failed; return the failure, if any."""
+        if self.phase is not Phase.BEGUN:  # stopped before the first step
+            return None
+        self.phase = Phase.RUNNING
+        failure: UpstreamError | None = None
         try:
-            if self._ending is None:
-                return await self._answer()
-            self._finish_reason = "stopped"
+            failure = await self._request_until_complete()
         except asyncio.CancelledError:
-            if self._ending is None or self._finishing:
+            if self.phase is not Phase.FINISHING:
                 raise
             self.task.uncancel()
-            self._finish_reason = "stopped"
         except UpstreamError as error:
-            return error
+            failure = error
         except UNAVAILABLE_ERRORS:
-            return UpstreamBroke("store", "The history could not be read. Try again in a moment.")
-        except Exception:  # to ask again would fail, and cost, again
-            logger.exception("turn %s broke", self.record.ref.turn)
-            return UpstreamError("internal", "Something went wrong here. What was made is kept.")
-        return None
+            failure = UpstreamFailed(
+                "history_unavailable", "The conversation could not be read. Try again in a moment."
+            )
+        except Fenced:
+            raise
+        except Exception:  # another request would fail, and cost, again
+            logger.exception("turn %s failed unexpectedly", self.record.ref.turn)
+            failure = UpstreamError(
+                "internal", "An internal error ended this answer. Its text so far is kept."
+            )
+        if self.phase is Phase.RUNNING:
+            self.phase = Phase.FINISHING
+        return failure
 
-    async def _answer(self) -> UpstreamError | None:
-        waits = Backoff()
+    async def _request_until_complete(self) -> UpstreamError | None:
+        """Request the answer and its continuations, as `decide` says; return why it is not complete."""
+        backoff = Backoff()
         untried = len(self._upstreams) - 1
-        while self._broken is None or self._go_on(self._broken.kind):
-            before = len(self._text)
-            try:
-                await self._relay()
-            except (UpstreamBroke, UpstreamRefused) as error:
-                others = self._fail_over(error)
-                if self._shown:
-                    self._broken = error
-                    if isinstance(error, UpstreamRefused) and not others:
-                        return error
-                    await waits.wait()
-                elif not untried:
-                    return (
-                        error  # nothing was shown: the package has tried again, now the person may
-                    )
-                else:
+        answer = self._answer
+        while True:
+            if self._last_error is not None:
+                step = decide(
+                    self._last_error,
+                    has_output=answer.has_output,
+                    continuations=max(len(answer.continued), self._takeovers),
+                    max_continuations=self.record.max_continuations,
+                    untried=untried,
+                    has_others=len(self._upstreams) > 1,
+                )
+                if step is Step.GIVE_UP:
+                    return None if self._last_error is TRUNCATED else self._last_error
+                if step is Step.FAIL_OVER:
                     untried -= 1
+                elif answer.has_output:
+                    seam = answer.add_seam(self._last_error.kind, self._model)
+                    self._writer.append(seam, "continued")
+            length = len(answer.text)
+            try:
+                await self._request()
+            except (UpstreamFailed, UpstreamRejected) as error:
+                self._last_error = error
+                self._use_next_upstream(error)
+                if answer.has_output:
+                    await backoff.wait()
                 continue
-            # An answered request that added no text would add none if it were sent again.
-            if self._finish_reason != "length" or len(self._text) == before:
+            # A response that added no text would add none if it were requested again.
+            if answer.finish_reason != "length" or len(answer.text) == length:
                 return None
-            self._broken = _CUT
-        return None if self._broken is _CUT else self._broken
-
-    def _go_on(self, why: str) -> bool:
-        """Whether the answer may be continued once more; if so, a frame says where and why."""
-        if max(len(self._continued), self._writer.fence - 2) >= self.record.max_continuations:
-            return False
-        if self._shown:
-            seam = {"at": len(self._text.decode()), "why": why}
-            model = self._upstream.model or self.record.model
-            if model != self._model:
-                seam["model"] = model
-            self._continued.append(seam)
-            self._writer.append(json.dumps(seam), "continued")
-        return True
+            self._last_error = TRUNCATED
 
     @property
     def _upstream(self) -> Upstream:
-        return self._upstreams[self._asked]
-
-    def _fail_over(self, error: UpstreamError) -> bool:
-        """Turn to the next upstream; False if there is no other."""
-        if len(self._upstreams) == 1:
-            return False
-        failed = self._upstream
-        failed.rest()
-        self._asked = (self._asked + 1) % len(self._upstreams)
-        logger.warning(
-            "%s failed (%s), the next is %s", failed.name, error.kind, self._upstream.name
-        )
-        return True
-
-    async def _relay(self) -> None:
-        """Relay one answer of the upstream, or a continuation, into the log."""
-        model, partial = self._upstream.model or self.record.model, self._text.decode()
-        messages = await self._history.messages(self.record, model, partial)
-        size = prompt.size(messages)
-        prefill = bool(partial) and self._history.prefill
-        seam = Seam(partial)
-        self._model, self._upstream_name = model, self._upstream.name
-        async with self._upstream.ask(messages, model, prefill=prefill) as answer:
-            try:
-                take = functools.partial(self._take, seam)
-                await answer.relay(take, self._writer.pace, self._writer.is_crowded)
-            finally:
-                self._say(seam.end())
-                self._finish_reason = answer.finish_reason
-                self._usage = (
-                    answer.usage if self._usage is None else self._usage.plus(answer.usage)
-                )
-        if answer.usage and answer.usage.prompt_tokens:
-            self._history.calibrate(model, size, answer.usage.prompt_tokens)
-
-    def _take(self, seam: Seam, text: str, reasoning: bool) -> None:
-        if self._first_token_ms is None:
-            self._first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
-        if reasoning:
-            self._reasoning += text.encode()
-            self._writer.append(text, "reasoning")
-        else:
-            self._say(seam.feed(text))
-        if self.log.end > LOG_MAX:
-            raise UpstreamError("too_long", "The answer is longer than a turn may be.")
+        return self._upstreams[self._upstream_index]
 
     @property
-    def _shown(self) -> bool:
-        """Whether anything of the answer was shown."""
-        return bool(self._text or self._reasoning)
+    def _model(self) -> str:
+        """Return the name of the model to request next."""
+        return self._upstream.model or self.record.model
 
-    def _say(self, text: str) -> None:
+    def _use_next_upstream(self, error: UpstreamError) -> None:
+        if len(self._upstreams) == 1:
+            return
+        failed = self._upstream
+        failed.cool_down()
+        self._upstream_index = (self._upstream_index + 1) % len(self._upstreams)
+        logger.warning(
+            "upstream %s failed (%s); the next is %s", failed.name, error.kind, self._upstream.name
+        )
+
+    async def _request(self) -> None:
+        """Stream one response, or a continuation, into the log."""
+        answer, model, partial = self._answer, self._model, self._answer.text.decode()
+        messages = await self._prompt.messages(self.record, model, partial)
+        messages_size = prompt.size(messages)
+        prefill = bool(partial) and self._prompt.prefill
+        trimmer = OverlapTrimmer(partial)
+        answer.model, answer.upstream = model, self._upstream.name
+        async with self._upstream.ask(messages, model, prefill=prefill) as completion:
+            try:
+                take = functools.partial(self._take, trimmer)
+                await completion.relay(take, self._writer.pace, self._writer.is_crowded)
+            finally:
+                self._emit(trimmer.end())
+                if self.phase is Phase.RUNNING:
+                    answer.finish_reason = completion.finish_reason
+                answer.add_usage(completion.usage)
+        if completion.usage and completion.usage.prompt_tokens:
+            self._prompt.calibrate(model, messages_size, completion.usage.prompt_tokens)
+
+    def _take(self, trimmer: OverlapTrimmer, text: str, in_reasoning: bool) -> None:
+        answer = self._answer
+        if answer.first_token_ms is None:
+            answer.first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
+        if in_reasoning:
+            answer.reasoning += text.encode()
+            self._writer.append(text, "reasoning")
+        else:
+            self._emit(trimmer.feed(text))
+        if self._writer.log.end > MAX_LOG_BYTES:
+            raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
+
+    def _emit(self, text: str) -> None:
         if text:
-            self._text += text.encode()
+            self._answer.text += text.encode()
             self._writer.append(text)
 
     async def _finish(self, failure: UpstreamError | None) -> None:
-        text = self._text.decode()
-        state: State = (
-            "failed" if failure else "stopped" if self._finish_reason == "stopped" else "done"
-        )
-        reason = "failed" if failure else self._finish_reason or "stop"
+        answer = self._answer
+        state: State = "done"
+        if failure:
+            state = "failed"
+        elif answer.finish_reason == "stopped":
+            state = "stopped"
+        reason = "failed" if failure else answer.finish_reason or "stop"
+        text = answer.text.decode()
         last = [
-            ("usage", json.dumps(self._described_usage(reason), ensure_ascii=False)),
-            ("failed", _described(failure)) if failure else ("end", text),
+            ("usage", answer.usage_json(reason)),
+            ("failed", _failure_json(failure)) if failure else ("end", text),
         ]
-        answer = ""
-        if text or state == "done":
-            answer = self._message(text, reason)
-        await self._writer.finish(last, state, answer)
-
-    def _message(self, text: str, reason: str) -> str:
-        """The answer as the history keeps it, with what happened to it."""
-        body: dict[str, Any] = {
-            "role": "assistant",
-            "content": text,
-            "created": time.time_ns() // 1_000_000,
-            "turn": self.record.ref.turn,
-            "model": self._model,
-            "finish_reason": reason,
-        }
-        if self._reasoning:
-            body["reasoning"] = self._reasoning.decode()
-        if self._usage:
-            body["usage"] = msgspec.to_builtins(self._usage)
-        if self._continued:
-            body["continued"] = self._continued
-        return json.dumps(body, ensure_ascii=False)
-
-    def _described_usage(self, reason: str) -> dict[str, Any]:
-        return {
-            **(msgspec.to_builtins(self._usage) if self._usage else {}),
-            "finish_reason": reason,
-            "upstream": self._upstream_name,
-            "model": self._model,
-            "first_token_ms": self._first_token_ms,
-            **({"continued": self._continued} if self._continued else {}),
-        }
+        message = answer.message_json(reason) if text or state == "done" else ""
+        await self._writer.finish(last, state, message)
 
 
-def _described(failure: UpstreamError) -> str:
-    """The data of a `failed` frame."""
+def _failure_json(failure: UpstreamError) -> str:
+    """Return the data of a `failed` frame."""
     body = {"type": failure.kind, "message": failure.message, "retryable": failure.retryable}
     return json.dumps(body, ensure_ascii=False)

@@ -19,14 +19,14 @@ import httpx2
 import msgspec
 import openai
 
-from chat.errors import UpstreamBroke, UpstreamError, UpstreamRefused
-from chat.upstream.completion import Answer, nonsense
+from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.upstream.completion import Completion, invalid_response
 from chat.upstream.request import ChatMessage
 from chat.upstream.transport import Transport
 
 logger = logging.getLogger("holdline.upstream")
 
-_REST_S = 30
+_COOLDOWN_S = 30
 
 
 class Upstream:
@@ -61,28 +61,30 @@ class Upstream:
         self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
         self.model = model
         self._usage_asked = True
-        self._rests_until = 0.0
+        self._cooldown_until = 0.0
 
     @property
-    def resting(self) -> bool:
+    def in_cooldown(self) -> bool:
         """Whether it failed a short while ago, so that others are better asked first."""
-        return time.monotonic() < self._rests_until
+        return time.monotonic() < self._cooldown_until
 
-    def rest(self) -> None:
+    def cool_down(self) -> None:
         """Ask others first for the next 30 s."""
-        self._rests_until = time.monotonic() + _REST_S
+        self._cooldown_until = time.monotonic() + _COOLDOWN_S
 
     @asynccontextmanager
     async def ask(
         self, messages: list[ChatMessage], model: str, *, prefill: bool = False
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Completion]:
         """Ask for one answer; leaving the block closes the connection. Raises UpstreamError, also within.
 
         With `prefill` the last message is the answer's beginning, which the upstream is told to continue.
         `messages` is emptied when its answer begins, for it is much larger than all else that a stream holds.
         """
         try:
-            answer = Answer(await self._post(messages, model, prefill), self._fail_inside)
+            answer = Completion(
+                await self._post(messages, model, prefill), self._raise_stream_error
+            )
             messages.clear()
             try:
                 yield answer
@@ -91,11 +93,11 @@ class Upstream:
         except UpstreamError:
             raise
         except openai.OpenAIError as error:
-            raise self._explain(error, model) from error
+            raise self._to_upstream_error(error, model) from error
         except (TimeoutError, httpx2.TransportError) as error:
             raise self._explain_transport(error) from error
         except (httpx2.DecodingError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise nonsense() from error
+            raise invalid_response() from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -120,7 +122,7 @@ class Upstream:
         # Not by `chat.completions.create`, which looks into each message: 0.13 ms a message.
         return await self._client.post(self._url, cast_to=httpx2.Response, body=body, stream=True)
 
-    def _fail_inside(self, error: Any) -> NoReturn:
+    def _raise_stream_error(self, error: Any) -> NoReturn:
         """Raise for an error object that came inside the stream."""
         if isinstance(error, str):
             try:
@@ -130,40 +132,40 @@ class Upstream:
         if isinstance(error, dict) and isinstance(error.get("error"), dict):
             error = error["error"]
         words = error.get("message") if isinstance(error, dict) else error
-        raise UpstreamBroke("upstream", f"The model's server failed: {self._quote(words)}")
+        raise UpstreamFailed("upstream", f"The model's server failed: {self._sanitise(words)}")
 
-    def _explain(self, error: openai.OpenAIError, model: str) -> UpstreamError:
+    def _to_upstream_error(self, error: openai.OpenAIError, model: str) -> UpstreamError:
         if isinstance(error, openai.APIConnectionError):
             return self._explain_transport(error)
         if not isinstance(error, openai.APIStatusError):
             logger.warning("upstream failed: %s", type(error).__name__)
-            return UpstreamBroke("upstream", "The model's server failed.")
+            return UpstreamFailed("upstream", "The model's server failed.")
         status = error.status_code
         logger.warning("upstream answered %d", status)
         if status in (401, 403):
-            return UpstreamRefused(
+            return UpstreamRejected(
                 "authentication",
                 "The model's server refused our key. Check OPENAI_API_KEY on the server.",
             )
         if status == 404:
-            return UpstreamRefused(
+            return UpstreamRejected(
                 "not_found",
                 f"The model's server does not know the model “{model}” or this address. "
                 "Check CHAT_MODEL and OPENAI_BASE_URL (which usually ends in /v1).",
             )
-        words = self._quote(
+        words = self._sanitise(
             error.body.get("message") if isinstance(error.body, dict) else error.body
         )
         if status == 429:
-            return UpstreamBroke(
+            return UpstreamFailed(
                 "rate_limited",
                 f"The model's server has too much to do or the quota is used up: {words}",
             )
         if status >= 500:
-            return UpstreamBroke(
+            return UpstreamFailed(
                 "upstream", f"The model's server failed ({status}). Try again in a moment."
             )
-        return UpstreamRefused(
+        return UpstreamRejected(
             "refused", f"The model's server refused the question ({status}): {words}"
         )
 
@@ -173,15 +175,15 @@ class Upstream:
             error = error.__cause__
         logger.warning("upstream connection failed: %s", type(error).__name__)
         if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-            return UpstreamBroke("timeout", "The model's server stayed silent for too long.")
+            return UpstreamFailed("timeout", "The model's server stayed silent for too long.")
         if isinstance(error, OSError) and not isinstance(error, ConnectionResetError):
-            return UpstreamBroke(
+            return UpstreamFailed(
                 "unreachable",
                 f"The model's server at {self.name} cannot be reached. Check OPENAI_BASE_URL.",
             )
-        return UpstreamBroke("broke_off", "The model's server broke off the connection.")
+        return UpstreamFailed("connection_lost", "The model's server broke off the connection.")
 
-    def _quote(self, words: object) -> str:
+    def _sanitise(self, words: object) -> str:
         """The upstream's own words, cut short and without what may be a key."""
         text = " ".join(str(words or "no reason given").encode(errors="replace").decode().split())
         if self._key:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import httpx2
 import msgspec
 
-from chat.errors import UpstreamBroke, UpstreamRefused
+from chat.errors import UpstreamFailed, UpstreamRejected
 from chat.event_stream import EventDecoder, TextNormaliser
 from chat.upstream.connection import Pace
 from chat.upstream.transport import BODY, Body
@@ -71,7 +71,7 @@ Take = Callable[[str, bool], None]
 """Takes text that is ready for a frame, and whether it is reasoning."""
 
 
-class Answer:
+class Completion:
     """One answer as it comes in: relay it; afterwards it knows how it ended."""
 
     def __init__(self, response: httpx2.Response, fail: Callable[[Any], NoReturn]) -> None:
@@ -108,8 +108,8 @@ class Answer:
                 raise
             # The model has said that it is done: only the end of the line got lost.
         if self.finish_reason is None and not self._done:
-            raise UpstreamBroke(
-                "broke_off", "The model's server broke off in the middle of the answer."
+            raise UpstreamFailed(
+                "connection_lost", "The model's server broke off in the middle of the answer."
             )
 
     async def _receive(self, pace: Pace) -> None:
@@ -122,7 +122,7 @@ class Answer:
             if self._whole:
                 whole += part
                 if len(whole) > _EVENT_MAX:
-                    raise nonsense()
+                    raise invalid_response()
                 continue
             if self._feed(part):
                 return
@@ -150,7 +150,7 @@ class Answer:
         finally:
             self._hand_on()
         if self._decoder.pending > _EVENT_MAX:
-            raise nonsense()
+            raise invalid_response()
         return self._done
 
     def _read(self, data: str | bytes) -> None:
@@ -188,9 +188,11 @@ class Answer:
                 self._take(text, self._reasons)
 
 
-def nonsense() -> UpstreamRefused:
+def invalid_response() -> UpstreamRejected:
     """What is to be raised for an answer that is none: who sends such once will do it again."""
-    return UpstreamRefused("nonsense", "The model's server sent something that is no answer.")
+    return UpstreamRejected(
+        "invalid_response", "The model's server sent something that is no answer."
+    )
 
 
 def _joined(parts: list[Any] | None) -> str:

@@ -1,10 +1,12 @@
-"""What Redis tells: on one subscriber connection a worker, on a Cluster on one for each node besides."""
+"""Receive Redis's pub/sub messages over one connection, on a Cluster over one more for each node."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions.client.connection import Client, is_cluster, node_of
 from sessions.client.errors import UNAVAILABLE_ERRORS, as_connection_error
@@ -13,92 +15,130 @@ logger = logging.getLogger("holdline.notifications")
 
 _RECONNECT_DELAY_S = 0.5
 
+_PING_INTERVAL_S = 1.0
+"""A connection that answers none of two PINGs is dead, and is replaced within three seconds."""
+
+_MAX_UNANSWERED = 2
+
+_BROADCAST = ""
+"""The connection of the channels that all workers subscribe to; the others are named for their node."""
+
 
 class Notifications:
-    """Subscribes to channels and passes on what they say; what is missed is for the reader to notice.
+    """Subscriptions to channels, restored whenever a connection is replaced.
 
-    On a Cluster the channels of logs are sharded: they live on the node that holds the log. When a connection
-    is lost, all are made anew, by what is then known of the nodes.
+    On a Cluster the channels of logs are sharded: they are on the node that holds the log. When one
+    connection is lost, all are replaced, by what is then known of the nodes. Messages that are sent
+    meanwhile are lost; each confirmation of a subscription tells the receiver to look for them.
     """
 
-    def __init__(self, redis: Client, on_message: Callable[[str, bytes], Awaitable[None]]) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis = redis
-        self._sharded = is_cluster(redis)
-        self._on_message = on_message
+        self._is_sharded = is_cluster(redis)
         self._channels: set[str] = set()
         self._pubsub: Any = None
         self._nodes: dict[str, asyncio.Task[None]] = {}
+        self._unanswered: dict[str, int] = {}
         self._tasks: asyncio.TaskGroup
+        self._on_subscribed: Callable[[str], None]
+        self._on_message: Callable[[str, bytes], None]
 
     async def subscribe(self, channel: str) -> None:
-        """Listen to a log's channel, as soon as there is a connection."""
+        """Subscribe to a log's channel, now or with the next connection."""
         self._channels.add(channel)
         if self._pubsub:
-            with (
-                contextlib.suppress(*UNAVAILABLE_ERRORS),
-                as_connection_error(),
-            ):  # then it is subscribed to with the next connection
+            with contextlib.suppress(*UNAVAILABLE_ERRORS):
                 await self._subscribe(channel)
 
     async def unsubscribe(self, channel: str) -> None:
-        """Listen no longer."""
+        """End a subscription."""
         self._channels.discard(channel)
         if self._pubsub:
             with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
-                await (self._pubsub.sunsubscribe if self._sharded else self._pubsub.unsubscribe)(
+                await (self._pubsub.sunsubscribe if self._is_sharded else self._pubsub.unsubscribe)(
                     channel
                 )
 
-    async def run(self, broadcast_channel: str) -> None:
-        """Listen to the channel `common` of all workers, and to those subscribed, until cancelled."""
+    async def run(
+        self,
+        broadcast_channel: str,
+        on_subscribed: Callable[[str], None],
+        on_message: Callable[[str, bytes], None],
+    ) -> None:
+        """Receive until cancelled, from the channel of all workers and from those subscribed.
+
+        `on_subscribed` is called each time that Redis confirms a channel. Neither function may block.
+        """
+        self._on_subscribed, self._on_message = on_subscribed, on_message
         while True:
             try:
                 async with asyncio.TaskGroup() as self._tasks:
                     await self._connect(broadcast_channel)
-                    self._tasks.create_task(self._listen())
+                    self._tasks.create_task(self._receive())
+                    self._tasks.create_task(self._ping())
             except* UNAVAILABLE_ERRORS as group:
-                logger.warning("notifications are cut (%s)", type(group.exceptions[0]).__name__)
+                error = type(group.exceptions[0]).__name__
+                logger.warning("lost the Redis pub/sub connection (%s)", error)
             await self.close()
             await asyncio.sleep(_RECONNECT_DELAY_S)
-
-    async def _connect(self, broadcast_channel: str) -> None:
-        with as_connection_error():
-            await self._redis.initialize()
-            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-            await pubsub.subscribe(broadcast_channel)
-            self._pubsub = pubsub
-            for channel in list(self._channels):
-                await self._subscribe(channel)
-
-    async def _subscribe(self, channel: str) -> None:
-        if not self._sharded:
-            await self._pubsub.subscribe(channel)
-            return
-        await self._pubsub.ssubscribe(channel)
-        node = node_of(self._redis, channel)
-        if node not in self._nodes or self._nodes[node].done():
-            self._nodes[node] = self._tasks.create_task(self._listen_to(node))
-
-    async def _listen(self) -> None:
-        while True:
-            with as_connection_error():
-                message = await self._pubsub.get_message(timeout=None)
-            await self._dispatch(message)
-
-    async def _listen_to(self, name: str) -> None:
-        pubsub = self._pubsub
-        while name in pubsub.node_pubsub_mapping and (node := self._redis.get_node(node_name=name)):
-            with as_connection_error():
-                message = await pubsub.get_sharded_message(timeout=None, target_node=node)
-            await self._dispatch(message)
-
-    async def _dispatch(self, message: dict[str, Any] | None) -> None:
-        if message is not None and message["type"] in ("message", "smessage"):
-            await self._on_message(message["channel"].decode(), message["data"])
 
     async def close(self) -> None:
         """Close the connections."""
         pubsub, self._pubsub = self._pubsub, None
+        self._nodes.clear()
+        self._unanswered.clear()
         if pubsub:
             with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await pubsub.aclose()
+
+    async def _connect(self, broadcast_channel: str) -> None:
+        with as_connection_error():
+            await self._redis.initialize()
+        pubsub = self._redis.pubsub()
+        with as_connection_error():
+            await pubsub.subscribe(broadcast_channel)
+        self._pubsub = pubsub
+        for channel in list(self._channels):
+            await self._subscribe(channel)
+
+    async def _subscribe(self, channel: str) -> None:
+        with as_connection_error():
+            await (self._pubsub.ssubscribe if self._is_sharded else self._pubsub.subscribe)(channel)
+        if not self._is_sharded:
+            return
+        node = node_of(self._redis, channel)
+        if node not in self._nodes or self._nodes[node].done():
+            self._nodes[node] = self._tasks.create_task(self._receive_sharded(node))
+
+    async def _receive(self) -> None:
+        while True:
+            with as_connection_error():
+                message = await self._pubsub.get_message(timeout=None)
+            self._dispatch(_BROADCAST, message)
+
+    async def _receive_sharded(self, name: str) -> None:
+        pubsub = self._pubsub
+        while name in pubsub.node_pubsub_mapping and (node := self._redis.get_node(node_name=name)):
+            with as_connection_error():
+                message = await pubsub.get_sharded_message(timeout=None, target_node=node)
+            self._dispatch(name, message)
+
+    def _dispatch(self, connection: str, message: dict[str, Any] | None) -> None:
+        self._unanswered[connection] = 0
+        kind = message["type"] if message else None
+        if message and kind in ("message", "smessage"):
+            self._on_message(message["channel"].decode(), message["data"])
+        elif message and kind in ("subscribe", "ssubscribe"):
+            self._on_subscribed(message["channel"].decode())
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_INTERVAL_S)
+            nodes = self._pubsub.node_pubsub_mapping if self._is_sharded else {}
+            for name, pubsub in [(_BROADCAST, self._pubsub), *nodes.items()]:
+                unanswered = self._unanswered.get(name, 0)
+                if unanswered >= _MAX_UNANSWERED:
+                    raise RedisTimeoutError(f"{unanswered} PINGs without an answer")
+                self._unanswered[name] = unanswered + 1
+                with as_connection_error():
+                    await pubsub.ping()

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from server import die_with
+from server import exit_on_task_failure
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import PATIENCE_S, holdline, private_folder, serving, start
 from tests.streams import ask, asking, read, text_of
@@ -300,7 +300,7 @@ async def test_a_worker_does_not_outlive_what_it_cannot_do_without(
 
     for work in (breaks(), asyncio.sleep(0), asyncio.Event().wait()):
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
-        task.add_done_callback(die_with)
+        task.add_done_callback(exit_on_task_failure)
         asyncio.get_running_loop().call_later(0.01, task.cancel)
         await asyncio.wait([task])
         await asyncio.sleep(0)  # its callbacks run

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from chat.turns.registry import VIEWERS_MAX
+from chat.turns.registry import MAX_VIEWERS
 from sessions import keys
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server, holdline, redis_server
@@ -508,7 +508,7 @@ async def test_an_answer_has_only_so_many_readers_at_once(
         ) as many,
         contextlib.AsyncExitStack() as stack,
     ):
-        for _ in range(VIEWERS_MAX):
+        for _ in range(MAX_VIEWERS):
             source = await stack.enter_async_context(asking(many, message=question, turn=turn))
             readers.append(source.aiter_sse())
             await anext(readers[-1])

@@ -71,7 +71,7 @@ def test_a_frame_ends_where_it_ends_and_nowhere_else(said: list[tuple[str, str]]
 
 @given(st.lists(st.tuples(names, texts), max_size=5))
 def test_an_answer_is_read_back_out_of_its_log(said: list[tuple[str, str]]) -> None:
-    made = sse.read_back(encode_all(said)[0])
+    made = sse.decode_log(encode_all(said)[0])
     assert made.text == [data for name, data in said if name == ""]
     assert made.reasoning == [data for name, data in said if name == "reasoning"]
     assert made.continued == []
@@ -95,7 +95,7 @@ def test_the_frames_that_stand_in_no_log() -> None:
     assert decode(sse.HEARTBEAT) == []
     assert decode(sse.RETRY_LATER) == []
     assert sse.RETRY_LATER.startswith(b"retry: 5000\n")
-    assert decode(sse.restart(TURN)) == [Event("restart", "{}", f"{TURN}.0")]
+    assert decode(sse.encode_restart(TURN)) == [Event("restart", "{}", f"{TURN}.0")]
     assert decode(sse.encode_end(TURN, 77, "a\nb")) == [Event("end", "a\nb", f"{TURN}.77")]
 
 

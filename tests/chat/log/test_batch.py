@@ -9,7 +9,7 @@ import pytest
 
 from chat.log import batch
 from chat.log.batch import Committer, Writer
-from chat.log.log import Log
+from chat.log.log import Log, LogState
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import TurnRef, TurnStore
@@ -26,7 +26,7 @@ async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
 async def shown(writer: Writer) -> None:
     """Return when all that was appended is committed."""
     while writer.log.committed < writer.log.end:
-        await writer.log.changed()
+        await writer.log.wait_for_commit()
 
 
 async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
@@ -48,7 +48,7 @@ async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
     waiting = [writer.log.committed < writer.log.end for writer in (one, two)]
     assert waiting == [True, True], "a group of two is followed by the next at its pace"
     await one.finish([("end", "all of it")], "done", "")
-    assert one.log.ended
+    assert one.log.state is LogState.FINISHED
     assert await turns.read_log(one.log.ref) == (bytes(one.log.data), True)
     assert b"third" in one.log.data
 
@@ -141,5 +141,5 @@ async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Com
     assert len(stored) == long.end
     assert len(long.data) < len(stored) / 2
     for offset in (0, 2, 3, long.begin - 1, long.begin, long.end - 1):
-        assert await long.part(offset, long.end) == stored[offset:]
-        assert await long.part(offset, offset) == b""
+        assert await long.read(offset, long.end) == stored[offset:]
+        assert await long.read(offset, offset) == b""

@@ -7,7 +7,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat.formats import sse
 from chat.log import log
-from chat.log.log import Log
+from chat.log.log import Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import TurnRef
 
@@ -44,11 +44,11 @@ async def test_a_stream_gets_a_comment_now_and_then(monkeypatch: pytest.MonkeyPa
     viewer = Viewer(silent)
     assert [await viewer.chunks.get() for _ in range(3)] == [b"first", sse.HEARTBEAT, sse.HEARTBEAT]
     silent.data += b"more"
-    silent.confirm(9)
+    silent.mark_committed(9)
     while (chunk := await viewer.chunks.get()) == sse.HEARTBEAT:
         pass
     assert chunk == b"more"
-    silent.confirm(9, ended=True)
+    silent.mark_committed(9, finished=True)
     await viewer.relaying
 
 
@@ -59,7 +59,7 @@ async def test_only_what_is_committed_is_sent() -> None:
     assert await viewer.chunks.get() == b"one"
     await asyncio.sleep(0)
     assert viewer.chunks.empty()
-    growing.confirm(6, ended=True)
+    growing.mark_committed(6, finished=True)
     assert await viewer.all() == b"two"
     assert viewer.sent == 1, "who keeps up is pushed what is new"
 
@@ -70,7 +70,7 @@ async def test_who_has_missed_nothing_hears_so_before_anything_is_pushed() -> No
     assert await viewer.chunks.get() == sse.HEARTBEAT
     assert viewer.sent == 1
     growing.data += b"two"
-    growing.confirm(6, ended=True)
+    growing.mark_committed(6, finished=True)
     assert await viewer.all() == b"two"
 
 
@@ -81,15 +81,15 @@ async def test_who_lags_behind_gets_the_rest_at_its_own_pace() -> None:
     assert [await viewer.chunks.get() for viewer in (slow, quick)] == [sse.HEARTBEAT] * 2
     for _ in range(3):
         growing.data += b"word "
-        growing.confirm(len(growing.data))
+        growing.mark_committed(len(growing.data))
         await asyncio.sleep(0)
-    growing.confirm(len(growing.data), ended=True)
+    growing.mark_committed(len(growing.data), finished=True)
     assert (await slow.all(), await quick.all()) == (b"word " * 3, b"word " * 3)
     assert (slow.sent > 1, quick.sent) == (True, 1)
 
 
 async def test_a_long_log_is_sent_in_slices() -> None:
-    viewer = Viewer(Log(PLACE, bytes(200_000), ended=True), 1)
+    viewer = Viewer(Log(PLACE, bytes(200_000), state=LogState.FINISHED), 1)
     await viewer.relaying
     chunks = [viewer.chunks.get_nowait() for _ in range(viewer.chunks.qsize())]
     assert b"".join(chunks) == bytes(199_999)
@@ -100,7 +100,7 @@ async def test_the_viewer_of_a_lost_log_is_let_go() -> None:
     lost = Log(PLACE, b"one")
     viewer = Viewer(lost, 3)
     assert await viewer.chunks.get() == sse.HEARTBEAT
-    lost.lose()
+    lost.detach()
     assert await viewer.all() == b""
 
 
@@ -119,12 +119,12 @@ async def test_a_late_viewer_gets_from_redis_what_is_no_longer_held() -> None:
         word = b"word %d " % number
         stored.extend(word)
         growing.data += word
-        growing.confirm(growing.end)
+        growing.mark_committed(growing.end)
     assert growing.end == len(stored)
     assert len(growing.data) <= 2 << 10, "what is committed is not held for long"
     late, later = Viewer(growing), Viewer(growing, growing.end - 100)
     await later.chunks.get()
-    growing.confirm(growing.end, ended=True)
+    growing.mark_committed(growing.end, finished=True)
     assert await late.all() == await early.all() == bytes(stored)
     await later.all()
     assert [begin for begin, _ in asked] == [0], "who lacks little gets it from memory"
@@ -139,5 +139,5 @@ async def test_a_late_viewer_comes_back_when_redis_cannot_say_what_it_lacks() ->
 
     for read in (away, gone):
         growing = Log(PLACE, b"word " * 2000, read=read)
-        growing.confirm(growing.end)
+        growing.mark_committed(growing.end)
         assert await Viewer(growing).all() == b""

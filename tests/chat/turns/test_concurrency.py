@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from chat.log.log import LOG_MAX
+from chat.log.log import MAX_LOG_BYTES
 from tests.chat.turns.test_faults import runs
 from tests.config.test_supervisor import children
 from tests.fake_upstream import ScriptedUpstream
@@ -113,7 +113,7 @@ async def test_an_answer_without_end_fails_clearly_and_is_kept(
             False,
         )
         assert [event.event for event in events].count("failed") == 1
-        assert LOG_MAX <= len(text_of(events)) < 2 * LOG_MAX
+        assert MAX_LOG_BYTES <= len(text_of(events)) < 2 * MAX_LOG_BYTES
         conversation = json.loads(events[0].data)["conversation"]
         shown = (await client.get(f"/api/conversations/{conversation}")).json()
         assert shown["running"] is None

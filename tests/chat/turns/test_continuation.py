@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.turns.continuation import OVERLAP_MIN, Seam
+from chat.turns.continuation import MIN_OVERLAP, OverlapTrimmer
 
 SO_FAR = "The quick brown fox jumps over the lazy"
 
 
 def joined(partial: str, parts: list[str]) -> str:
-    seam = Seam(partial)
+    seam = OverlapTrimmer(partial)
     return "".join(seam.feed(part) for part in parts) + seam.end()
 
 
@@ -46,12 +46,12 @@ def test_what_is_cut_is_at_the_beginning_and_stands_before(partial: str, parts: 
     shown = joined(partial, parts)
     assert whole.endswith(shown)
     cut = whole.removesuffix(shown)
-    assert not cut or len(cut) >= OVERLAP_MIN or "\n" in cut
+    assert not cut or len(cut) >= MIN_OVERLAP or "\n" in cut
 
 
 @given(
-    st.text(alphabet="abc \n汉", min_size=OVERLAP_MIN, max_size=200),
-    st.integers(OVERLAP_MIN, 60),
+    st.text(alphabet="abc \n汉", min_size=MIN_OVERLAP, max_size=200),
+    st.integers(MIN_OVERLAP, 60),
     st.text(max_size=40),
 )
 def test_any_long_enough_repetition_is_cut(partial: str, size: int, more: str) -> None:
@@ -63,5 +63,5 @@ def test_any_long_enough_repetition_is_cut(partial: str, size: int, more: str) -
 
 
 def test_a_first_answer_is_not_held_back() -> None:
-    seam = Seam("")
+    seam = OverlapTrimmer("")
     assert seam.feed("Sure, ") == "Sure, "

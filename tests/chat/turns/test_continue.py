@@ -86,7 +86,7 @@ async def test_an_upstream_that_breaks_off_is_asked_to_go_on(
     events = await reading
     assert events[-1].data == first + "the rest"
     assert [seam["why"] for seam in usage_of(events)["continued"]] == [
-        {"end": "broke_off", "drop": "broke_off", "error": "upstream"}[how]
+        {"end": "connection_lost", "drop": "connection_lost", "error": "upstream"}[how]
     ]
 
 
@@ -236,7 +236,7 @@ async def test_when_an_upstream_breaks_off_the_next_goes_on(
         events = await reading
         assert events[-1].data == first + "the rest"
         usage = usage_of(events)
-        assert usage["continued"] == [{"at": len(first), "why": "broke_off", "model": "n"}]
+        assert usage["continued"] == [{"at": len(first), "why": "connection_lost", "model": "n"}]
         assert usage["model"] == "n"
         # The one that failed is left alone for a while.
         reading = asyncio.create_task(read(client, message=f"{question} next"))

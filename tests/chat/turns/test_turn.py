@@ -1,25 +1,31 @@
-"""The making of one answer, where a whole server would have to be lucky to show it."""
+"""One turn on one worker: every phase with every event, and the policy after a failed request."""
 
 import asyncio
 import secrets
-from typing import cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat.errors import Unavailable
-from chat.log.batch import Committer
-from chat.log.follower import Following
-from chat.log.log import Log
-from chat.turns.history import History
+from chat.errors import Unavailable, UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.log.batch import Committer, Writer
+from chat.log.follower import Follower
+from chat.log.logs import Logs
+from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
+from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
-from chat.turns.turn import Ending, Generation
+from chat.turns.takeover import Takeover
+from chat.turns.turn import Phase, Turn
 from chat.upstream.client import Upstream
 from sessions.client.connection import Client
+from sessions.client.notifications import Notifications
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.store import Store
 from sessions.turn_store import TurnRecord, TurnRef, TurnStore
-from tests.fake_upstream import ScriptedUpstream
+from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S
 from tests.questions import question_at
 
@@ -29,92 +35,326 @@ def redis_url(lone_redis_url: str) -> str:
     return lone_redis_url
 
 
-@pytest.mark.parametrize(("ending", "state"), [("stopped", "stopped"), ("shutdown", "running")])
-async def test_a_turn_that_is_stopped_before_its_first_step_ends(
-    turns: TurnStore,
-    writers: Committer,
-    upstream: ScriptedUpstream,
-    monkeypatch: pytest.MonkeyPatch,
-    ending: Ending,
-    state: str,
-) -> None:
-    release = turns.release
+@dataclass
+class Worker:
+    """The parts of a worker that turns need, on a real Redis and a fake upstream."""
 
-    async def releases(ref: TurnRef, fence: int) -> None:
-        assert writer not in writer.lane.writers, "a renewal would take the lease back"
-        await release(ref, fence)
-
-    monkeypatch.setattr(turns, "release", releases)
-    ref = TurnRef(
-        Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId(secrets.token_hex(8))
-    )
-    await turns.begin(question_at(ref))
-    record = await turns.find(ref.owner, ref.turn)
-    assert record
-    writer = writers.open(Log(ref, b"<user-1>", read=turns.read_range), fence=1)
-    asked = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=30)
-    generation = Generation(record, writer, cast(History, None), [asked])
-    generation.stop(ending)
-    await generation.task
-    await asked.close()
-    assert writer not in writer.lane.writers
-    found = await turns.find(ref.owner, ref.turn)
-    assert found
-    assert found.state == state
-    if state == "running":
-        assert await turns.take_over(ref, "another") == 2
+    store: TurnStore
+    turns: Turns
+    takeover: Takeover
+    follower: Follower
+    notifications: Notifications
+    logs: Logs
 
 
-async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_where_it_goes_on(
-    redis: Client,
-    turns: TurnStore,
-    writers: Committer,
-    upstream: ScriptedUpstream,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ref = TurnRef(
-        Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId(secrets.token_hex(8))
-    )
-    await turns.begin(question_at(ref))
-    await turns.release(ref, 1)
-    asked = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=30)
+@pytest_asyncio.fixture
+async def worker(
+    redis: Client, turns: TurnStore, writers: Committer, upstream: ScriptedUpstream
+) -> AsyncIterator[Worker]:
+    requested = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=PATIENCE_S, retries=0)
     store = Store(redis, idle_s=1000, ttl_s=1000)
-    history = History(store, system_prompt="", context_tokens=1000, prefill=False)
-    here = Turns(turns, store, writers, history, [asked], cast(QuestionBuilder, None))
-    here.following = Following(redis, turns, on_stop=here.stop_here, on_look=here.look_after)
-    following = asyncio.create_task(here.following.run())
-    release, find = turns.release, turns.find
-    releasing, found, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    notifications = Notifications(redis)
+    follower = Follower(notifications, turns)
+    logs = Logs(turns, follower)
+    prompt = Prompt(store, system_prompt="", context_tokens=1000, prefill=False)
+    registry = Turns(
+        turns, store, logs, writers, prompt, [requested], QuestionBuilder(store, ("m",), 4)
+    )
+    following = asyncio.create_task(follower.run(registry.stop_local))
+    await asyncio.sleep(0)
+    yield Worker(
+        turns, registry, Takeover(turns, registry, follower), follower, notifications, logs
+    )
+    await registry.close()
+    following.cancel()
+    await asyncio.wait([following])
+    await requested.close()
 
-    async def releases(ref: TurnRef, fence: int) -> None:
+
+def new_ref() -> TurnRef:
+    owner, turn = Owner(secrets.token_urlsafe(8)), TurnId(secrets.token_hex(8))
+    return TurnRef(owner, ConversationId("talk"), turn)
+
+
+async def begin(store: TurnStore) -> TurnRecord:
+    """Begin a turn in Redis, as the question "q"."""
+    ref = new_ref()
+    await store.begin(question_at(ref))
+    record = await store.find(ref.owner, ref.turn)
+    assert record
+    return record
+
+
+# Phases and events
+
+
+@dataclass
+class Running:
+    """A turn in a phase, with the means to disturb it."""
+
+    worker: Worker
+    turn: Turn
+    writer: Writer
+    exchange: Exchange | None
+    finish_may_go: asyncio.Event
+
+
+Event = Callable[[Running], Awaitable[None]]
+
+
+async def stop(running: Running) -> None:
+    running.turn.stop()
+
+
+async def drain(running: Running) -> None:
+    running.turn.hand_over()
+
+
+async def lose_fence(running: Running) -> None:
+    running.writer.log.detach()
+    running.writer.on_fenced()
+
+
+async def fail_upstream(running: Running) -> None:
+    if running.exchange:
+        running.exchange.drop()
+
+
+async def lose_redis(running: Running) -> None:
+    """Make one commit and one finish fail, as when Redis restarts."""
+    store = running.worker.store
+    for name in ("commit", "finish"):
+        original = getattr(store, name)
+
+        async def fail_once(
+            *arguments: object, name: str = name, original: object = original
+        ) -> object:
+            setattr(store, name, original)
+            raise RedisTimeoutError("gone")
+
+        setattr(store, name, fail_once)
+    if running.exchange and running.turn.phase is Phase.RUNNING:
+        await running.exchange.answer("more")
+
+
+async def cancel(running: Running) -> None:
+    await running.turn.abandon()
+
+
+EXPECTED = {
+    # event: phase at the end and state in Redis, if the event meets BEGUN, RUNNING, FINISHING
+    "stop": ((Phase.FINISHED, "stopped"), (Phase.FINISHED, "stopped"), (Phase.FINISHED, "done")),
+    "drain": (
+        (Phase.HANDED_OVER, "running"),
+        (Phase.HANDED_OVER, "running"),
+        (Phase.FINISHED, "done"),
+    ),
+    "lose_fence": ((Phase.FENCED, "running"),) * 3,
+    "fail_upstream": (None, (Phase.FINISHED, "failed"), (Phase.FINISHED, "done")),
+    "lose_redis": (None, (Phase.FINISHED, "done"), (Phase.FINISHED, "done")),
+    "cancel": ((Phase.HANDED_OVER, "running"),) * 3,
+}
+EVENTS: dict[str, Event] = {
+    name: globals()[name]
+    for name in ("stop", "drain", "lose_fence", "fail_upstream", "lose_redis", "cancel")
+}
+CASES = [
+    (phase, event, outcome)
+    for event, outcomes in EXPECTED.items()
+    for phase, outcome in zip((Phase.BEGUN, Phase.RUNNING, Phase.FINISHING), outcomes, strict=True)
+    if outcome
+]
+
+
+@pytest.mark.parametrize(
+    ("phase", "event", "expected"), CASES, ids=[f"{p.value}-{e}" for p, e, _ in CASES]
+)
+async def test_every_event_in_every_phase_leads_to_one_end(
+    worker: Worker,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: Phase,
+    event: str,
+    expected: tuple[Phase, str],
+) -> None:
+    record = await begin(worker.store)
+    # No continuation: an upstream error is the end.
+    record = TurnRecord(record.ref, "running", "d1", "m", record.question_id, record.answer_id, 0)
+    running = await reach(worker, record, upstream, phase, monkeypatch)
+    await EVENTS[event](running)
+    running.finish_may_go.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.wait([running.turn.task])
+    found = await worker.store.find(record.ref.owner, record.ref.turn)
+    assert found
+    assert (running.turn.phase, found.state) == expected
+    assert not worker.turns.has(record.ref)
+    for repeat in (running.turn.stop, running.turn.hand_over):
+        repeat()
+        assert running.turn.phase is expected[0], "a turn that is over stays so"
+    if expected[0] is Phase.HANDED_OVER and event == "drain":
+        assert await worker.store.take_over(record.ref, "another") == 2, "the lease is released"
+
+
+async def reach(
+    worker: Worker,
+    record: TurnRecord,
+    upstream: ScriptedUpstream,
+    phase: Phase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Running:
+    """Start a turn and return when it is in `phase`."""
+    number = len(upstream.asked("q")) + 1
+    finish, finishing, may_go = worker.store.finish, asyncio.Event(), asyncio.Event()
+
+    async def finish_later(*arguments: object) -> bool:
+        finishing.set()
+        await may_go.wait()
+        return await finish(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker.store, "finish", finish_later)
+    worker.turns.start(record, b"<user-1>", fence=1)
+    turn = worker.turns._turns[record.ref.turn_key]
+    running = Running(worker, turn, turn._writer, None, may_go)
+    if phase is Phase.BEGUN:
+        return running
+    running.exchange = await upstream.exchange("q", number)
+    await running.exchange.say("some text")
+    log = turn._writer.log
+    while log.committed == len(b"<user-1>"):
+        await log.wait_for_commit()
+    if phase is Phase.FINISHING:
+        await running.exchange.finish()
+        await finishing.wait()
+        monkeypatch.setattr(worker.store, "finish", finish)
+    assert turn.phase is phase
+    return running
+
+
+# Policy
+
+
+REFUSAL, BREAK = UpstreamRejected("refused", "no"), UpstreamFailed("timeout", "no data")
+
+
+@pytest.mark.parametrize(
+    ("error", "has_output", "continuations", "untried", "has_others", "step"),
+    [
+        (BREAK, False, 0, 0, False, Step.GIVE_UP),
+        (BREAK, False, 0, 1, True, Step.FAIL_OVER),
+        (REFUSAL, False, 0, 1, True, Step.FAIL_OVER),
+        (REFUSAL, False, 0, 0, True, Step.GIVE_UP),
+        (BREAK, True, 0, 0, False, Step.CONTINUE),
+        (BREAK, True, 4, 0, False, Step.GIVE_UP),
+        (REFUSAL, True, 0, 0, False, Step.GIVE_UP),
+        (REFUSAL, True, 0, 0, True, Step.CONTINUE),
+        (TRUNCATED, True, 3, 0, False, Step.CONTINUE),
+        (TRUNCATED, True, 4, 0, False, Step.GIVE_UP),
+        (INTERRUPTED, False, 0, 0, False, Step.CONTINUE),
+        (INTERRUPTED, False, 4, 0, False, Step.GIVE_UP),
+        (INTERRUPTED, True, 4, 1, True, Step.GIVE_UP),
+    ],
+)
+def test_the_step_after_a_failed_request_is_continue_fail_over_or_give_up(
+    error: UpstreamError,
+    has_output: bool,
+    continuations: int,
+    untried: int,
+    has_others: bool,
+    step: Step,
+) -> None:
+    found = decide(
+        error,
+        has_output=has_output,
+        continuations=continuations,
+        max_continuations=4,
+        untried=untried,
+        has_others=has_others,
+    )
+    assert found is step
+
+
+# Logs
+
+
+async def test_a_worker_subscribes_to_no_log_that_it_writes(
+    worker: Worker, upstream: ScriptedUpstream
+) -> None:
+    record = await begin(worker.store)
+    channel = record.ref.log_key
+    async with worker.logs.open(record) as followed:
+        assert channel in worker.notifications._channels
+        await worker.store.release(record.ref, 1)
+        number = len(upstream.asked("q")) + 1
+        await worker.takeover.take_over(record.ref)
+        exchange = await upstream.exchange("q", number)
+        await exchange.say("taken over")
+        async with worker.logs.open(record) as written:
+            assert written is followed, "a worker has one log of a turn"
+            while b"taken over" not in written.data or written.committed < written.end:
+                await written.wait_for_commit()
+            assert channel not in worker.notifications._channels
+            await exchange.finish()
+            while written.is_open:
+                await written.wait_for_commit()
+    assert channel not in worker.notifications._channels
+
+
+async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_by_its_next_worker(
+    redis: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await begin(worker.store)
+    ref, store = record.ref, worker.store
+    await store.release(ref, 1)
+    release, find = store.release, store.find
+    releasing, found, may_release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def release_later(ref: TurnRef, fence: int) -> None:
         releasing.set()
-        await let_go.wait()
+        await may_release.wait()
         await release(ref, fence)
 
-    async def finds(owner: Owner, turn: TurnId) -> TurnRecord | None:
+    async def note_find(owner: Owner, turn: TurnId) -> TurnRecord | None:
         record = await find(owner, turn)
         found.set()
         return record
 
-    await here.look_after(ref)
-    monkeypatch.setattr(turns, "release", releases)
-    monkeypatch.setattr(turns, "find", finds)
-    draining = asyncio.create_task(here.drain())
+    await worker.takeover.take_over(ref)
+    monkeypatch.setattr(store, "release", release_later)
+    monkeypatch.setattr(store, "find", note_find)
+    draining = asyncio.create_task(worker.turns.drain())
     await releasing.wait()
-    stopping = asyncio.create_task(here.stop(ref.owner, ref.turn))
+    stopping = asyncio.create_task(worker.turns.stop(ref.owner, ref.turn))
     await found.wait()
     await asyncio.sleep(0)
-    let_go.set()
+    may_release.set()
     await draining
     async with asyncio.timeout(PATIENCE_S):
         while await redis.hget(ref.turn_key, "stop") != b"1":
             await asyncio.sleep(0.01)
-    with pytest.raises(
-        Unavailable
-    ):  # at once: this worker is not there any more when the turn ends
+    with pytest.raises(Unavailable):  # this worker will not be there when the turn ends
         await stopping
-    assert await turns.take_over(ref, "another") == 3
-    assert await turns.renew([(ref, 3)]) == [2]
-    following.cancel()
-    await asyncio.wait([following])
-    await asked.close()
+    assert await store.take_over(ref, "another") == 3
+    assert await store.renew([(ref, 3)]) == [2]
+
+
+async def test_an_unexpected_exception_in_one_turn_ends_no_other(
+    worker: Worker, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = await begin(worker.store), await begin(worker.store)
+    number = len(upstream.asked("q")) + 1
+    worker.turns.start(broken, b"<user-1>", fence=1)
+    worker.turns.start(whole, b"<user-1>", fence=1)
+    exchanges = [await upstream.exchange("q", number + n) for n in range(2)]
+    turn = worker.turns._turns[broken.ref.turn_key]
+    monkeypatch.setattr(turn, "_take", lambda *arguments: 1 / 0)
+    for exchange in exchanges:
+        await exchange.say("text")
+    for exchange in exchanges:
+        if not exchange.closed.is_set():
+            await exchange.finish()
+    async with asyncio.timeout(PATIENCE_S):
+        while any(worker.turns.has(record.ref) for record in (broken, whole)):
+            await asyncio.sleep(0.01)
+    states = [await worker.store.find(one.ref.owner, one.ref.turn) for one in (broken, whole)]
+    assert [found.state for found in states if found] == ["failed", "done"]

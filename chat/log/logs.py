@@ -1,0 +1,91 @@
+"""The logs of this worker: one for each turn that it writes, follows or shows."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chat.log.follower import Follower
+from chat.log.log import Log, LogState
+from sessions.turn_store import TurnRecord, TurnRef, TurnStore
+
+
+class Logs:
+    """Opens logs, so that a worker has one `Log` of a turn whoever fills it."""
+
+    def __init__(self, store: TurnStore, follower: Follower) -> None:
+        self._store = store
+        self._follower = follower
+        self._logs: dict[str, Log] = {}
+        self._written: set[Log] = set()
+
+    def write(self, ref: TurnRef, data: bytes) -> Log:
+        """Return the turn's log for a writer, which continues after `data`, the bytes that Redis has.
+
+        The log of viewers that followed the turn here goes on being theirs.
+        """
+        log = self._find(ref)
+        if log is not None:
+            self._follower.unfollow(log)
+            if not _extend(log, data):
+                log.detach()
+                log = None
+        if log is None:
+            log = self._logs[ref.log_key] = Log(ref, data, read=self._store.read_range)
+        self._written.add(log)
+        return log
+
+    def close(self, log: Log) -> None:
+        """End the writing of a log; its viewers stay if it is finished, and reconnect otherwise."""
+        self._written.discard(log)
+        log.detach()
+        self._drop_unused(log)
+
+    @asynccontextmanager
+    async def open(self, record: TurnRecord) -> AsyncIterator[Log]:
+        """Hold a turn's log for a viewer; it is followed here if another worker writes it.
+
+        Raises UNAVAILABLE_ERRORS.
+        """
+        ref = record.ref
+        log = self._find(ref)
+        if log is None:
+            is_running = record.state == "running"
+            log = self._logs[ref.log_key] = Log(
+                ref,
+                begin=0 if is_running else record.length,
+                state=LogState.OPEN if is_running else LogState.FINISHED,
+                read=self._store.read_range,
+            )
+        log.viewers += 1
+        try:
+            if log.is_open and log not in self._written:
+                await self._follower.follow(log)
+            yield log
+        finally:
+            log.viewers -= 1
+            self._drop_unused(log)
+
+    def detach_all(self) -> None:
+        """Disconnect every viewer, and those that follow a log later, so that they reconnect elsewhere."""
+        self._follower.detach_all()
+
+    def _find(self, ref: TurnRef) -> Log | None:
+        log = self._logs.get(ref.log_key)
+        return None if log is None or log.state is LogState.DETACHED else log
+
+    def _drop_unused(self, log: Log) -> None:
+        if log in self._written or (log.viewers and log.state is not LogState.DETACHED):
+            return
+        self._follower.unfollow(log)
+        if self._logs.get(log.ref.log_key) is log:
+            del self._logs[log.ref.log_key]
+
+
+def _extend(log: Log, data: bytes) -> bool:
+    """Bring a followed log up to `data`; return False if it does not begin as the log does."""
+    known = bytes(log.data)
+    if data[log.begin : log.begin + len(known)] != known:
+        return False
+    if len(data) > log.end:
+        log.append(data[log.end :])
+        log.mark_committed(log.end)
+    return True

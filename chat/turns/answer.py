@@ -1,0 +1,75 @@
+"""An answer as far as it is generated, and the message that the history keeps of it."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from chat.upstream.completion import Usage
+from sessions.turn_store import TurnRecord
+
+
+@dataclass(slots=True)
+class Answer:
+    """The text and reasoning of a turn, its seams, and the figures that its upstreams reported."""
+
+    record: TurnRecord
+    model: str
+    upstream: str = ""
+    # As bytes that grow: a list of deltas, or a StringIO, takes ten times the memory of its text.
+    text: bytearray = field(default_factory=bytearray)
+    reasoning: bytearray = field(default_factory=bytearray)
+    continued: list[dict[str, Any]] = field(default_factory=list)
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    first_token_ms: int | None = None
+
+    @property
+    def has_output(self) -> bool:
+        """Return whether viewers have seen text or reasoning."""
+        return bool(self.text or self.reasoning)
+
+    def add_usage(self, usage: Usage | None) -> None:
+        """Add the tokens of one request to those of the earlier ones."""
+        self.usage = usage if self.usage is None else self.usage.plus(usage)
+
+    def add_seam(self, why: str, model: str) -> str:
+        """Record that a continuation begins here; return the seam as JSON."""
+        seam: dict[str, Any] = {"at": len(self.text.decode()), "why": why}
+        if model != self.model:
+            seam["model"] = model
+        self.continued.append(seam)
+        return json.dumps(seam)
+
+    def message_json(self, reason: str) -> str:
+        """Return the assistant message as the history stores it; `reason` is its finish reason."""
+        body: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.text.decode(),
+            "created": time.time_ns() // 1_000_000,
+            "turn": self.record.ref.turn,
+            "model": self.model,
+            "finish_reason": reason,
+        }
+        if self.reasoning:
+            body["reasoning"] = self.reasoning.decode()
+        if self.usage:
+            body["usage"] = msgspec.to_builtins(self.usage)
+        if self.continued:
+            body["continued"] = self.continued
+        return json.dumps(body, ensure_ascii=False)
+
+    def usage_json(self, reason: str) -> str:
+        """Return the data of the `usage` frame."""
+        body: dict[str, Any] = {
+            **(msgspec.to_builtins(self.usage) if self.usage else {}),
+            "finish_reason": reason,
+            "upstream": self.upstream,
+            "model": self.model,
+            "first_token_ms": self.first_token_ms,
+        }
+        if self.continued:
+            body["continued"] = self.continued
+        return json.dumps(body, ensure_ascii=False)

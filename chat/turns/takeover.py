@@ -1,0 +1,66 @@
+"""Take over the turns of workers that died, whether or not a viewer waits for them."""
+
+import asyncio
+import logging
+import secrets
+import time
+
+from chat.log.follower import Follower
+from chat.turns.registry import Turns
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.turn_store import TurnRef, TurnStore
+
+logger = logging.getLogger("holdline.takeover")
+
+_POLL_INTERVAL_S = 0.5
+
+
+class Takeover:
+    """Looks for turns whose lease has expired, and continues them on this worker."""
+
+    def __init__(self, store: TurnStore, turns: Turns, follower: Follower) -> None:
+        self._store = store
+        self._turns = turns
+        self._follower = follower
+        self._trusts_leases_from = 0.0
+
+    async def run(self) -> None:
+        """Poll until cancelled, in the index of running turns and among the followed logs."""
+        while True:
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            if self._turns.is_draining:
+                continue
+            try:
+                for ref in [*await self._store.expired_leases(), *self._follower.take_silent()]:
+                    await self.take_over(ref)
+            except UNAVAILABLE_ERRORS as error:
+                logger.debug("cannot look for expired leases (%s)", type(error).__name__)
+                # No worker could renew a lease: give the living the time of one to do so.
+                self._trusts_leases_from = time.monotonic() + self._store.lease_s
+
+    async def take_over(self, ref: TurnRef) -> None:
+        """Continue a turn here if its lease has expired; raises UNAVAILABLE_ERRORS."""
+        if self._turns.has(ref) or time.monotonic() < self._trusts_leases_from:
+            return
+        try:
+            await self._take_over(ref)
+        except UNAVAILABLE_ERRORS:
+            raise
+        except ResponseError:  # the keys hold something else; other turns are not affected
+            logger.exception("turn %s cannot be taken over", ref.turn)
+            await self._store.unregister(ref)
+
+    async def _take_over(self, ref: TurnRef) -> None:
+        fence = await self._store.take_over(ref, secrets.token_urlsafe(12))
+        if fence < 0:
+            await self._store.unregister(ref)
+        if fence <= 0:
+            return
+        if self._turns.is_draining:  # since the last poll
+            await self._store.release(ref, fence)
+            return
+        record = await self._store.find(ref.owner, ref.turn)
+        data, _ = await self._store.read_log(ref)
+        if record:
+            logger.warning("turn %s is taken over, with fence %d", ref.turn, fence)
+            self._turns.start(record, data, fence, interrupted=True)
