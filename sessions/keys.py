@@ -62,8 +62,13 @@ def turn(owner: Owner, turn_id: TurnId) -> str:
     return f"holdline:{{{owner}}}:turn:{turn_id}"
 
 
-def log(owner: Owner, turn_id: TurnId) -> str:
-    """String: the bytes of the turn's event stream; also the name of its channel. LOG_S from the end."""
+def records(owner: Owner, turn_id: TurnId) -> str:
+    """String: the records of a turn's log; also the name of its channel. LOG_S from the end."""
+    return f"holdline:{{{owner}}}:records:{turn_id}"
+
+
+def legacy_log(owner: Owner, turn_id: TurnId) -> str:
+    """String: the log of a turn that version 0.1 began, as the bytes of its event stream."""
     return f"holdline:{{{owner}}}:log:{turn_id}"
 
 

@@ -219,7 +219,11 @@ class Store:
             "UNLINK",
             keys.messages(owner, conversation_id),
             keys.turns(owner, conversation_id),
-            *(name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)),
+            *(
+                name(owner, turn_id)
+                for turn_id in turn_ids
+                for name in (keys.turn, keys.records, keys.legacy_log)
+            ),
         )
         return bool((await execute(pipeline))[0])
 

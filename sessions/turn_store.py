@@ -31,6 +31,8 @@ class TurnRef:
     owner: Owner
     conversation: ConversationId
     turn: TurnId
+    is_legacy: bool = False
+    """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
 
     @property
     def turn_key(self) -> str:
@@ -38,7 +40,8 @@ class TurnRef:
 
     @property
     def log_key(self) -> str:
-        return keys.log(self.owner, self.turn)
+        name = keys.legacy_log if self.is_legacy else keys.records
+        return name(self.owner, self.turn)
 
 
 Part = tuple[TurnRef, int, int, bytes]
@@ -81,7 +84,7 @@ class NewTurn:
     title: str
     model: str
     max_continuations: int
-    first_frame: tuple[bytes, bytes]
+    first_record: tuple[bytes, bytes]
     attempt: str
 
 
@@ -121,7 +124,7 @@ class TurnStore:
         limit, window_s = self._rate
         arguments: list[Argument] = [
             ref.turn, ref.conversation, int(question.may_create), question.digest, question.question_id,
-            question.message, question.title, question.model, *question.first_frame, question.attempt,
+            question.message, question.title, question.model, *question.first_record, question.attempt,
             self._lease_ms, self._ttl_s, limit, window_s, question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent,
         ]  # fmt: skip

@@ -18,6 +18,6 @@ def question_at(ref: TurnRef) -> NewTurn:
         title="q",
         model="m",
         max_continuations=4,
-        first_frame=(b"<", b">"),
+        first_record=(b"<", b">"),
         attempt="attempt-1",
     )

@@ -25,11 +25,13 @@ IMPORTS = {
     "sessions": {"sessions.client"},
     "chat.errors": set(),
     "chat.event_stream": set(),
-    "chat.formats": {"chat.event_stream"},
-    "chat.log": {"sessions", "sessions.client", "chat.formats"},
+    "chat.formats": {"chat.log.records"},
+    "chat.log.records": set(),
+    "chat.log": {"sessions", "sessions.client", "chat.event_stream", "chat.log.records"},
     "chat.upstream": {"chat.event_stream", "chat.errors"},
     "chat.turns": {
-        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log", "chat.upstream"
+        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log", "chat.log.records",
+        "chat.upstream"
     },
     "chat.export": set(),
     "chat.demo": set(),
@@ -43,6 +45,8 @@ PURE = {
     "chat.errors",
     "chat.event_stream",
     "chat.formats.sse",
+    "chat.log.legacy",
+    "chat.log.records",
     "chat.turns.continuation",
     "chat.turns.prompt",
     "chat.upstream.request",

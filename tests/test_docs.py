@@ -97,7 +97,7 @@ def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> Non
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"
     assert b"retry: 5000\n" in sse.RETRY_LATER
-    assert sse.encode_first("turn-0123456789ab", "").startswith(b"retry: 1000\n")
+    assert sse.encode("turn-0123456789ab", 0, b"\0T{}").startswith(b"retry: 1000\n")
 
 
 def test_every_promise_names_its_test() -> None:

@@ -10,8 +10,8 @@ import logging
 import math
 from collections.abc import Callable
 
-from chat.formats import sse
 from chat.log.log import Log, LogState
+from chat.log.records import Kind
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnStore
 
@@ -49,10 +49,10 @@ class Writer:
         self._begin = log.committed
         self._store = store
 
-    def append(self, data: str, event: str = "") -> None:
-        """Encode a frame at the log's end and have it committed: at once, if it is the writer's first."""
+    def append(self, kind: Kind, payload: str) -> None:
+        """Add a record at the log's end and have it committed: at once, if it is the writer's first."""
         log = self.log
-        log.append(sse.encode(log.ref.turn, log.end, data, event))
+        log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
         if log.committed == self._begin:
             self.lane.hurry(self)
         else:
@@ -66,24 +66,25 @@ class Writer:
         """Whether so many turns share its lane that deltas which wait for one group are better one frame."""
         return len(self.lane.writers) >= _CROWD
 
-    async def finish(self, last: list[tuple[str, str]], state: State, answer: str) -> None:
-        """Append the last frames, given as event and data, and end the turn in one step with its history.
+    async def finish(self, last: list[tuple[Kind, str]], state: State, message: str) -> None:
+        """Append the last records, and end the turn in one step with its history.
 
-        `answer` is the message to keep, as JSON, or "". Waits while Redis is unavailable. Raises Fenced.
+        The payload of `END` is the whole answer. `message` is the answer's message as JSON, or "" to
+        keep none. Waits while Redis is unavailable. Raises Fenced.
         """
         log = self.log
         await self._flush()
         self.finishing = True
         begin = log.end
-        for event, data in last:
-            log.append(sse.encode(log.ref.turn, log.end, data, event))
+        for kind, payload in last:
+            log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
         tail = log.buffered(begin, log.end)
         backoff = Backoff()
         while True:
             try:
-                if not await self._store.finish(log.ref, self.fence, begin, tail, state, answer):
+                if not await self._store.finish(log.ref, self.fence, begin, tail, state, message):
                     raise Fenced
-                log.mark_committed(log.end, finished=True)
+                log.finish(log.end, dict(last).get(Kind.END))
                 return
             except UNAVAILABLE_ERRORS as error:
                 logger.warning(

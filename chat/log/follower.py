@@ -114,7 +114,7 @@ class Follower:
         offset, finished, appended = int(found[1]), found[2] == b".", data[found.end() :]
         if appended and offset == log.committed:
             log.append(appended)
-            log.mark_committed(log.end, finished=finished)
+            log.finish(log.end) if finished else log.mark_committed(log.end)
         elif offset + len(appended) > log.committed or not appended or finished:
             self._read_soon(followed)
 
@@ -153,7 +153,7 @@ class Follower:
             missed = found[len(known) :]
             if missed or finished:
                 log.append(missed)
-                log.mark_committed(log.end, finished=finished)
+                log.finish(log.end) if finished else log.mark_committed(log.end)
             return
 
 

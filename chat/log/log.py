@@ -6,20 +6,23 @@ comes late or lags behind reads them from Redis, and only the log's end is retai
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-from chat.formats import sse
+from chat.log import legacy, records
+from chat.log.records import Kind, PartialAnswer
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import TurnRef
 
 HEARTBEAT_S = 12
-MAX_LOG_BYTES = 8 << 20
-"""A turn whose log grows beyond this fails; models send far less in one answer."""
+MAX_LOG_BYTES = 2 << 20
+"""A turn whose records exceed this fails; models send far less in one answer."""
 
 _SLICE_BYTES = 64 << 10
 
 _RETAINED_BYTES = 512
-"""Committed bytes that stay in memory; twice as many at most."""
+"""Committed bytes that stay in memory; twice as many and one record at most."""
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
 """Reads the bytes of a turn's log between two offsets, as many as Redis has."""
@@ -29,6 +32,31 @@ Send = Callable[[bytes], Awaitable[None]]
 
 Push = Callable[[bytes], bool]
 """Sends a viewer bytes without waiting; returns False, and sends none, if earlier bytes still wait."""
+
+Encode = Callable[[str, int, bytes], bytes]
+"""Encodes whole records of a turn, of which the first begins at an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The form in which viewers of one API receive a log."""
+
+    encode: Encode
+    encode_pushed: Encode
+    """The same in the form that `Push` takes."""
+    encode_end: Callable[[str, int, str], bytes]
+    """Encodes the end of a complete turn: its id, the log's length, the whole answer."""
+    heartbeat: bytes
+
+
+class Codec(Protocol):
+    """The encoding of a log: `records`, or `legacy` for a turn that an older version began."""
+
+    def encode(self, turn: str, offset: int, kind: Kind, payload: str) -> bytes: ...
+    def is_valid_offset(self, before: bytes, after: bytes) -> bool: ...
+    def is_complete(self, tail: bytes) -> bool: ...
+    def keep_whole(self, data: bytes) -> bytes: ...
+    def decode_answer(self, data: bytes) -> PartialAnswer: ...
 
 
 class LogState(Enum):
@@ -61,9 +89,13 @@ class Log:
         self.committed = begin + len(data)
         self.state = state
         self.viewers = 0
+        self.codec: Codec = legacy if ref.is_legacy else records
         self._read = read
         self._waiters: list[asyncio.Future[None]] = []
-        self._tail: dict[_TailViewer, None] = {}
+        self._tail: dict[Format, dict[_TailViewer, None]] = {}
+        self._answer: str | None = None
+        self._answer_lock: asyncio.Lock | None = None
+        self._end_frames: dict[Format, bytes] = {}
 
     @property
     def end(self) -> int:
@@ -92,22 +124,39 @@ class Log:
             return self.buffered(begin, end)
         return await self._read(self.ref, begin, end)
 
-    def mark_committed(self, committed: int, *, finished: bool = False) -> None:
+    async def is_valid_offset(self, offset: int) -> bool:
+        """Return whether a viewer can resume from an offset; raises UNAVAILABLE_ERRORS."""
+        if not 0 <= offset <= self.committed:
+            return False
+        begin = max(0, offset - 2)
+        around = await self.read(begin, min(self.committed, offset + 1))
+        return self.codec.is_valid_offset(around[: offset - begin], around[offset - begin :])
+
+    def mark_committed(self, committed: int) -> None:
         """Show viewers the bytes up to the offset `committed`, which Redis has acknowledged."""
-        self.committed = committed
-        if finished:
-            self.state = LogState.FINISHED
+        begin, self.committed = self.committed, committed
         self._notify()
+        if self._tail and begin < committed:
+            self._push(begin)
         spare = committed - self.begin - _RETAINED_BYTES
         if spare > _RETAINED_BYTES and self._read:
-            del self.data[:spare]
-            self.begin += spare
+            cut = self.data.find(b"\0", spare, committed - self.begin)
+            if cut > 0:
+                del self.data[:cut]
+                self.begin += cut
+
+    def finish(self, committed: int, answer: str | None = None) -> None:
+        """Mark the whole log as committed; `answer` is its text, where this worker knows it."""
+        self._answer = answer
+        self.mark_committed(committed)
+        self.state = LogState.FINISHED
+        self._release_viewers()
 
     def detach(self) -> None:
         """Disconnect every viewer, which reconnects: this worker no longer follows the turn."""
         if self.is_open:
             self.state = LogState.DETACHED
-        self._notify()
+        self._release_viewers()
 
     async def wait_for_commit(self) -> None:
         """Return at the next commit, or when the log is detached."""
@@ -115,58 +164,106 @@ class Log:
         self._waiters.append(waiter)
         await waiter
 
-    async def relay(self, offset: int, send: Send, push: Push) -> None:
-        """Send a viewer the committed bytes from `offset` on, until the log is finished or detached.
+    async def relay(self, offset: int, viewer_format: Format, send: Send, push: Push) -> None:
+        """Send a viewer the log from `offset` on, until the log is finished or detached.
 
         A viewer that keeps up is pushed each commit from the committer's own step, without waking a
         task. A viewer that lags behind gets slices by `send`, at its own pace, and delays no other.
-        A comment is sent every HEARTBEAT_S seconds, and at once to a viewer that has missed nothing,
-        because the first `send` also sends the response's headers.
+        A heartbeat is sent every HEARTBEAT_S seconds, and at once to a viewer that has missed
+        nothing, because the first `send` also sends the response's headers.
         """
+        turn = self.ref.turn
         if offset == self.committed and self.is_open:
-            await send(sse.HEARTBEAT)
-        while True:
-            if offset < self.committed:
-                chunk = await self._next_slice(offset)
-                if not chunk:
-                    return
-                await send(chunk)
-                offset += len(chunk)
-            elif not self.is_open:
-                return
-            else:
-                viewer = _TailViewer(offset, push)
-                self._tail[viewer] = None
-                try:
-                    is_silent = await viewer.wait()
-                finally:
-                    self._tail.pop(viewer, None)
-                offset = viewer.offset
-                if is_silent:
-                    await send(sse.HEARTBEAT)
+            await send(viewer_format.heartbeat)
+        try:
+            while offset < self.committed or self.is_open:
+                if offset < self.committed:
+                    data = await self._read_records(offset)
+                    if not data:
+                        return  # Redis lost the bytes: the viewer reconnects
+                    if frames := viewer_format.encode(turn, offset, data):
+                        await send(frames)
+                    offset += len(data)
+                else:
+                    offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
+                    if is_silent:
+                        await send(viewer_format.heartbeat)
+            if self.state is LogState.FINISHED and (frame := await self._end_frame(viewer_format)):
+                await send(frame)
+        except UNAVAILABLE_ERRORS:
+            return  # the viewer reconnects
 
-    async def _next_slice(self, offset: int) -> bytes:
-        """Return the next slice for a viewer; empty if the viewer must reconnect."""
+    async def _read_records(self, offset: int) -> bytes:
+        """Return whole records from an offset on, about a slice of them; empty if they are lost."""
         if self.state is LogState.DETACHED and offset < self.begin:
             return b""
+        size = _SLICE_BYTES
+        while True:
+            end = min(self.committed, offset + size)
+            data = await self.read(offset, end)
+            if end == self.committed or len(data) < end - offset:
+                return data
+            if whole := self.codec.keep_whole(data):
+                return whole
+            size *= 2  # one record is longer than the slice
+
+    async def _wait_at_tail(
+        self, offset: int, viewer_format: Format, push: Push
+    ) -> tuple[int, bool]:
+        """Be pushed the next commits; return the new offset, and whether nothing came for HEARTBEAT_S."""
+        viewer = _TailViewer(offset, push)
+        viewers = self._tail.setdefault(viewer_format, {})
+        viewers[viewer] = None
         try:
-            return await self.read(offset, min(self.committed, offset + _SLICE_BYTES))
-        except UNAVAILABLE_ERRORS:
-            return b""
+            is_silent = await viewer.wait()
+        finally:
+            viewers.pop(viewer, None)
+            if not viewers and self._tail.get(viewer_format) is viewers:
+                del self._tail[viewer_format]
+        return viewer.offset, is_silent
+
+    async def _end_frame(self, viewer_format: Format) -> bytes:
+        """Return the frame that completes the answer; empty if the log's last record already did.
+
+        It is built once for all viewers. Raises UNAVAILABLE_ERRORS.
+        """
+        self._answer_lock = lock = self._answer_lock or asyncio.Lock()
+        async with lock:
+            if viewer_format not in self._end_frames:
+                tail = await self.read(max(0, self.committed - 2), self.committed)
+                frame = b""
+                if self.codec.is_complete(tail):
+                    answer = self._answer
+                    if answer is None:
+                        answer = self.codec.decode_answer(await self.read(0, self.committed)).text
+                    frame = viewer_format.encode_end(self.ref.turn, self.committed, answer)
+                self._end_frames[viewer_format] = frame
+        return self._end_frames[viewer_format]
+
+    def _push(self, begin: int) -> None:
+        data = self.buffered(begin, self.committed)
+        for viewer_format, viewers in self._tail.items():
+            frames = viewer_format.encode_pushed(self.ref.turn, begin, data)
+            for viewer in list(viewers):
+                if not viewer.push(frames, self.committed):
+                    del viewers[viewer]
+                    viewer.wake()
 
     def _notify(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        for viewer in list(self._tail):
-            if not viewer.push(self) or not self.is_open:
-                del self._tail[viewer]
+
+    def _release_viewers(self) -> None:
+        self._notify()
+        for viewers in self._tail.values():
+            for viewer in viewers:
                 viewer.wake()
 
 
 class _TailViewer:
-    """A viewer that has received every committed byte and is pushed the next ones."""
+    """A viewer that has received every committed record and is pushed the next ones."""
 
     __slots__ = ("_push", "_waiter", "offset")
 
@@ -175,13 +272,12 @@ class _TailViewer:
         self._push = push
         self._waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def push(self, log: Log) -> bool:
-        """Push the new bytes; return False if the viewer lags behind."""
+    def push(self, frames: bytes, committed: int) -> bool:
+        """Push the frames up to the offset `committed`; return False if the viewer lags behind."""
         # Never push nothing: in a chunked body an empty chunk is the end.
-        if self.offset < log.committed:
-            if not self._push(log.buffered(self.offset, log.committed)):
-                return False
-            self.offset = log.committed
+        if frames and not self._push(frames):
+            return False
+        self.offset = committed
         return True
 
     def wake(self, is_silent: bool = False) -> None:

@@ -22,6 +22,7 @@ class Answer:
     text: bytearray = field(default_factory=bytearray)
     reasoning: bytearray = field(default_factory=bytearray)
     continued: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage | None = None
     finish_reason: str | None = None
     first_token_ms: int | None = None
@@ -30,6 +31,25 @@ class Answer:
     def has_output(self) -> bool:
         """Return whether viewers have seen text or reasoning."""
         return bool(self.text or self.reasoning)
+
+    @property
+    def continuations(self) -> int:
+        """Return the number of requests that continued the answer, or repeated it after a takeover."""
+        return sum(
+            attempt["mode"] != "new" or attempt["reason"] == "interrupted"
+            for attempt in self.attempts
+        )
+
+    def add_attempt(self, mode: str, reason: str | None) -> str:
+        """Record a request to the upstream; `reason` is why there was another before. Return its JSON."""
+        attempt = {
+            "number": len(self.attempts) + 1,
+            "upstream": self.upstream,
+            "mode": mode,
+            "reason": reason,
+        }
+        self.attempts.append(attempt)
+        return json.dumps(attempt)
 
     def add_usage(self, usage: Usage | None) -> None:
         """Add the tokens of one request to those of the earlier ones."""

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 
 from chat.errors import NotFound
-from chat.formats import sse
+from chat.log import records
+from chat.log.records import Kind
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.store import Session, Store, new_id, title_of
 from sessions.turn_store import NewTurn, TurnRef
@@ -63,7 +64,7 @@ class QuestionBuilder:
             "answer": answer,
             "model": model,
         }
-        first = sse.encode_first(turn_id, json.dumps(first_frame_data))
+        first = records.encode(turn_id, 0, Kind.TURN, json.dumps(first_frame_data))
         before, _, after = first.partition(user.encode())
         body = {
             "role": "user",
@@ -83,7 +84,7 @@ class QuestionBuilder:
             title=title_of(question.message),
             model=model,
             max_continuations=self._continue_max if question.may_continue else 0,
-            first_frame=(before, after),
+            first_record=(before, after),
             attempt=secrets.token_urlsafe(12),
         )
 

@@ -1,6 +1,7 @@
 """The turns of this worker, and the way to those of every other: begin, view, stop, drain."""
 
 import asyncio
+import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 
 from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.formats import sse
+from chat.log import records
 from chat.log.batch import Committer
 from chat.log.log import Log, LogState
 from chat.log.logs import Logs
+from chat.log.records import Kind
 from chat.turns.prompt import Prompt
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
@@ -113,7 +116,7 @@ class Turns:
             new.answer_id,
             new.max_continuations,
         )
-        before, after = new.first_frame
+        before, after = new.first_record
         self.start(record, before + question_id.encode() + after, fence=1)
         return record
 
@@ -169,9 +172,7 @@ class Turns:
         if record.state != "running" and not await log.read(log.end - 1, log.end):
             return await self._replay_from_history(record, offset)
         start = offset or 0
-        # The bytes before `start` say whether a frame ends there.
-        is_known = 0 <= start <= log.committed
-        if not is_known or not sse.is_boundary(await log.read(max(0, start - 2), start)):
+        if not await log.is_valid_offset(start):
             return View(sse.encode_restart(record.ref.turn), log, 0)
         if log.state is LogState.FINISHED and start == log.committed:
             return None
@@ -186,11 +187,19 @@ class Turns:
         found = await self._store.branch(
             ref.owner, ref.conversation, start=record.answer_id, max_count=1
         )
-        answer = found[0].body["content"] if found else ""
-        delta = sse.encode(turn, 0, answer) if answer else b""
-        return View(
-            sse.encode_restart(turn) + delta + sse.encode_end(turn, length, answer), None, 0
+        body = found[0].body if found else {}
+        answer = body.get("content", "")
+        replay = b"".join(
+            records.encode(turn, 0, kind, payload)
+            for kind, payload in (
+                (Kind.REASONING, body.get("reasoning", "")),
+                (Kind.TEXT, answer),
+                *((Kind.CONTINUED, json.dumps(seam)) for seam in body.get("continued", ())),
+            )
+            if payload
         )
+        frames = sse.encode(turn, 0, replay) + sse.encode_end(turn, length, answer)
+        return View(sse.encode_restart(turn) + frames, None, 0)
 
     # Stop
 

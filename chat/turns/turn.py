@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from enum import Enum
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.formats import sse
 from chat.log.batch import Backoff, Fenced, Writer
 from chat.log.log import MAX_LOG_BYTES
+from chat.log.records import Kind
 from chat.turns import prompt
 from chat.turns.answer import Answer
 from chat.turns.continuation import (
@@ -65,18 +65,18 @@ class Turn:
         self._prompt = prompt
         self._upstreams = sorted(upstreams, key=lambda upstream: upstream.in_cooldown)
         self._upstream_index = 0
-        self._takeovers = writer.fence - 2
         self._begun_at = time.monotonic()
         self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
         self._is_handed_over = False
-        partial = sse.decode_log(writer.log.data)
+        partial = writer.log.codec.decode_answer(bytes(writer.log.data))
         self._answer = Answer(
             record,
             record.model,
             self._upstream.name,
-            text=bytearray("".join(partial.text).encode()),
-            reasoning=bytearray("".join(partial.reasoning).encode()),
-            continued=[json.loads(seam) for seam in partial.continued],
+            text=bytearray(partial.text.encode()),
+            reasoning=bytearray(partial.reasoning.encode()),
+            continued=partial.continued,
+            attempts=partial.attempts,
         )
         writer.on_stop = self.stop
         writer.on_fenced = self._fence
@@ -173,7 +173,7 @@ class Turn:
                 step = decide(
                     self._last_error,
                     has_output=answer.has_output,
-                    continuations=max(len(answer.continued), self._takeovers),
+                    continuations=answer.continuations,
                     max_continuations=self.record.max_continuations,
                     untried=untried,
                     has_others=len(self._upstreams) > 1,
@@ -184,7 +184,7 @@ class Turn:
                     untried -= 1
                 elif answer.has_output:
                     seam = answer.add_seam(self._last_error.kind, self._model)
-                    self._writer.append(seam, "continued")
+                    self._writer.append(Kind.CONTINUED, seam)
             length = len(answer.text)
             try:
                 await self._request()
@@ -226,6 +226,9 @@ class Turn:
         prefill = bool(partial) and self._prompt.prefill
         trimmer = OverlapTrimmer(partial)
         answer.model, answer.upstream = model, self._upstream.name
+        mode = "prefill" if prefill else "prompt" if partial else "new"
+        reason = self._last_error.kind if self._last_error else None
+        self._writer.append(Kind.ATTEMPT, answer.add_attempt(mode, reason))
         async with self._upstream.ask(messages, model, prefill=prefill) as completion:
             try:
                 take = functools.partial(self._take, trimmer)
@@ -244,7 +247,7 @@ class Turn:
             answer.first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
         if in_reasoning:
             answer.reasoning += text.encode()
-            self._writer.append(text, "reasoning")
+            self._writer.append(Kind.REASONING, text)
         else:
             self._emit(trimmer.feed(text))
         if self._writer.log.end > MAX_LOG_BYTES:
@@ -253,7 +256,7 @@ class Turn:
     def _emit(self, text: str) -> None:
         if text:
             self._answer.text += text.encode()
-            self._writer.append(text)
+            self._writer.append(Kind.TEXT, text)
 
     async def _finish(self, failure: UpstreamError | None) -> None:
         answer = self._answer
@@ -265,8 +268,8 @@ class Turn:
         reason = "failed" if failure else answer.finish_reason or "stop"
         text = answer.text.decode()
         last = [
-            ("usage", answer.usage_json(reason)),
-            ("failed", _failure_json(failure)) if failure else ("end", text),
+            (Kind.USAGE, answer.usage_json(reason)),
+            (Kind.FAILED, _failure_json(failure)) if failure else (Kind.END, text),
         ]
         message = answer.message_json(reason) if text or state == "done" else ""
         await self._writer.finish(last, state, message)

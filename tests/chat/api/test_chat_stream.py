@@ -230,7 +230,7 @@ async def test_an_answer_outlives_its_log(
 ) -> None:
     events = await ask(client, upstream, question, "kept\n", "for good")
     turn = json.loads(events[0].data)["turn"]
-    (log,) = [key async for key in redis.scan_iter(f"holdline:*:log:{turn}")]
+    (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
     assert 0 < await redis.ttl(log) <= 3600
     await redis.delete(log)
     again = await read(client, {"Last-Event-ID": events[1].id})

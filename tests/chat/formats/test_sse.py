@@ -1,15 +1,24 @@
-"""Frames: whatever the text and wherever the bytes are cut, what was said is what is read."""
+"""Records as server-sent events: an independent client reads the same text, with ids to resume from."""
 
 from httpx_sse._decoders import SSEDecoder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chat.event_stream import Event, EventDecoder, TextNormaliser
+from chat.event_stream import Event, EventDecoder
 from chat.formats import sse
+from chat.log import records
+from chat.log.records import Kind
 
 TURN = "t" * 22
+NAMES = {
+    Kind.TEXT: "message",
+    Kind.REASONING: "reasoning",
+    Kind.CONTINUED: "continued",
+    Kind.USAGE: "usage",
+    Kind.FAILED: "failed",
+}
 texts = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=80)
-names = st.sampled_from(["", "reasoning", "usage", "end"])
+logs = st.lists(st.tuples(st.sampled_from([*NAMES, Kind.ATTEMPT]), texts), max_size=5)
 
 
 def decode(data: bytes, size: int = 1 << 20) -> list[Event]:
@@ -19,79 +28,61 @@ def decode(data: bytes, size: int = 1 << 20) -> list[Event]:
     ]
 
 
-def encode_all(said: list[tuple[str, str]]) -> tuple[bytes, list[int]]:
-    """A log of these (event, text) frames, and where each ends."""
-    log = sse.encode_first(TURN, "{}")
-    ends = [len(log)]
-    for name, text in said:
-        log += sse.encode(TURN, len(log), text, name)
+def encode_log(contents: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
+    """Return a log with these contents, and the offset after each record."""
+    log, ends = b"", []
+    for kind, payload in [(Kind.TURN, "{}"), *contents]:
+        log += records.encode(TURN, len(log), kind, payload)
         ends.append(len(log))
     return log, ends
 
 
-@given(st.lists(st.tuples(names, texts), max_size=5), st.integers(1, 40))
-@example([("", "data: x\n\n  y\n:z\u2028\ufeff")], 1)
-def test_what_was_encoded_is_decoded_however_it_is_cut(
-    said: list[tuple[str, str]], size: int
+@given(logs, st.integers(1, 40))
+@example([(Kind.TEXT, "data: x\n\n  y\n:z\u2028\ufeff")], 1)
+def test_every_record_with_a_frame_is_decoded_from_a_stream_split_anywhere(
+    contents: list[tuple[Kind, str]], size: int
 ) -> None:
-    log, ends = encode_all(said)
-    events = decode(log, size)
-    assert [(e.name, e.data) for e in events[1:]] == [
-        (name or "message", text) for name, text in said
+    log, ends = encode_log(contents)
+    shown = [(NAMES[kind], text) for kind, text in contents if kind in NAMES]
+    events = decode(sse.encode(TURN, 0, log), size)
+    assert [(event.name, event.data) for event in events[1:]] == shown
+    assert [event.id for event in events] == [
+        f"{TURN}.{end}"
+        for (kind, _), end in zip([(Kind.TURN, ""), *contents], ends, strict=True)
+        if kind is not Kind.ATTEMPT
     ]
-    assert [e.id for e in events] == [f"{TURN}.{end}" for end in ends]
 
 
-@given(st.lists(st.tuples(names, texts), max_size=5))
-def test_an_independent_client_reads_the_same(said: list[tuple[str, str]]) -> None:
+@given(logs)
+def test_an_independent_client_decodes_the_same_text(contents: list[tuple[Kind, str]]) -> None:
     decoder = SSEDecoder()
-    lines = encode_all(said)[0].decode().removesuffix("\n").split("\n")
+    stream = sse.encode(TURN, 0, encode_log(contents)[0])
+    lines = stream.decode().removesuffix("\n").split("\n")
     events = [event for line in lines if (event := decoder.decode(line))]
-    assert [(e.event, e.data) for e in events[1:]] == [
-        (name or "message", text) for name, text in said
-    ]
+    shown = [(NAMES[kind], text) for kind, text in contents if kind in NAMES]
+    assert [(event.event, event.data) for event in events[1:]] == shown
     assert events[0].retry == 1000
 
 
-@given(st.integers(0, 10**12), texts)
-def test_the_id_of_a_frame_is_where_it_ends(offset: int, text: str) -> None:
-    frame = sse.encode(TURN, offset, text)
-    (event,) = decode(frame)
-    assert sse.parse_id(event.id) == (TURN, offset + len(frame))
+@given(logs, st.data())
+def test_frames_after_any_record_are_the_rest_of_the_stream(
+    contents: list[tuple[Kind, str]], data: st.DataObject
+) -> None:
+    log, ends = encode_log(contents)
+    begin = data.draw(st.sampled_from([0, *ends]))
+    whole, rest = decode(sse.encode(TURN, 0, log)), decode(sse.encode(TURN, begin, log[begin:]))
+    assert rest == whole[len(whole) - len(rest) :]
+    assert decode(sse.encode(TURN, 0, log[:begin])) == whole[: len(whole) - len(rest)]
 
 
-@given(st.lists(st.tuples(names, texts), max_size=4))
-def test_a_frame_ends_where_it_ends_and_nowhere_else(said: list[tuple[str, str]]) -> None:
-    log, ends = encode_all(said)
-    assert [at for at in range(len(log) + 1) if sse.is_boundary(log[max(0, at - 2) : at])] == [
-        0,
-        *ends,
-    ]
+def test_a_record_of_an_unknown_kind_has_no_frame() -> None:
+    log = b"\0tone\0Xfrom a later version\0ttwo\0"
+    events = decode(sse.encode(TURN, 0, log))
+    assert [event.data for event in events] == ["one", "two"]
+    assert events[1].id == f"{TURN}.{len(log) - 1}"
 
 
-@given(st.lists(st.tuples(names, texts), max_size=5))
-def test_an_answer_is_read_back_out_of_its_log(said: list[tuple[str, str]]) -> None:
-    made = sse.decode_log(encode_all(said)[0])
-    assert made.text == [data for name, data in said if name == ""]
-    assert made.reasoning == [data for name, data in said if name == "reasoning"]
-    assert made.continued == []
-
-
-def test_every_form_of_an_event_stream_is_understood() -> None:
-    stream = (
-        b"\xef\xbb\xbf: a comment\r\nevent: one\r\ndata:  spaced\r\nretry: 5\r\nunknown: x\r\n\r\n"
-        b"data: cr only\rdata\rid: 7\r\rdata: \xff\n\nevent: lost\n\nid: a\0b\ndata:x\n\ndata: unfinished"
-    )
-    expected = [
-        Event("one", " spaced", ""),
-        Event("message", "cr only\n", "7"),
-        Event("message", "\ufffd", "7"),
-        Event("message", "x", "7"),
-    ]
-    assert [decode(stream, size) for size in (1, 2, 3, 5, 1000)] == [expected] * 5
-
-
-def test_the_frames_that_stand_in_no_log() -> None:
+def test_the_frames_that_are_not_records() -> None:
     assert decode(sse.HEARTBEAT) == []
     assert decode(sse.RETRY_LATER) == []
     assert sse.RETRY_LATER.startswith(b"retry: 5000\n")
@@ -99,20 +90,7 @@ def test_the_frames_that_stand_in_no_log() -> None:
     assert decode(sse.encode_end(TURN, 77, "a\nb")) == [Event("end", "a\nb", f"{TURN}.77")]
 
 
-@given(st.lists(st.text(max_size=8), max_size=8))
-@example(["a\r", "\nb", "\r", "", "\n", "\n"])
-@example(["\r", "\0", "\n"])
-@example(["\ud83d", "\ude00", "\ud83d", "x"])
-def test_text_comes_out_the_same_however_it_was_cut(deltas: list[str]) -> None:
-    cut, whole = TextNormaliser(), TextNormaliser()
-    joined = "".join(cut.feed(delta) for delta in deltas)
-    assert joined == whole.feed("".join(deltas))
-    assert "\r" not in joined
-    assert "\0" not in joined
-    joined.encode()
-
-
-def test_ids_of_turns_and_frames() -> None:
+def test_only_well_formed_ids_of_turns_and_frames_are_accepted() -> None:
     assert sse.is_turn_id("A-z_0" * 4)
     for bad in ("short", "x" * 65, "with.dot" * 3, "with space" * 3, "é" * 20, "x" * 16 + "\n"):
         assert not sse.is_turn_id(bad)

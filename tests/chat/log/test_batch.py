@@ -10,6 +10,7 @@ import pytest
 from chat.log import batch
 from chat.log.batch import Committer, Writer
 from chat.log.log import Log, LogState
+from chat.log.records import Kind
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import TurnRef, TurnStore
@@ -36,18 +37,18 @@ async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
     owner = Owner(secrets.token_urlsafe(8))
     one, two, *late = [await begun(turns, writers, owner) for _ in range(4)]
     for word in ("first", "second", "more"):  # the first two groups may go at once
-        one.append(word)
-        two.append(word)
+        one.append(Kind.TEXT, word)
+        two.append(Kind.TEXT, word)
         await shown(one)
         await shown(two)
-    one.append("third")
-    two.append("third")
+    one.append(Kind.TEXT, "third")
+    two.append(Kind.TEXT, "third")
     for writer in late:
-        writer.append("first")
+        writer.append(Kind.TEXT, "first")
         await shown(writer)
     waiting = [writer.log.committed < writer.log.end for writer in (one, two)]
     assert waiting == [True, True], "a group of two is followed by the next at its pace"
-    await one.finish([("end", "all of it")], "done", "")
+    await one.finish([(Kind.END, "all of it")], "done", "")
     assert one.log.state is LogState.FINISHED
     assert await turns.read_log(one.log.ref) == (bytes(one.log.data), True)
     assert b"third" in one.log.data
@@ -59,7 +60,7 @@ async def test_a_lone_turn_waits_for_no_pace(
     monkeypatch.setattr(batch, "_PACE_S", 3600)
     lone = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
     for word in ("first", "second", "third", "fourth"):
-        lone.append(word)
+        lone.append(Kind.TEXT, word)
         await shown(lone)
     assert await turns.read_log(lone.log.ref) == (bytes(lone.log.data), False)
 
@@ -116,11 +117,11 @@ async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) 
     reads = asyncio.Queue[None]()
 
     def read_on() -> None:
-        writer.append("more")
+        writer.append(Kind.TEXT, "more")
         writer.pace(read_on)
         reads.put_nowait(None)
 
-    writer.append("first")
+    writer.append(Kind.TEXT, "first")
     writer.pace(read_on)
     await reads.get()
     await asyncio.sleep(0.2)
@@ -135,7 +136,7 @@ async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Com
     writer = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
     long, ref = writer.log, writer.log.ref
     for number in range(200):
-        writer.append(f"word {number}")
+        writer.append(Kind.TEXT, f"word {number}")
         await shown(writer)
     stored, _ = await turns.read_log(ref)
     assert len(stored) == long.end

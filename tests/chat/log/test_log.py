@@ -1,27 +1,43 @@
-"""A log in memory: what is committed is read, by each at its own pace; a silence is bridged."""
+"""A log in memory: viewers get committed records only, each at its own pace, and the end once."""
 
 import asyncio
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chat.formats import sse
 from chat.log import log
-from chat.log.log import Log, LogState
+from chat.log.log import Format, Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import TurnRef
 
-PLACE = TurnRef(Owner("owner"), ConversationId("talk"), TurnId("turn-0123456789ab"))
+REF = TurnRef(Owner("owner"), ConversationId("conversation"), TurnId("turn-0123456789ab"))
+HEARTBEAT = b":\n\n"
+
+encoded: list[tuple[int, bytes]] = []
+"""The calls of `encode_pushed`."""
+
+
+def encode_pushed(turn: str, begin: int, records: bytes) -> bytes:
+    encoded.append((begin, records))
+    return records
+
+
+PLAIN = Format(
+    encode=lambda turn, begin, records: records,
+    encode_pushed=encode_pushed,
+    encode_end=lambda turn, length, answer: f"<{answer}>".encode(),
+    heartbeat=HEARTBEAT,
+)
 
 
 class Viewer:
-    """Takes what a log relays; `keeps_up` says whether it takes what is pushed."""
+    """Receives what a log relays; `keeps_up` tells whether it accepts pushed bytes."""
 
     def __init__(self, shown: Log, offset: int = 0) -> None:
         self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self.keeps_up = True
         self.sent = 0
-        self.relaying = asyncio.create_task(shown.relay(offset, self._send, self._push))
+        self.relaying = asyncio.create_task(shown.relay(offset, PLAIN, self._send, self._push))
 
     async def _send(self, data: bytes) -> None:
         self.sent += 1
@@ -33,111 +49,166 @@ class Viewer:
         return self.keeps_up
 
     async def all(self) -> bytes:
-        """All that it has had, once the relay is over."""
+        """Return the bytes not taken yet, after the relay has ended."""
         await self.relaying
         return b"".join(self.chunks.get_nowait() for _ in range(self.chunks.qsize()))
 
 
-async def test_a_stream_gets_a_comment_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_stream_gets_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "HEARTBEAT_S", 0.01)
-    silent = Log(PLACE, b"first")
-    viewer = Viewer(silent)
-    assert [await viewer.chunks.get() for _ in range(3)] == [b"first", sse.HEARTBEAT, sse.HEARTBEAT]
-    silent.data += b"more"
-    silent.mark_committed(9)
-    while (chunk := await viewer.chunks.get()) == sse.HEARTBEAT:
+    idle = Log(REF, b"\0tone")
+    viewer = Viewer(idle)
+    assert [await viewer.chunks.get() for _ in range(3)] == [b"\0tone", HEARTBEAT, HEARTBEAT]
+    idle.append(b"\0ttwo")
+    idle.mark_committed(idle.end)
+    while (chunk := await viewer.chunks.get()) == HEARTBEAT:
         pass
-    assert chunk == b"more"
-    silent.mark_committed(9, finished=True)
+    assert chunk == b"\0ttwo"
+    idle.finish(idle.end)
     await viewer.relaying
 
 
-async def test_only_what_is_committed_is_sent() -> None:
-    growing = Log(PLACE, b"one")
-    growing.data += b"two"
+async def test_only_committed_records_are_sent() -> None:
+    growing = Log(REF, b"\0tone")
+    growing.append(b"\0ttwo")
     viewer = Viewer(growing)
-    assert await viewer.chunks.get() == b"one"
+    assert await viewer.chunks.get() == b"\0tone"
     await asyncio.sleep(0)
     assert viewer.chunks.empty()
-    growing.mark_committed(6, finished=True)
-    assert await viewer.all() == b"two"
-    assert viewer.sent == 1, "who keeps up is pushed what is new"
+    growing.finish(growing.end)
+    assert await viewer.all() == b"\0ttwo"
+    assert viewer.sent == 1, "a viewer that keeps up is pushed the new records"
 
 
-async def test_who_has_missed_nothing_hears_so_before_anything_is_pushed() -> None:
-    growing = Log(PLACE, b"one")
-    viewer = Viewer(growing, 3)
-    assert await viewer.chunks.get() == sse.HEARTBEAT
+async def test_a_viewer_that_has_missed_nothing_gets_a_heartbeat_before_any_push() -> None:
+    growing = Log(REF, b"\0tone")
+    viewer = Viewer(growing, growing.end)
+    assert await viewer.chunks.get() == HEARTBEAT
     assert viewer.sent == 1
-    growing.data += b"two"
-    growing.mark_committed(6, finished=True)
-    assert await viewer.all() == b"two"
+    growing.append(b"\0ttwo")
+    growing.finish(growing.end)
+    assert await viewer.all() == b"\0ttwo"
 
 
-async def test_who_lags_behind_gets_the_rest_at_its_own_pace() -> None:
-    growing = Log(PLACE)
+async def test_a_commit_is_encoded_once_for_all_viewers_at_the_tail() -> None:
+    growing = Log(REF)
+    viewers = [Viewer(growing) for _ in range(5)]
+    for viewer in viewers:
+        assert await viewer.chunks.get() == HEARTBEAT
+    encoded.clear()
+    for number in range(3):
+        growing.append(b"\0t%d" % number)
+        growing.mark_committed(growing.end)
+    assert encoded == [(0, b"\0t0"), (3, b"\0t1"), (6, b"\0t2")]
+    growing.finish(growing.end)
+    assert {await viewer.all() for viewer in viewers} == {b"\0t0\0t1\0t2"}
+
+
+async def test_a_slow_viewer_gets_the_rest_at_its_own_pace() -> None:
+    growing = Log(REF)
     slow, quick = Viewer(growing), Viewer(growing)
     slow.keeps_up = False
-    assert [await viewer.chunks.get() for viewer in (slow, quick)] == [sse.HEARTBEAT] * 2
+    assert [await viewer.chunks.get() for viewer in (slow, quick)] == [HEARTBEAT] * 2
     for _ in range(3):
-        growing.data += b"word "
-        growing.mark_committed(len(growing.data))
+        growing.append(b"\0tword ")
+        growing.mark_committed(growing.end)
         await asyncio.sleep(0)
-    growing.mark_committed(len(growing.data), finished=True)
-    assert (await slow.all(), await quick.all()) == (b"word " * 3, b"word " * 3)
+    growing.finish(growing.end)
+    assert (await slow.all(), await quick.all()) == (b"\0tword " * 3, b"\0tword " * 3)
     assert (slow.sent > 1, quick.sent) == (True, 1)
 
 
-async def test_a_long_log_is_sent_in_slices() -> None:
-    viewer = Viewer(Log(PLACE, bytes(200_000), state=LogState.FINISHED), 1)
+async def test_a_long_log_is_sent_in_slices_of_whole_records() -> None:
+    stored = b"".join(b"\0t%06d %s" % (number, b"x" * (number % 999)) for number in range(1500))
+    viewer = Viewer(Log(REF, stored, state=LogState.FINISHED))
     await viewer.relaying
     chunks = [viewer.chunks.get_nowait() for _ in range(viewer.chunks.qsize())]
-    assert b"".join(chunks) == bytes(199_999)
-    assert max(map(len, chunks)) == 65_536
+    assert b"".join(chunks) == stored
+    assert all(chunk.startswith(b"\0t") for chunk in chunks)
+    assert len(chunks) > 3
+    assert max(map(len, chunks)) <= 65_536
 
 
-async def test_the_viewer_of_a_lost_log_is_let_go() -> None:
-    lost = Log(PLACE, b"one")
-    viewer = Viewer(lost, 3)
-    assert await viewer.chunks.get() == sse.HEARTBEAT
+async def test_a_record_longer_than_a_slice_is_sent_whole() -> None:
+    stored = b"\0t" + b"x" * 200_000 + b"\0tlast"
+    assert await Viewer(Log(REF, stored, state=LogState.FINISHED)).all() == stored
+
+
+async def test_viewers_of_a_detached_log_are_disconnected() -> None:
+    lost = Log(REF, b"\0tone")
+    viewer = Viewer(lost, lost.end)
+    assert await viewer.chunks.get() == HEARTBEAT
     lost.detach()
     assert await viewer.all() == b""
 
 
-async def test_a_late_viewer_gets_from_redis_what_is_no_longer_held() -> None:
-    stored = bytearray()
-    asked = []
+@pytest.mark.parametrize("known", [True, False], ids=["by its writer", "from Redis"])
+async def test_the_end_holds_the_whole_answer_and_is_read_once(known: bool) -> None:
+    stored = b"\0T{}\0tone \0rhm\0ttwo\0u{}\0e"
+    reads: list[tuple[int, int]] = []
 
     async def read(ref: TurnRef, begin: int, end: int) -> bytes:
-        asked.append((begin, end))
+        reads.append((begin, end))
+        return stored[begin:end]
+
+    growing = Log(REF, stored[:4], read=read)
+    early = [Viewer(growing) for _ in range(3)]
+    growing.append(stored[4:])
+    growing.data[:4], growing.begin = b"", 4  # the beginning is in Redis only
+    growing.finish(len(stored), "one two" if known else None)
+    late = Viewer(growing, len(stored) - 2)
+    for viewer in early:
+        assert (await viewer.all()).endswith(b"\0e<one two>")
+    assert await late.all() == b"\0e<one two>"
+    assert reads.count((0, len(stored))) == (0 if known else 1) + len(early)
+
+
+async def test_a_failed_turn_has_no_end() -> None:
+    failed = Log(REF, b'\0tone\0f{"type": "timeout"}', state=LogState.FINISHED)
+    assert await Viewer(failed).all() == bytes(failed.data)
+
+
+async def test_a_late_viewer_reads_from_redis_the_records_that_are_not_retained() -> None:
+    stored = bytearray()
+    reads = []
+
+    async def read(ref: TurnRef, begin: int, end: int) -> bytes:
+        reads.append((begin, end))
         return bytes(stored[begin:end])
 
-    growing = Log(PLACE, read=read)
+    growing = Log(REF, read=read)
     early = Viewer(growing)
-    assert await early.chunks.get() == sse.HEARTBEAT
+    assert await early.chunks.get() == HEARTBEAT
     for number in range(3000):
-        word = b"word %d " % number
-        stored.extend(word)
-        growing.data += word
+        record = b"\0tword %d " % number
+        stored.extend(record)
+        growing.append(record)
         growing.mark_committed(growing.end)
+        assert growing.data.startswith(b"\0t"), "the retained end begins with a record"
     assert growing.end == len(stored)
-    assert len(growing.data) <= 2 << 10, "what is committed is not held for long"
-    late, later = Viewer(growing), Viewer(growing, growing.end - 100)
+    assert len(growing.data) <= 2 << 10
+    resumed_at = growing.begin + growing.data.find(b"\0", 100)
+    late, later = Viewer(growing), Viewer(growing, resumed_at)
     await later.chunks.get()
-    growing.mark_committed(growing.end, finished=True)
+    growing.finish(growing.end)
     assert await late.all() == await early.all() == bytes(stored)
     await later.all()
-    assert [begin for begin, _ in asked] == [0], "who lacks little gets it from memory"
+    assert [begin for begin, _ in reads] == [0], "a viewer that lacks little gets it from memory"
 
 
-async def test_a_late_viewer_comes_back_when_redis_cannot_say_what_it_lacks() -> None:
-    async def away(ref: TurnRef, begin: int, end: int) -> bytes:
+async def test_a_late_viewer_reconnects_when_redis_cannot_return_the_records() -> None:
+    async def fail(ref: TurnRef, begin: int, end: int) -> bytes:
         raise RedisConnectionError
 
-    async def gone(ref: TurnRef, begin: int, end: int) -> bytes:
+    async def lose(ref: TurnRef, begin: int, end: int) -> bytes:
         return b""
 
-    for read in (away, gone):
-        growing = Log(PLACE, b"word " * 2000, read=read)
+    for read in (fail, lose):
+        growing = Log(REF, b"\0tword " * 2000, read=read)
         growing.mark_committed(growing.end)
         assert await Viewer(growing).all() == b""
+
+
+async def test_an_offset_is_valid_between_records_only() -> None:
+    growing = Log(REF, b"\0tone\0ttwo")
+    assert [at for at in range(-2, 13) if await growing.is_valid_offset(at)] == [0, 5, 10]

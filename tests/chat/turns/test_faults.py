@@ -334,7 +334,9 @@ async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
             async with asyncio.timeout(PATIENCE_S):
                 while "kept" not in far.text:
                     await asyncio.sleep(0.01)
-            (log,) = [key async for key in redis.admin.scan_iter(f"holdline:*:log:{query['turn']}")]
+            (log,) = [
+                key async for key in redis.admin.scan_iter(f"holdline:*:records:{query['turn']}")
+            ]
             kept = await redis.admin.get(log) or b""
             await exchange.say("and lost ")
             async with asyncio.timeout(PATIENCE_S):

@@ -1,0 +1,90 @@
+"""Records: any answer is read back from its log, and offsets inside a record are known as invalid."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chat.event_stream import EventDecoder
+from chat.log import legacy, records
+from chat.log.records import MAX_RECORD_BYTES, Kind
+
+TURN = "t" * 22
+KINDS = [Kind.TEXT, Kind.REASONING, Kind.CONTINUED, Kind.ATTEMPT]
+texts = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=80)
+contents = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([Kind.TEXT, Kind.REASONING]), texts),
+        st.tuples(st.sampled_from([Kind.CONTINUED, Kind.ATTEMPT]), st.just('{"why": "length"}')),
+    ),
+    max_size=6,
+)
+
+
+def encode_log(said: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
+    log, ends = b"", [0]
+    for kind, payload in said:
+        log += records.encode(TURN, len(log), kind, payload)
+        ends.append(len(log))
+    return log, ends
+
+
+@given(contents)
+@example([(Kind.TEXT, "é" * 10), (Kind.REASONING, "t")])
+def test_an_answer_is_read_back_from_its_log(said: list[tuple[Kind, str]]) -> None:
+    found = records.decode_answer(encode_log(said)[0])
+    assert found.text == "".join(text for kind, text in said if kind is Kind.TEXT)
+    assert found.reasoning == "".join(text for kind, text in said if kind is Kind.REASONING)
+    assert len(found.continued) == [kind for kind, _ in said].count(Kind.CONTINUED)
+    assert len(found.attempts) == [kind for kind, _ in said].count(Kind.ATTEMPT)
+
+
+@given(contents)
+def test_an_offset_is_valid_where_a_record_begins_and_nowhere_else(
+    said: list[tuple[Kind, str]],
+) -> None:
+    log, ends = encode_log(said)
+    valid = [at for at in range(len(log) + 1) if records.is_valid_offset(b"", log[at : at + 1])]
+    assert valid == ends
+    assert all(
+        records.keep_whole(log[:at]) == log[: max(e for e in ends if e < at)]
+        for at in range(1, len(log))
+    )
+
+
+@given(st.integers(1, 5), st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]))
+def test_a_long_text_is_split_into_records_of_bounded_size(thousands: int, character: str) -> None:
+    text = character * (4000 * thousands)
+    log = records.encode(TURN, 0, Kind.TEXT, text)
+    sizes = [len(record) + 1 for record in log.split(b"\0")[1:]]
+    assert max(sizes) <= MAX_RECORD_BYTES
+    assert records.decode_answer(log).text == text
+
+
+def test_a_log_is_complete_after_its_end_record_only() -> None:
+    whole = records.encode(TURN, 0, Kind.TEXT, "t") + records.encode(TURN, 0, Kind.END, "ignored")
+    assert whole == b"\0tt\0e"
+    assert records.is_complete(whole[-2:])
+    for tail in (b"", b"te", b"\0t", records.encode(TURN, 0, Kind.FAILED, "{}")[-2:]):
+        assert not records.is_complete(tail)
+
+
+def test_a_malformed_log_is_read_as_far_as_it_goes() -> None:
+    for log in (b"", b"x", b"\0", b"\0\0\0", b"no record\0tread\0Zskip"):
+        assert records.decode_answer(log).text in ("", "read")
+
+
+@given(contents)
+def test_a_turn_of_version_0_1_is_continued_in_its_own_encoding(
+    said: list[tuple[Kind, str]],
+) -> None:
+    log, ends = b"", [0]
+    for kind, payload in said:
+        frame = legacy.encode(TURN, len(log), kind, payload)
+        log += frame
+        ends += [len(log)] if frame else []
+    found = legacy.decode_answer(log)
+    assert found.text == "".join(text for kind, text in said if kind is Kind.TEXT)
+    assert [event.id for event in EventDecoder().feed(log)] == [f"{TURN}.{end}" for end in ends[1:]]
+    valid = [
+        at for at in range(len(log) + 1) if legacy.is_valid_offset(log[max(0, at - 2) : at], b"")
+    ]
+    assert valid == ends
