@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sanic import Sanic
@@ -29,9 +30,11 @@ from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Workers, bind
 from sessions import middleware
-from sessions.client import connection
+from sessions.client import connection, scripts
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
-from sessions.store import Store
+from sessions.conversation_store import ConversationStore
+from sessions.session_store import SessionStore
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.server")
@@ -51,7 +54,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     Extend(app, config={"oas": False})
     app.ctx.settings = settings
     error_handlers.install(app)
-    middleware.install(app, lambda request: request.app.ctx.store, settings.session_max_s)
+    middleware.install(app, lambda request: request.app.ctx.session_store, settings.session_max_s)
     app.blueprint(chat_stream.api)
     app.blueprint(conversations.conversations)
     app.blueprint(operations.operations)
@@ -68,9 +71,14 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
     async def start(app: Sanic[Any, Any]) -> None:
         redis = connection.connect(redis_url)
         app.ctx.redis = redis
+        with suppress(*UNAVAILABLE_ERRORS):  # otherwise the first call loads the scripts
+            await scripts.load(redis)
         app.ctx.models = settings.models
         app.ctx.upstreams = await open_upstreams(app, settings)
-        app.ctx.store = Store(redis, settings.session_idle_s, settings.session_max_s)
+        app.ctx.session_store = SessionStore(
+            redis, idle_s=settings.session_idle_s, ttl_s=settings.session_max_s
+        )
+        app.ctx.conversation_store = ConversationStore(redis, ttl_s=settings.session_max_s)
         turn_store = TurnStore(
             redis, lease_s=settings.lease_s, ttl_s=settings.session_max_s, rate=settings.rate
         )
@@ -79,17 +87,17 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         committer = Committer(turn_store, settings.lease_s)
         turns = app.ctx.turns = Turns(
             turn_store,
-            app.ctx.store,
+            app.ctx.conversation_store,
             Logs(turn_store, follower),
             committer,
             Prompt(
-                app.ctx.store,
+                app.ctx.conversation_store,
                 system_prompt=settings.system_prompt,
                 context_tokens=settings.context_tokens,
                 prefill=settings.continue_mode == "prefill",
             ),
             app.ctx.upstreams,
-            QuestionBuilder(app.ctx.store, app.ctx.models, settings.continue_max),
+            QuestionBuilder(app.ctx.conversation_store, app.ctx.models, settings.continue_max),
         )
         app.ctx.notifications = notifications
         for name, work in (

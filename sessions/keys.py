@@ -1,7 +1,7 @@
-"""Every key's name and lifetime; the only place that knows them.
+"""Names and lifetimes of all keys in Redis.
 
-All keys of an owner carry the hash tag `{owner}`, so that they share a slot of a Redis Cluster and a
-script may touch them together. A session's own key is looked up before its owner is known and stands alone.
+All keys of an owner carry the hash tag `{owner}`, so that they share a slot of a Redis Cluster and one
+script may use them together. The key of a session has no tag: it is read before its owner is known.
 """
 
 import re
@@ -17,21 +17,21 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_id(text: str) -> bool:
-    """Return whether `text` has the form of a conversation's or message's id: 1 to 64 of `[A-Za-z0-9_-]`."""
+    """Return whether `text` has the form of an id: 1 to 64 of `[A-Za-z0-9_-]`."""
     return _ID.fullmatch(text) is not None
 
 
 LOG_S = 3600
-"""A finished turn's log is kept this long; its answer is in the history for good."""
+"""Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
 
 
 def session(digest: SessionDigest) -> str:
-    """String, JSON: the session's owner and its birth. Lives SESSION_IDLE_S after its last use."""
+    """String, JSON: the session's owner and creation time. Lives SESSION_IDLE_S after its last use."""
     return f"holdline:session:{digest}"
 
 
 def current(owner: Owner, digest: SessionDigest) -> str:
-    """String: the conversation that this session asks in when it names none."""
+    """String: the conversation of this session's questions that name no conversation."""
     return f"holdline:{{{owner}}}:current:{digest}"
 
 
@@ -41,47 +41,79 @@ def conversations(owner: Owner) -> str:
 
 
 def conversation(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: title, created, updated, head (the branch's last message), running (turn), model, system, pinned,
-    open (`<digest>:<message id>` of the last question, while it has no whole answer)."""
+    """Hash: title, created, updated, head (last message of the branch), running (turn), model, system,
+    pinned, open (`<digest>:<message id>` of the last question, until it has a complete answer)."""
     return f"holdline:{{{owner}}}:conversation:{conversation_id}"
 
 
 def messages(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: message id → `<id of its parent>\\n<JSON>`, added and never changed; `>` and a message id (or
-    nothing) → the ids of what follows it, in the order made, with spaces between."""
+    """Hash: message id → `<id of its parent>\\n<JSON>`, never changed; `>` and a message id (or nothing)
+    → the ids of its children in the order of their creation, separated by spaces."""
     return f"holdline:{{{owner}}}:messages:{conversation_id}"
 
 
 def turns(owner: Owner, conversation_id: ConversationId) -> str:
-    """Set: the turns of a conversation, so that deleting it leaves none behind."""
+    """Set: the turns of a conversation, which are deleted with it."""
     return f"holdline:{{{owner}}}:turns:{conversation_id}"
 
 
+def deleted_turns(owner: Owner, conversation_id: ConversationId, created_ms: int) -> str:
+    """Set: turns of a deleted conversation that are not unlinked yet.
+
+    The time of creation keeps them apart from those of a later conversation with the same id.
+    """
+    return f"holdline:{{{owner}}}:deleted:{conversation_id}:{created_ms}"
+
+
+def turn_prefix(owner: Owner) -> str:
+    """Return the text before a turn's id in the name of its key, for scripts that compose the name."""
+    return f"holdline:{{{owner}}}:turn:"
+
+
 def turn(owner: Owner, turn_id: TurnId) -> str:
-    """Hash: conversation, digest of the question, state, fence, lease (ms), model, user, answer, …"""
-    return f"holdline:{{{owner}}}:turn:{turn_id}"
+    """Hash: conversation, digest of the question, state, fence, lease (ms), model, user, answer,
+    records (1, unless version 0.1 began the turn), …"""
+    return turn_prefix(owner) + turn_id
+
+
+def records_prefix(owner: Owner) -> str:
+    """Return the text before a turn's id in the name of its log, for scripts that compose the name."""
+    return f"holdline:{{{owner}}}:records:"
 
 
 def records(owner: Owner, turn_id: TurnId) -> str:
-    """String: the records of a turn's log; also the name of its channel. LOG_S from the end."""
-    return f"holdline:{{{owner}}}:records:{turn_id}"
+    """String: the records of a turn's log; also its channel's name. LOG_S from the end."""
+    return records_prefix(owner) + turn_id
+
+
+def legacy_log_prefix(owner: Owner) -> str:
+    """Return the text before a turn's id in the name of a log of version 0.1."""
+    return f"holdline:{{{owner}}}:log:"
 
 
 def legacy_log(owner: Owner, turn_id: TurnId) -> str:
     """String: the log of a turn that version 0.1 began, as the bytes of its event stream."""
-    return f"holdline:{{{owner}}}:log:{turn_id}"
+    return legacy_log_prefix(owner) + turn_id
 
 
 def rate(owner: Owner) -> str:
-    """String: how many turns the owner began in the current window of RATE_LIMIT, which is its lifetime."""
+    """String: number of turns that the owner began in the current window of RATE_LIMIT."""
     return f"holdline:{{{owner}}}:rate"
 
 
 def running() -> str:
-    """Sorted set: turns that run, as `<owner> <conversation> <turn>`, by the end of their lease in ms."""
+    """Sorted set: running turns, as `<owner> <conversation> <turn>`, by the end of their lease in ms.
+
+    The clock is that of the node that holds this key.
+    """
+    return "holdline:running:2"
+
+
+def legacy_running() -> str:
+    """Sorted set: running turns that version 0.1 began; their logs are `legacy_log`s."""
     return "holdline:running"
 
 
 def stops() -> str:
-    """Channel: turns that their worker should stop, by the name of their key."""
+    """Channel: key names of turns that their worker must stop."""
     return "holdline:stops"

@@ -12,7 +12,7 @@ from sanic.response import BaseHTTPResponse
 
 from sessions import cookie
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.store import Store
+from sessions.session_store import SessionStore
 
 
 def is_secure(request: Request) -> bool:
@@ -23,7 +23,7 @@ def is_secure(request: Request) -> bool:
 
 
 def install(
-    app: Sanic[Any, Any], store_of: Callable[[Request], Store], cookie_max_age_s: int
+    app: Sanic[Any, Any], store_of: Callable[[Request], SessionStore], cookie_max_age_s: int
 ) -> None:
     """Give requests for `/` and `/api/` their session; an API request raises what is in AWAY."""
 
@@ -35,9 +35,9 @@ def install(
         store = store_of(request)
         secure = is_secure(request)
         try:
-            request.ctx.session = await store.find_session(request.cookies.get(cookie.name(secure)))
+            request.ctx.session = await store.find(request.cookies.get(cookie.name(secure)))
             if request.ctx.session is None:
-                session_id, request.ctx.session = await store.new_session()
+                session_id, request.ctx.session = await store.create()
                 request.ctx.new_cookie = cookie.header(session_id, secure, cookie_max_age_s)
         except UNAVAILABLE_ERRORS:
             if (

@@ -1,32 +1,32 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sessions import keys
 from sessions.client.connection import Client, is_cluster, node_of
 from sessions.client.errors import UNAVAILABLE_ERRORS, classify_reply
-from sessions.client.scripts import (
-    Argument,
-    Call,
-    call,
-    call_all,
-    call_in_order,
-    execute,
-)
+from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 
 logger = logging.getLogger("holdline.turn_store")
 
 State = Literal["running", "done", "stopped", "failed"]
 
+MAX_EXPIRED = 100
+"""Maximum number of turns that `expired_leases` returns."""
+
+_RECORD_FIELDS = (
+    "state", "conversation", "digest", "model", "user", "answer", "continues", "length", "records",
+)  # fmt: skip
+"""The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TurnRef:
-    """Where a turn lives: its owner, its conversation, its id."""
+    """The address of a turn: its owner, its conversation, its id."""
 
     owner: Owner
     conversation: ConversationId
@@ -45,12 +45,12 @@ class TurnRef:
 
 
 Part = tuple[TurnRef, int, int, bytes]
-"""What is to be appended to a turn's log: where, by which fence, at which offset, the frames."""
+"""Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """What Redis knows of a turn."""
+    """The stored fields of a turn."""
 
     ref: TurnRef
     state: State
@@ -59,14 +59,14 @@ class TurnRecord:
     question_id: MessageId
     answer_id: MessageId
     max_continuations: int = 0
-    """How often this answer may be continued."""
+    """Maximum number of times that this answer may be continued."""
     length: int = 0
-    """Length of an ended turn's log in bytes."""
+    """Length of a finished turn's log in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """A turn to begin: the user's message, and the first frame around that message's id.
+    """A turn to begin: the user's message, and the first record around that message's id.
 
     `message` is the question as JSON, or "" to regenerate the answer to the stored message
     `question_id`. `parent` is the message that the question follows, "" for the first one, None for
@@ -90,7 +90,7 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class BeginResult:
-    """What `begin` found: `outcome` says which of the other fields holds."""
+    """The result of `begin`: `outcome` determines which of the other fields is set."""
 
     outcome: Literal["begun", "known", "conflict", "unknown", "attach", "busy", "limited"]
     question_id: MessageId | None = None
@@ -98,8 +98,33 @@ class BeginResult:
     retry_after_s: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The result of `take_over`: the new fence with the turn's record.
+
+    A `fence` of 0 means that the lease has not expired, -1 that the turn does not run. Then there is
+    no record, nor for a turn that lacks a field.
+    """
+
+    fence: int
+    record: TurnRecord | None = None
+
+
+class LogRead(NamedTuple):
+    """A part of a turn's log, read in one step with the turn's state."""
+
+    state: State | None
+    """None if the turn does not exist: it has expired, or its conversation was deleted."""
+    length: int
+    """Length of the log in bytes; 0 once it has expired."""
+    data: bytes
+
+
 class TurnStore:
-    """Runs the scripts of a turn; what they do, and why they may run twice, stands in their heads."""
+    """Runs the scripts of a turn; their headers state the results and why a repeat is harmless.
+
+    Every method raises UNAVAILABLE_ERRORS.
+    """
 
     def __init__(self, redis: Client, *, lease_s: float, ttl_s: int, rate: tuple[int, int]) -> None:
         self._redis = redis
@@ -109,28 +134,22 @@ class TurnStore:
         self._rate = rate
 
     async def begin(self, question: NewTurn) -> BeginResult:
-        """Write the question and begin its turn, or say why not; list it among those that run."""
+        """Register a turn as running, then store its question and begin it, or return the reason not to."""
         ref = question.ref
         names = [
-            ref.turn_key,
-            ref.log_key,
-            keys.conversation(ref.owner, ref.conversation),
-            keys.messages(ref.owner, ref.conversation),
-            keys.conversations(ref.owner),
-            keys.turns(ref.owner, ref.conversation),
-            keys.current(ref.owner, question.session),
-            keys.rate(ref.owner),
-        ]
+            *_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
+            keys.current(ref.owner, question.session), keys.rate(ref.owner),
+        ]  # fmt: skip
         limit, window_s = self._rate
         arguments: list[Argument] = [
             ref.turn, ref.conversation, int(question.may_create), question.digest, question.question_id,
             question.message, question.title, question.model, *question.first_record, question.attempt,
             self._lease_ms, self._ttl_s, limit, window_s, question.answer_id, question.max_continuations,
-            "." if question.parent is None else question.parent,
+            "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
         ]  # fmt: skip
-        # First the list: a turn that is not on it would be gone with its worker.
-        calls = [self._registration([ref], self._lease_end()), ("begin", names, arguments)]
-        _, reply = await call_in_order(self._redis, calls)
+        # Registered first: a turn that is not in the index would be lost with its worker.
+        calls = [*_registrations([ref], self._lease_ms), ("begin", names, arguments)]
+        *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
         if outcome == "begun":
             return BeginResult("begun", question_id=MessageId(reply[1].decode()))
@@ -139,66 +158,56 @@ class TurnStore:
         return BeginResult(outcome, retry_after_s=max(1, reply[1]) if outcome == "limited" else 0)
 
     async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
-        """What is known of an owner's turn, or None."""
-        fields = await self._redis.hgetall(keys.turn(owner, turn_id))
-        if not fields:
-            return None
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-        ref = TurnRef(owner, ConversationId(text["conversation"]), turn_id)
-        return TurnRecord(
-            ref=ref,
-            state=text["state"],
-            digest=text["digest"],
-            model=text["model"],
-            question_id=MessageId(text["user"]),
-            answer_id=MessageId(text["answer"]),
-            max_continuations=int(text["continues"]),
-            length=int(text.get("length", 0)),
-        )
+        """Return the record of an owner's turn, or None."""
+        values = await call(self._redis, "HMGET", [keys.turn(owner, turn_id)], _RECORD_FIELDS)
+        return _record(owner, turn_id, values)
+
+    async def read(self, ref: TurnRef, offset: int, max_bytes: int) -> LogRead:
+        """Return at most `max_bytes` of a turn's log from `offset` on, with the state and the length."""
+        found = await call(self._redis, "read", [ref.turn_key, ref.log_key], [offset, max_bytes])
+        return LogRead(found[0] and found[0].decode(), *found[1:])
 
     async def read_log(self, ref: TurnRef, offset: int = 0) -> tuple[bytes, bool]:
-        """The log's bytes from `offset` on, and whether the turn has ended."""
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hget(ref.turn_key, "state")
-        pipeline.getrange(ref.log_key, offset, -1)
-        state, log = await execute(pipeline)
-        return log, state != b"running"
+        """Return the log's bytes from `offset` on, and whether the turn has ended."""
+        found = await self.read(ref, offset, 1 << 40)
+        return found.data, found.state != "running"
 
     async def read_range(self, ref: TurnRef, begin: int, end: int) -> bytes:
-        """The log's bytes between two offsets, as far as they are there."""
-        found: bytes = await call(self._redis, "GETRANGE", [ref.log_key], [begin, end - 1])
-        return found
+        """Return the log's bytes between two offsets; fewer where the log ends before."""
+        return (await self.read(ref, begin, end - begin)).data
 
     def node(self, ref: TurnRef) -> str:
-        """The name of the node that holds a turn, or ""."""
+        """Return the name of the node that holds a turn, or ""."""
         return node_of(self._redis, ref.turn_key)
 
     async def commit(self, parts: list[Part]) -> list[Any]:
-        """Append parts to logs, in one call where one Redis has them all; a reply for each.
+        """Append parts to logs, in one call on a single Redis; return a reply for each.
 
-        Raises what is in AWAY, gives any other error as its part's reply.
+        An error that concerns one turn is returned as the reply for its part.
         """
-        return await self._run_for_each(
-            "commit",
-            [],
-            [
-                ((ref.turn_key, ref.log_key), (fence, offset, frames))
-                for ref, fence, offset, frames in parts
-            ],
-        )
+        turns = [
+            ((ref.turn_key, ref.log_key), (fence, offset, data))
+            for ref, fence, offset, data in parts
+        ]
+        return await self._call_for_each("commit", [], turns)
 
     async def renew(self, held: list[tuple[TurnRef, int]]) -> list[Any]:
-        """Hold turns, given with their fences, for another lease; replies and raises as `commit` does."""
-        turns = [((ref.turn_key,), (fence,)) for ref, fence in held]
-        return await self._run_for_each("renew", [self._lease_ms], turns)
+        """Renew the leases of turns, given with their fences, and register them as running.
 
-    async def _run_for_each(
+        All of it takes one exchange with each node. Replies and errors are those of `commit`.
+        """
+        turns = [((ref.turn_key,), (fence,)) for ref, fence in held]
+        registrations = _registrations([ref for ref, _ in held], self._lease_ms)
+        return await self._call_for_each("renew", [self._lease_ms], turns, *registrations)
+
+    async def _call_for_each(
         self,
         script: str,
         shared: list[Argument],
         turns: Sequence[tuple[Sequence[str], Sequence[Argument]]],
+        *others: Call,
     ) -> list[Any]:
-        """Run a script that takes any number of turns, each with its keys and its arguments."""
+        """Run a script that takes several turns, each with its keys and arguments, and other calls."""
         groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
         calls: list[Call] = [
             (
@@ -208,96 +217,119 @@ class TurnStore:
             )
             for group in groups
         ]
-        replies: list[Any] = []
-        for group, reply in zip(groups, await call_all(self._redis, calls), strict=True):
-            replies += reply if isinstance(reply, list) else [reply] * len(group)
-        replies = [classify_reply(reply) for reply in replies]
-        for reply in replies:
-            if isinstance(reply, UNAVAILABLE_ERRORS):
-                raise reply
-        return replies
+        replies = await call_all(self._redis, [*calls, *others])
+        raise_errors(replies[len(calls) :])
+        found: list[Any] = []
+        for group, reply in zip(groups, replies[: len(calls)], strict=True):
+            each = reply if isinstance(reply, list) else [reply] * len(group)
+            found += map(classify_reply, each)
+        raise_errors([reply for reply in found if isinstance(reply, UNAVAILABLE_ERRORS)])
+        return found
 
-    async def take_over(self, ref: TurnRef, attempt: str) -> int:
-        """The new fence of a turn whose lease ran out; 0 while it is held, -1 when it does not run."""
-        return int(await call(self._redis, "take_over", [ref.turn_key], [attempt, self._lease_ms]))
+    async def take_over(self, ref: TurnRef, attempt: str) -> TakeOver:
+        """Take over a turn whose lease has expired."""
+        arguments: list[Argument] = [attempt, self._lease_ms, *_RECORD_FIELDS]
+        fence, *values = await call(self._redis, "take_over", [ref.turn_key], arguments)
+        return TakeOver(fence, _record(ref.owner, ref.turn, values) if values else None)
 
     async def finish(
-        self, ref: TurnRef, fence: int, offset: int, frames: bytes, state: State, answer: str
+        self, ref: TurnRef, fence: int, offset: int, records: bytes, state: State, answer: str
     ) -> bool:
-        """Append the last frames, keep the answer (JSON, "" for none), end the turn; False when refused."""
-        names = [
-            ref.turn_key,
-            ref.log_key,
-            keys.conversation(ref.owner, ref.conversation),
-            keys.messages(ref.owner, ref.conversation),
-            keys.conversations(ref.owner),
-        ]
+        """Append the last records, store the answer (JSON, "" for none) and end the turn.
+
+        Return False if another worker holds the turn. True also covers a turn that ended and was
+        deleted before this call was repeated.
+        """
         arguments: list[Argument] = [
-            fence, offset, frames, state, ref.turn, ref.conversation, answer, keys.LOG_S, self._ttl_s,
+            fence, offset, records, state, ref.turn, ref.conversation, answer, keys.LOG_S, self._ttl_s,
         ]  # fmt: skip
-        calls: list[Call] = [
-            ("finish", names, arguments),
-            ("ZREM", [keys.running()], [_encode_ref(ref)]),
-        ]
-        done, _ = await call_in_order(self._redis, calls)
-        return bool(done == 1)
+        calls: list[Call] = [("finish", _conversation_keys(ref), arguments), _unregistration(ref)]
+        result, _ = await call_in_order(self._redis, calls)
+        return result in (1, 2)
 
     async def release(self, ref: TurnRef, fence: int) -> None:
-        """Let go of a turn, so that any worker may take it over at once."""
-        await call(self._redis, "release", [ref.turn_key], [fence])
-        await self.register([ref], until_ms=0)
-
-    async def register(self, refs: list[TurnRef], until_ms: int | None = None) -> None:
-        """List turns among those that run, for as long as a lease lasts (or until `until_ms`)."""
-        if not refs:  # the last of them ended while their leases were being renewed
-            return
-        until_ms = self._lease_end() if until_ms is None else until_ms
-        await call(self._redis, *self._registration(refs, until_ms))
-
-    def _lease_end(self) -> int:
-        return time.time_ns() // 1_000_000 + self._lease_ms
-
-    @staticmethod
-    def _registration(refs: list[TurnRef], until_ms: int) -> Call:
-        return (
-            "ZADD",
-            [keys.running()],
-            [one for ref in refs for one in (until_ms, _encode_ref(ref))],
-        )
+        """Release a turn's lease, so that any worker may take the turn over immediately."""
+        calls: list[Call] = [("release", [ref.turn_key], [fence]), *_registrations([ref], 0)]
+        await call_in_order(self._redis, calls)
 
     async def unregister(self, ref: TurnRef) -> None:
-        """Take a turn off the list."""
-        await self._redis.zrem(keys.running(), _encode_ref(ref))
+        """Remove a turn from the index of running turns."""
+        await call(self._redis, *_unregistration(ref))
 
     async def expired_leases(self) -> list[TurnRef]:
-        """Turns of the list whose lease has run out, some 100 at a time."""
-        now_ms = time.time_ns() // 1_000_000
-        found = await self._redis.zrangebyscore(keys.running(), "-inf", now_ms, start=0, num=100)
-        refs = []
-        for member in found:
-            if ref := _decode_ref(member):
-                refs.append(ref)
-            else:  # it would be found again at every look, here and on every other worker
-                logger.warning("removed a malformed member of %s: %r", keys.running(), member[:200])
-                await self._redis.zrem(keys.running(), member)
-        return refs
+        """Return up to MAX_EXPIRED registered turns whose lease has expired."""
+        indexes = [keys.running(), keys.legacy_running()]
+        calls: list[Call] = [("expired", [index], [MAX_EXPIRED]) for index in indexes]
+        expired: list[TurnRef] = []
+        for index, found in zip(indexes, await call_in_order(self._redis, calls), strict=True):
+            refs = {member: _decode_ref(member, index) for member in found}
+            malformed = [member for member in found if refs[member] is None]
+            for member in malformed:  # every sweep of every worker would find it again
+                logger.warning("removed a malformed member of %s: %r", index, member[:200])
+            if malformed:
+                await call(self._redis, "unregister", [index], malformed)
+            expired += [ref for ref in refs.values() if ref]
+        return expired[:MAX_EXPIRED]
 
     async def request_stop(self, ref: TurnRef) -> bool:
-        """Ask the worker that runs a turn, wherever it is, to stop it; False if it does not run."""
+        """Request that the worker of a turn stops it; return False if the turn does not run."""
         if await call(self._redis, "stop", [ref.turn_key], []) != 1:
             return False
-        await self._redis.publish(keys.stops(), ref.turn_key)
+        await call(self._redis, "PUBLISH", [keys.stops()], [ref.turn_key])
         return True
+
+
+def _conversation_keys(ref: TurnRef) -> list[str]:
+    """Return the first five KEYS of begin.lua and finish.lua."""
+    return [
+        ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
+        keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
+    ]  # fmt: skip
+
+
+def _index(ref: TurnRef) -> str:
+    """Return the index of running turns that a turn belongs to."""
+    return keys.legacy_running() if ref.is_legacy else keys.running()
+
+
+def _registrations(refs: list[TurnRef], lease_ms: int) -> list[Call]:
+    members: dict[str, list[Argument]] = {}
+    for ref in refs:
+        members.setdefault(_index(ref), [lease_ms]).append(_encode_ref(ref))
+    return [("register", [index], arguments) for index, arguments in members.items()]
+
+
+def _unregistration(ref: TurnRef) -> Call:
+    return ("unregister", [_index(ref)], [_encode_ref(ref)])
+
+
+def _record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
+    """Return a record from the values of _RECORD_FIELDS; None if any but the last two is missing."""
+    if None in values[:-2]:
+        return None
+    text: list[Any] = [(value or b"").decode() for value in values]
+    state, conversation, digest, model, user, answer, continues, length, records = text
+    return TurnRecord(
+        ref=TurnRef(owner, ConversationId(conversation), turn_id, is_legacy=not records),
+        state=state,
+        digest=digest,
+        model=model,
+        question_id=MessageId(user),
+        answer_id=MessageId(answer),
+        max_continuations=int(continues),
+        length=int(length or 0),
+    )
 
 
 def _encode_ref(ref: TurnRef) -> str:
     return f"{ref.owner} {ref.conversation} {ref.turn}"
 
 
-def _decode_ref(member: bytes) -> TurnRef | None:
+def _decode_ref(member: bytes, index: str) -> TurnRef | None:
     """Return the turn that a member of the running turns names; None for a malformed one."""
     parts = member.decode("ascii", "replace").split(" ")
     if len(parts) != 3 or not all(map(keys.is_id, parts)):
         return None
     owner, conversation, turn = parts
-    return TurnRef(Owner(owner), ConversationId(conversation), TurnId(turn))
+    is_legacy = index == keys.legacy_running()
+    return TurnRef(Owner(owner), ConversationId(conversation), TurnId(turn), is_legacy)

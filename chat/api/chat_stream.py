@@ -10,7 +10,7 @@ from chat.formats import sse
 from chat.turns.question import Question
 from chat.turns.registry import Turns
 from sessions.keys import TurnId
-from sessions.store import Session
+from sessions.session_store import Session
 from sessions.turn_store import TurnRecord
 
 api = Blueprint("chat", url_prefix="/api")

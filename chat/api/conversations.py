@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -11,10 +12,13 @@ from sanic.response import empty, json
 from chat.api import guard, parsing
 from chat.errors import BadRequest, Conflict, NotFound
 from chat.export import rendering
+from sessions.conversation_store import TITLE_MAX, Conversation, ConversationStore, Message
 from sessions.keys import ConversationId, MessageId
-from sessions.store import TITLE_MAX, Conversation, Message, Store
 
 _PAGE = 200
+_MAX_DELETE_TRIES = 3
+"""Number of times that a running turn is stopped in order to delete its conversation."""
+
 _EXPORTS = {
     "markdown": ("text/markdown", "md"),
     "json": ("application/json", "json"),
@@ -135,11 +139,14 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
 async def delete_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Stop a conversation's running turn and delete all of it."""
     guard.check(request)
-    found = await _conversation(request, conversation)
-    if found.running:
-        await request.app.ctx.turns.stop(_owner(request), found.running)
-    await _store(request).delete(_owner(request), found.id)
-    return empty()
+    found, owner = await _conversation(request, conversation), _owner(request)
+    for _ in range(_MAX_DELETE_TRIES):
+        running = await _store(request).delete(owner, found)
+        if running is None:
+            return empty()
+        with suppress(NotFound):  # it was deleted in the meantime
+            await request.app.ctx.turns.stop(owner, running)
+    raise Conflict("New answers begin in this conversation. Stop them, then delete it.")
 
 
 async def _conversation(request: Request, conversation: str) -> Conversation:
@@ -150,7 +157,7 @@ async def _conversation(request: Request, conversation: str) -> Conversation:
 
 
 async def _messages(
-    store: Store,
+    store: ConversationStore,
     owner: Any,
     conversation_id: ConversationId,
     start: MessageId | None,
@@ -191,8 +198,8 @@ def _fields(request: Request, body: ConversationBody) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _store(request: Request) -> Store:
-    store: Store = request.app.ctx.store
+def _store(request: Request) -> ConversationStore:
+    store: ConversationStore = request.app.ctx.conversation_store
     return store
 
 

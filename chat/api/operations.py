@@ -3,6 +3,7 @@
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from sessions.client import scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
 operations = Blueprint("operations")
@@ -20,7 +21,7 @@ async def readyz(request: Request) -> HTTPResponse:
     if request.app.ctx.turns.is_draining:
         return json({"status": "stopping"}, status=503)
     try:
-        await request.app.ctx.store.ping()
+        await scripts.ping(request.app.ctx.redis)
     except UNAVAILABLE_ERRORS:
         return json({"status": "Redis does not answer"}, status=503)
     return json({"status": "ready"})

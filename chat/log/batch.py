@@ -273,7 +273,6 @@ class Committer:
                 *UNAVAILABLE_ERRORS
             ):  # the committer says so, and the next round tries again
                 replies = await self._store.renew([(w.log.ref, w.fence) for w in writers])
-                await self._store.register([w.log.ref for w in writers if w in lane.writers])
                 for writer, reply in zip(writers, replies, strict=True):
                     # A turn that has just ended has no lease to renew; its end has an answer of its own.
                     if writer in lane.writers and not writer.finishing:

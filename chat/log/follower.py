@@ -20,6 +20,9 @@ logger = logging.getLogger("holdline.follower")
 _CONFIRM_TIMEOUT_S = 2.0
 """A viewer waits this long for Redis to confirm a subscription; without one the log is polled."""
 
+MAX_READ_BYTES = 16 << 20
+"""More than a log has, also one of version 0.1."""
+
 _OVERLAP_BYTES = 256
 """Bytes before the known end that are compared with the log: a failover may have lost its end."""
 
@@ -144,7 +147,8 @@ class Follower:
         while log.is_open and self._followed.get(log.ref.log_key) is followed:
             begin = log.committed
             known = log.buffered(max(log.begin, begin - _OVERLAP_BYTES), begin)
-            found, finished = await self._store.read_log(log.ref, begin - len(known))
+            state, _, found = await self._store.read(log.ref, begin - len(known), MAX_READ_BYTES)
+            finished = state != "running"
             if log.committed != begin:
                 continue  # a notification came in between
             if found[: len(known)] != known and not (finished and not found):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chat.upstream.request import ChatMessage
-from sessions.store import Store
+from sessions.conversation_store import ConversationStore
 from sessions.turn_store import TurnRecord
 
 MAX_BYTES_PER_TOKEN = 8
@@ -33,7 +33,7 @@ class Prompt:
     """Chooses the messages for a turn; its reads do not grow with the conversation."""
 
     def __init__(
-        self, store: Store, *, system_prompt: str, context_tokens: int, prefill: bool
+        self, store: ConversationStore, *, system_prompt: str, context_tokens: int, prefill: bool
     ) -> None:
         self.prefill = prefill
         self._store = store

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from chat.errors import NotFound
 from chat.log import records
 from chat.log.records import Kind
+from sessions.conversation_store import ConversationStore, new_id, title_of
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
-from sessions.store import Session, Store, new_id, title_of
+from sessions.session_store import Session
 from sessions.turn_store import NewTurn, TurnRef
 
 
@@ -35,7 +36,9 @@ class Question:
 class QuestionBuilder:
     """Fills in the model, and how often an answer may be continued, where a question leaves them open."""
 
-    def __init__(self, store: Store, models: tuple[str, ...], continue_max: int) -> None:
+    def __init__(
+        self, store: ConversationStore, models: tuple[str, ...], continue_max: int
+    ) -> None:
         self._store = store
         self._models = models
         self._continue_max = continue_max

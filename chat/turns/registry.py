@@ -19,8 +19,9 @@ from chat.turns.prompt import Prompt
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
 from chat.upstream.client import Upstream
+from sessions.conversation_store import ConversationStore
 from sessions.keys import MessageId, Owner, TurnId
-from sessions.store import Session, Store
+from sessions.session_store import Session
 from sessions.turn_store import NewTurn, TurnRecord, TurnRef, TurnStore
 
 logger = logging.getLogger("holdline.turns")
@@ -47,7 +48,7 @@ class Turns:
     def __init__(
         self,
         turn_store: TurnStore,
-        store: Store,
+        store: ConversationStore,
         logs: Logs,
         committer: Committer,
         prompt: Prompt,

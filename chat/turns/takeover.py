@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 
-from chat.log.follower import Follower
+from chat.log.follower import MAX_READ_BYTES, Follower
 from chat.turns.registry import Turns
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.turn_store import TurnRef, TurnStore
@@ -51,16 +51,14 @@ class Takeover:
             await self._store.unregister(ref)
 
     async def _take_over(self, ref: TurnRef) -> None:
-        fence = await self._store.take_over(ref, secrets.token_urlsafe(12))
-        if fence < 0:
+        found = await self._store.take_over(ref, secrets.token_urlsafe(12))
+        if found.fence < 0:
             await self._store.unregister(ref)
-        if fence <= 0:
+        if found.record is None:
             return
         if self._turns.is_draining:  # since the last poll
-            await self._store.release(ref, fence)
+            await self._store.release(ref, found.fence)
             return
-        record = await self._store.find(ref.owner, ref.turn)
-        data, _ = await self._store.read_log(ref)
-        if record:
-            logger.warning("turn %s is taken over, with fence %d", ref.turn, fence)
-            self._turns.start(record, data, fence, interrupted=True)
+        log = await self._store.read(found.record.ref, 0, MAX_READ_BYTES)
+        logger.warning("turn %s is taken over, with fence %d", ref.turn, found.fence)
+        self._turns.start(found.record, log.data, found.fence, interrupted=True)

@@ -1,64 +1,81 @@
-"""The connection to Redis: our own timeouts and retries, and what counts as "away"."""
+"""The connection to Redis: its pool, timeouts and retries."""
 
 import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions.client.errors import (
+    CONNECTION_ERRORS,
     TOTAL_TIMEOUT_S,
     UNAVAILABLE_ERRORS,
     ReplyTimeout,
     ResponseError,
+    as_connection_error,
     classify_reply,
 )
 
 _REPLY_TIMEOUT_S = 5
-"""How long Redis may take for a group of scripts, in seconds."""
+"""Maximum time to wait for the replies to one write, in seconds."""
 
-_CONNECTIONS_MAX = 64
+MAX_CONNECTIONS = 64
+"""Maximum number of connections of a worker; `max_connections` in REDIS_URL overrides it."""
 
 Client = Any
-"""A `Redis` or `RedisCluster`: their own types allow for replies decoded to str, which ours never are."""
+"""A `Redis` or `RedisCluster`: their own types allow replies decoded to str, which are not used here."""
 
 
 class PipelinePool:
-    """The connections that calls take in turn; a pool of redis-py takes a quarter of a call's time itself."""
+    """The connections that commands share: obtained once from redis-py's pool, then kept here.
+
+    To acquire and release them in redis-py's pool each time would take a quarter of a call's time.
+    One connection of that pool is left for notifications.
+    """
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._all: list[Any] = []
         self._free: list[Any] = []
-        self._room = asyncio.Semaphore(min(_CONNECTIONS_MAX, pool.max_connections))
+        self._room = asyncio.Semaphore(max(1, pool.max_connections - 1))
 
     async def exchange(self, packed: bytes, count: int) -> list[Any]:
-        """The replies to so many packed commands, which are sent again where the connection fails."""
+        """Send packed commands in one write and return their replies, errors of Redis among them.
+
+        The write is repeated after a lost connection. Raise a connection error or a timeout.
+        """
         if not self._room.locked():
             async with self._room:
-                return await self._take_line(packed, count)
+                return await self._with_connection(packed, count)
         async with ReplyTimeout(), self._room:
-            return await self._take_line(packed, count)
+            return await self._with_connection(packed, count)
 
-    async def _take_line(self, packed: bytes, count: int) -> list[Any]:
-        connection = self._free.pop() if self._free else self._new()
+    async def _with_connection(self, packed: bytes, count: int) -> list[Any]:
+        connection = self._free.pop() if self._free else await self._obtain()
         try:
             return await self._exchange(connection, packed, count)
-        except BaseException:  # replies may still be on their way
+        except BaseException:  # replies may still arrive
             await connection.disconnect(nowait=True)
             raise
         finally:
             self._free.append(connection)
 
+    async def _obtain(self) -> Any:
+        connection: Any
+        async with ReplyTimeout():
+            with as_connection_error():
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        connection.socket_timeout = None  # one timeout for all replies instead of one for each
+        self._all.append(connection)
+        return connection
+
     async def _exchange(self, connection: Any, packed: bytes, count: int) -> list[Any]:
         try:
             return await self._try(connection, packed, count)
-        except (RedisConnectionError, RedisTimeoutError):
+        except CONNECTION_ERRORS:
             await connection.disconnect(nowait=True)
         async with ReplyTimeout(TOTAL_TIMEOUT_S - _REPLY_TIMEOUT_S):
             found: list[Any] = await connection.retry.call_with_retry(
@@ -66,77 +83,56 @@ class PipelinePool:
             )
         return found
 
-    def _new(self) -> Any:
-        connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        self._all.append(connection)
-        return connection
-
     async def _try(self, connection: Any, packed: bytes, count: int) -> list[Any]:
         replies: list[Any] = []
         async with ReplyTimeout(_REPLY_TIMEOUT_S):
-            await connection.send_packed_command(packed, check_health=False)
+            with as_connection_error():
+                await connection.send_packed_command(packed, check_health=False)
             for _ in range(count):
                 try:
-                    replies.append(await connection.read_response())
+                    with as_connection_error():
+                        reply = await connection.read_response()
                 except ResponseError as error:
-                    replies.append(classify_reply(error))
+                    reply = classify_reply(error)
+                replies.append(reply)
         return replies
 
     async def close(self) -> None:
-        """Close every connection at once."""
+        """Close every connection without waiting for the peer."""
         closing = [connection.disconnect(nowait=True) for connection in self._all]
         await asyncio.gather(*closing, return_exceptions=True)
 
 
 class _Single(Redis):
-    """A connection that Redis has closed makes uvloop raise a RuntimeError at the next write."""
+    """The client of a single Redis; commands use `pipelines`, redis-py's own methods serve pub/sub."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS_MAX,
-            timeout=TOTAL_TIMEOUT_S,  # that a command waits for a free connection, rather than to fail at once
-            **options,
-        )
+        pool = ConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, **options)
+        pool.max_connections = max(2, pool.max_connections)  # for commands and for notifications
         super().__init__(connection_pool=pool)
-        # One timeout for a whole group of replies in place of one for each.
-        self.pipelines = PipelinePool(
-            ConnectionPool.from_url(url, **options | {"socket_timeout": None})
-        )
+        self.pipelines = PipelinePool(pool)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await self.pipelines.close()
         await self.connection_pool.disconnect()
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with ReplyTimeout():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-
-
-class _Cluster(RedisCluster):
-    """When one command finds the Cluster changed, redis-py closes the connections of all."""
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with ReplyTimeout():
-            return await super().execute_command(*args, **options)
-
 
 def connect(url: str) -> Client:
-    """A client that gives up on a silent Redis within about 10 s; it connects at its first command.
+    """Return a client that connects with its first command and gives up after about 10 s.
 
-    With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, with commas
-    between: one that answers is enough. A command whose reply was lost is sent again, so that every script
-    must bear being run twice.
+    With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, separated by
+    commas; one reachable node is enough. A command whose reply was lost is sent again, so that every
+    script must tolerate being run twice.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 2,
-        "socket_timeout": 5,
+        "socket_timeout": _REPLY_TIMEOUT_S,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries=3),
         "protocol": 2,
     }
     scheme, cluster, rest = url.partition("+cluster://")
     if cluster:
-        # Its pools cannot wait for a free connection. One slot without a node is no reason to stop serving.
+        # Its pools cannot wait for a free connection. One slot without a node must not stop the service.
         options |= {"max_connections": 4096, "require_full_coverage": False}
         first, *others = rest.split(",")
         if others:
@@ -146,17 +142,17 @@ def connect(url: str) -> Client:
             (url.hostname, url.port or 6379) for url in (urlsplit(f"//{node}") for node in others)
         ]
         options["startup_nodes"] = [ClusterNode(str(host), port) for host, port in nodes]
-        return _Cluster.from_url(f"{scheme}://{first}", **options)
+        return RedisCluster.from_url(f"{scheme}://{first}", **options)
     return _Single(url, **options)
 
 
 def is_cluster(redis: Client) -> bool:
-    """Whether a client is that of a Redis Cluster."""
+    """Return whether a client belongs to a Redis Cluster."""
     return isinstance(redis, RedisCluster)
 
 
 def node_of(redis: Client, key: str) -> str:
-    """The name of the node that holds a key: "" on a single Redis, and while the Cluster's are unknown."""
+    """Return the name of the node that holds a key: "" on a single Redis, or while it is unknown."""
     if not is_cluster(redis):
         return ""
     try:

@@ -1,13 +1,10 @@
 """Errors of Redis: which of them mean "unavailable for now", and the time limit of a reply."""
 
 import asyncio
-import contextlib
 import re
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from redis._parsers import BaseParser
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -21,14 +18,16 @@ from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError)
+"""The connection was lost, or Redis did not reply in time: the command may have run."""
+
 
 class WritesUnavailable(ResponseError):
-    """Redis refuses to write for now: too few replicas, a disk that fails, or no memory."""
+    """Redis rejects writes for now: too few replicas, a failing disk, or not enough memory."""
 
 
 UNAVAILABLE_ERRORS = (
-    RedisConnectionError,
-    RedisTimeoutError,
+    *CONNECTION_ERRORS,
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
@@ -37,41 +36,60 @@ UNAVAILABLE_ERRORS = (
     AskError,
     TryAgainError,
 )
-"""Redis does not answer, or not now: unreachable, silent, loading, read-only, out of memory, in two minds."""
+"""Redis does not answer for now: unreachable, timed out, loading, read-only, out of memory, resharding."""
 
-# redis-py has no classes for these two, and would have them pass for errors of ours.
-BaseParser.EXCEPTION_CLASSES.update(dict.fromkeys(("NOREPLICAS", "MISCONF"), WritesUnavailable))
+_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF")
+"""Codes (first words of an error) that reject writes for now and for which redis-py has no class."""
 
 _SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
-"""How Redis before 7.0 words such a refusal that meets a script in its midst."""
+"""The form of such an error inside a script, before Redis 7.0."""
 
 _CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
-"""What redis-py trips over where another task closed its connection."""
+"""Errors that redis-py raises on a connection that another task, or uvloop, has closed."""
 
 
-@contextlib.contextmanager
-def as_connection_error() -> Iterator[None]:
-    """Have what is in _TRIPS count as a lost connection."""
-    try:
-        yield
-    except _CLOSED_CONNECTION_ERRORS as error:
-        raise RedisConnectionError("the connection was closed") from error
+class _ClosedConnectionGuard:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, _CLOSED_CONNECTION_ERRORS):
+            raise RedisConnectionError("the connection was closed") from error
+
+
+_GUARD = _ClosedConnectionGuard()
+
+
+def as_connection_error() -> _ClosedConnectionGuard:
+    """Return a context that raises _CLOSED_CONNECTION_ERRORS as a lost connection.
+
+    The context must contain a single awaited call of redis-py: an error of Holdline's own code would be
+    retried as if Redis were unavailable.
+    """
+    return _GUARD
 
 
 TOTAL_TIMEOUT_S = 10
-"""Longest wait for a reply: redis-py connects anew within each of its tries, over a minute in all."""
+"""Maximum time to wait for a reply; redis-py reconnects within each try, over a minute in total."""
 
 
 class ReplyTimeout:
-    """Wait in this block for Redis as long as it may take, and no longer; raises what is in AWAY.
+    """Limits the time to wait for Redis in this block; raises RedisTimeoutError after it.
 
-    Not a generator, which would cost more than a timeout itself does; a question waits here six times.
+    A class, because a generator would cost more than the timeout itself.
     """
 
     __slots__ = ("_timeout",)
 
-    def __init__(self, longest_s: float = TOTAL_TIMEOUT_S) -> None:
-        self._timeout = asyncio.timeout(longest_s)
+    def __init__(self, max_s: float = TOTAL_TIMEOUT_S) -> None:
+        self._timeout = asyncio.timeout(max_s)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
@@ -85,13 +103,17 @@ class ReplyTimeout:
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as late:
-            raise RedisTimeoutError("Redis is silent") from late
-        if isinstance(error, _CLOSED_CONNECTION_ERRORS):
-            raise RedisConnectionError("the connection was closed") from error
+            raise RedisTimeoutError("Redis did not reply in time") from late
 
 
 def classify_reply(reply: Any) -> Any:
-    """A reply as it is, unless it is Redis's refusal of any writes from inside a script: a TakesNoWrites."""
-    if type(reply) is ResponseError and _SCRIPT_ERROR.search(str(reply)):
-        return WritesUnavailable(str(reply))
+    """Return a reply, as an error of UNAVAILABLE_ERRORS if redis-py has not recognised it as one."""
+    if not isinstance(reply, Exception):
+        return reply
+    if isinstance(reply, _CLOSED_CONNECTION_ERRORS):  # a reply of redis-py's pipeline on a Cluster
+        return RedisConnectionError(f"the connection was closed ({reply})")
+    if type(reply) is ResponseError:
+        text = str(reply)
+        if text.partition(" ")[0] in _WRITES_UNAVAILABLE or _SCRIPT_ERROR.search(text):
+            return WritesUnavailable(text)
     return reply

@@ -1,4 +1,4 @@
-"""Scripts and commands called by their names, many in one write, without what redis-py does for each."""
+"""Run scripts and commands by name, many in one write, without redis-py's overhead per command."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,87 +8,119 @@ from typing import Any
 import hiredis
 
 from sessions.client.connection import Client, is_cluster
-from sessions.client.errors import NoScriptError, ReplyTimeout, classify_reply
+from sessions.client.errors import (
+    CONNECTION_ERRORS,
+    NoScriptError,
+    ReplyTimeout,
+    as_connection_error,
+    classify_reply,
+)
 
 SCRIPTS = {
     path.stem: path.read_bytes()
     for path in sorted((Path(__file__).parents[1] / "lua").glob("*.lua"))
 }
 _SHARDED = {name: text.replace(b"'PUBLISH'", b"'SPUBLISH'") for name, text in SCRIPTS.items()}
-"""On a Cluster a notification stays on the node of its log, rather than to go to all."""
+"""On a Cluster a notification stays on the node of its log instead of going to all nodes."""
 
 Argument = str | bytes | int | float
 Call = tuple[str, Sequence[str], Sequence[Argument]]
-"""A script's name or a command's, its keys, its arguments. Commands come as Redis names them, in capitals."""
+"""Name of a script (lower case) or of a command (capitals), its keys, its arguments."""
+
+_Command = tuple[Argument, ...]
 
 
 async def call(redis: Client, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-    """Run one script or command by its name; raises what redis-py raises.
-
-    Of a command it is the raw reply, had for half of what redis-py's own methods cost.
-    """
-    (reply,) = await call_all(redis, [(name, keys, arguments)])
-    if isinstance(reply, Exception):
-        raise reply
+    """Run one script or command and return its raw reply; raise an error of Redis."""
+    (reply,) = raise_errors(await call_all(redis, [(name, keys, arguments)]))
     return reply
 
 
 async def call_in_order(redis: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run calls one after the other, in one write where one Redis holds all; raises what redis-py raises."""
-    if is_cluster(redis):  # its nodes keep no order between them
+    """Run calls one after another, in one write on a single Redis; raise the first error of Redis."""
+    if is_cluster(redis):  # calls to different nodes have no order
         return [await call(redis, *one) for one in calls]
-    replies = await call_all(redis, calls)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+    return raise_errors(await call_all(redis, calls))
 
 
 async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run many calls in one pipeline; a reply that is an error is returned in its place."""
+    """Run calls in one write for each node; an error of Redis is returned as the call's reply."""
     replies = await _send(redis, calls)
     missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if missing:
+    if missing:  # Redis has restarted
         await load(redis)
         for i, reply in zip(missing, await _send(redis, [calls[i] for i in missing]), strict=True):
             replies[i] = reply
     return replies
 
 
-async def execute(pipeline: Any) -> list[Any]:
-    """Run a pipeline of plain commands; raises what redis-py raises."""
-    async with ReplyTimeout():
-        replies: list[Any] = await pipeline.execute()
+def raise_errors(replies: list[Any]) -> list[Any]:
+    """Return replies without an error; raise the first error among them."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
     return replies
 
 
 async def load(redis: Client) -> None:
-    """Make every script known to Redis, which forgets them when it restarts."""
-    for text in _texts(redis).values():
-        await redis.script_load(text)
+    """Load every script in one write for each node; raise UNAVAILABLE_ERRORS."""
+    if is_cluster(redis):
+        async with ReplyTimeout():
+            with as_connection_error():
+                await redis.initialize()
+            pipeline = redis.pipeline(transaction=False)
+            for node in redis.get_primaries():
+                for text in _SHARDED.values():
+                    pipeline.execute_command("SCRIPT LOAD", text, target_nodes=node)
+            replies = await _execute(pipeline)
+    else:
+        replies = await _exchange(redis, [("SCRIPT", "LOAD", text) for text in SCRIPTS.values()])
+    raise_errors(replies)
+
+
+async def ping(redis: Client) -> None:
+    """Return when Redis has replied (on a Cluster: one of its nodes); raise UNAVAILABLE_ERRORS."""
+    await call(redis, "PING", [], [])
 
 
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     if not is_cluster(redis):
-        packed = b"".join([hiredis.pack_command(_command(one, _SHAS)) for one in calls])  # type: ignore[arg-type]
-        found: list[Any] = await redis.pipelines.exchange(packed, len(calls))
-        return found
-    pipeline = redis.pipeline(transaction=False)
-    for one in calls:
-        pipeline.execute_command(*_command(one, _SHARDED_SHAS))
+        return await _exchange(redis, [_command(one, _SHAS) for one in calls])
+    commands = [_command(one, _SHARDED_SHAS) for one in calls]
     async with ReplyTimeout():
+        replies = await _exchange_with_cluster(redis, commands)
+        # redis-py's pipeline repeats a command that it could not send, but not one without a reply.
+        lost = [i for i, reply in enumerate(replies) if isinstance(reply, CONNECTION_ERRORS)]
+        if lost:
+            again = await _exchange_with_cluster(redis, [commands[i] for i in lost])
+            for i, reply in zip(lost, again, strict=True):
+                replies[i] = reply
+    return replies
+
+
+async def _exchange(redis: Client, commands: Sequence[_Command]) -> list[Any]:
+    packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+    found: list[Any] = await redis.pipelines.exchange(packed, len(commands))
+    return found
+
+
+async def _exchange_with_cluster(redis: Client, commands: Sequence[_Command]) -> list[Any]:
+    pipeline = redis.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    return await _execute(pipeline)
+
+
+async def _execute(pipeline: Any) -> list[Any]:
+    with as_connection_error():
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return [classify_reply(reply) for reply in replies]
 
 
-def _command(call: Call, shas: dict[str, str]) -> tuple[Argument, ...]:
+def _command(call: Call, shas: dict[str, str]) -> _Command:
     name, keys, arguments = call
     sha = shas.get(name)
     return ("EVALSHA", sha, len(keys), *keys, *arguments) if sha else (name, *keys, *arguments)
-
-
-def _texts(redis: Client) -> dict[str, bytes]:
-    return _SHARDED if is_cluster(redis) else SCRIPTS
 
 
 def _shas(texts: dict[str, bytes]) -> dict[str, str]:

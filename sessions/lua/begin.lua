@@ -1,13 +1,18 @@
--- Begin a turn, once: the question joins the history, the turn and its log come to be, all together or not at all.
+-- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
--- ARGV  1 turn id  2 conversation id  3 "1" if the conversation may be made here  4 digest of the question
---       5 message id  6 message JSON ("": it stands already)  7 title  8 model  9, 10 first frame before and after the message id
---       11 attempt (random)  12 lease in ms  13 lifetime in s  14 most turns a window (0: any)  15 window in s
---       16 answer's message id  17 how often the answer may be continued
---       18 message that the question follows ("": none; ".": the branch's end)
--- Result  {"begun", message id} | {"known"} | {"conflict"} | {"unknown"} | {"attach", turn} | {"busy", turn}
---         | {"limited", s}
--- Idempotent: the turn remembers the attempt that began it, and that attempt sent again is told "begun" again.
+-- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
+--       4 digest of the question  5 question's message id
+--       6 question's message as JSON ("": the message exists, its answer is generated again)
+--       7 title  8 model  9 first record before the message id  10 first record after it
+--       11 attempt (random)  12 lease in ms  13 lifetime in s
+--       14 maximum of turns in a window (0: no limit)  15 window in s  16 answer's message id
+--       17 maximum of continuations
+--       18 id of the message that the question follows ("": none, ".": the branch's end)
+--       19 prefix of turn keys
+-- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
+--         | {"unknown"} conversation | {"attach", turn} the same question is being answered
+--         | {"busy", turn} another question is being answered | {"limited", s until the next window}
+-- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -16,12 +21,11 @@ if turn[1] then
   return {'known'}
 end
 
-local talk = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 'open')
-if not talk[1] and ARGV[3] ~= '1' then return {'unknown'} end
-if talk[2] then
-  local prefix = string.match(KEYS[1], '^(.*:)')
-  local digest = redis.call('HGET', prefix .. talk[2], 'digest')
-  if digest then return {digest == ARGV[4] and 'attach' or 'busy', talk[2]} end
+local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 'open')
+if not conversation[1] and ARGV[3] ~= '1' then return {'unknown'} end
+if conversation[2] then
+  local digest = redis.call('HGET', ARGV[19] .. conversation[2], 'digest')
+  if digest then return {digest == ARGV[4] and 'attach' or 'busy', conversation[2]} end
 end
 
 if tonumber(ARGV[14]) > 0 then
@@ -34,12 +38,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local message = ARGV[5]
 if ARGV[6] ~= '' then
-  -- The same question, of which no whole answer came, is asked again and not written again.
-  local open = talk[4] and string.match(talk[4], '^' .. ARGV[4] .. ':(.+)$')
+  -- A question without a complete answer that is sent again is not stored again.
+  local open = conversation[4] and string.match(conversation[4], '^' .. ARGV[4] .. ':(.+)$')
   if open then
     message = open
   else
-    local parent = ARGV[18] == '.' and (talk[3] or '') or ARGV[18]
+    local parent = ARGV[18] == '.' and (conversation[3] or '') or ARGV[18]
     local children = redis.call('HGET', KEYS[4], '>' .. parent)
     redis.call('HSET', KEYS[4], message, parent .. '\n' .. ARGV[6],
       '>' .. parent, children and children .. ' ' .. message or message)
@@ -47,16 +51,16 @@ if ARGV[6] ~= '' then
   redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
   redis.call('HSET', KEYS[3], 'open', ARGV[4] .. ':' .. message)
 else
-  redis.call('HSET', KEYS[1], 'before', talk[3])
+  redis.call('HSET', KEYS[1], 'before', conversation[3])
   redis.call('HDEL', KEYS[3], 'open')
 end
-if not talk[1] then redis.call('HSET', KEYS[3], 'created', now) end
+if not conversation[1] then redis.call('HSET', KEYS[3], 'created', now) end
 redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'running', ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
   'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16],
-  'continues', ARGV[17])
+  'continues', ARGV[17], 'records', 1)
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
 for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end

@@ -1,7 +1,7 @@
--- Read a branch of the message tree from its end backwards, as far as a budget goes.
+-- Read a branch of the message tree from its end towards its root, within a budget.
 -- KEYS  1 conversation  2 messages
--- ARGV  1 message to begin with ("": the branch's end)  2 most bytes  3 most messages
--- Result  id, entry, id, entry …, newest first; the first message always, the one that passes the budget not
+-- ARGV  1 message to start from ("": the branch's end)  2 maximum of bytes  3 maximum of messages
+-- Result  {id, entry, id, entry, …}, newest first; the first message even if it exceeds the bytes
 -- Changes nothing.
 
 local id = ARGV[1] ~= '' and ARGV[1] or redis.call('HGET', KEYS[1], 'head')

@@ -1,9 +1,10 @@
--- Append to the logs of some turns at named offsets, if the worker's fences still hold, and tell who follows them.
--- KEYS  for each turn: its key, its log (also the channel's name)
+-- Append bytes to the logs of several turns, each at a stated offset, and notify their followers.
+-- KEYS  for each turn: turn, log (also the channel's name)
 -- ARGV  for each turn: fence, offset in bytes, bytes
--- Result  for each turn: 1 done | 2 done, and the turn should stop | -1 another worker's turn, or ended
---         | -2 not the log's end | an error, which is that turn's alone
--- Idempotent: bytes that already stand at the offset are done.
+-- Result  for each turn: 1 committed | 2 committed, and the turn must stop
+--         | -1 another worker holds the turn, or it does not run | -2 the offset is not the log's end
+--         | an error of this turn alone
+-- Idempotent: bytes that are already at the offset count as committed.
 
 local call = redis.call
 
@@ -22,8 +23,8 @@ end
 local results = {}
 for i = 1, #KEYS / 2 do
   local fence, offset, bytes = ARGV[3 * i - 2], tonumber(ARGV[3 * i - 1]), ARGV[3 * i]
-  local fine, result = pcall(commit, KEYS[2 * i - 1], KEYS[2 * i], fence, offset, bytes)
-  -- Redis before 7.0 throws the text of an error, later ones a table.
-  results[i] = (fine or type(result) == 'table') and result or {err = result}
+  local succeeded, result = pcall(commit, KEYS[2 * i - 1], KEYS[2 * i], fence, offset, bytes)
+  -- Redis before 7.0 throws an error's text, later versions throw a table.
+  results[i] = (succeeded or type(result) == 'table') and result or {err = result}
 end
 return results

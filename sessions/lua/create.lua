@@ -1,8 +1,8 @@
--- Make a conversation, and let the session ask in it.
+-- Create a conversation and make it the session's current one.
 -- KEYS  1 conversation  2 conversations  3 current
--- ARGV  1 conversation id  2 lifetime in s  3 … field, value, field, value …
+-- ARGV  1 conversation id  2 lifetime in s  3 … field, value, field, value, …
 -- Result  1
--- Idempotent: the birth of one that exists already stays.
+-- Idempotent: a repeat sets the same fields and keeps the time of creation.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,16 +1,19 @@
--- End a turn: last frames, answer, history and state, all together or not at all.
+-- Finish a turn: append the last records, store the answer and set the state, together or not at all.
 -- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
--- ARGV  1 fence  2 offset in bytes  3 last frames  4 state  5 turn id  6 conversation id
---       7 answer's JSON ("": none to keep)  8 lifetime of the log in s  9 lifetime in s
--- Result  1 done | -1 another worker's turn, or ended otherwise | -2 not the log's end
--- Idempotent: a turn that has ended with these very frames is done.
+-- ARGV  1 fence  2 offset in bytes  3 last records  4 state  5 turn id  6 conversation id
+--       7 answer's message as JSON ("": none to store)  8 lifetime of the log in s  9 lifetime in s
+-- Result  1 finished | 2 no such turn: only a finished turn is deleted
+--         | -1 another worker holds the turn, or it finished otherwise
+--         | -2 the offset is not the log's end
+-- Idempotent: a turn that finished with these frames is finished, also once it has been deleted.
 
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before')
+if not turn[1] then return 2 end
 if turn[1] ~= ARGV[1] then return -1 end
 local offset = tonumber(ARGV[2])
 if turn[2] ~= 'running' then
-  local there = redis.call('GETRANGE', KEYS[2], offset, offset + #ARGV[3] - 1) == ARGV[3]
-  return (there and turn[2] == ARGV[4]) and 1 or -1
+  local same = redis.call('GETRANGE', KEYS[2], offset, offset + #ARGV[3] - 1) == ARGV[3]
+  return (same and turn[2] == ARGV[4]) and 1 or -1
 end
 if redis.call('STRLEN', KEYS[2]) ~= offset then return -2 end
 
@@ -22,20 +25,20 @@ redis.call('EXPIRE', KEYS[1], ARGV[9])
 if redis.call('EXISTS', KEYS[3]) == 1 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local talk = redis.call('HMGET', KEYS[3], 'running', 'head')
+  local conversation = redis.call('HMGET', KEYS[3], 'running', 'head')
   redis.call('HSET', KEYS[3], 'updated', now)
   redis.call('ZADD', KEYS[5], now, ARGV[6])
-  if talk[1] == ARGV[5] then redis.call('HDEL', KEYS[3], 'running') end
+  if conversation[1] == ARGV[5] then redis.call('HDEL', KEYS[3], 'running') end
   if ARGV[7] ~= '' then
     local children = redis.call('HGET', KEYS[4], '>' .. turn[3])
     redis.call('HSET', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7],
       '>' .. turn[3], children and children .. ' ' .. turn[4] or turn[4])
-    if talk[2] == turn[3] then
+    if conversation[2] == turn[3] then
       redis.call('HSET', KEYS[3], 'head', turn[4])
       if ARGV[4] ~= 'failed' then redis.call('HDEL', KEYS[3], 'open') end
     end
-  elseif turn[5] and talk[2] == turn[3] then
-    -- Asked for another answer, and got none: the branch shown before is shown again.
+  elseif turn[5] and conversation[2] == turn[3] then
+    -- A regenerated answer that stayed empty: show the previous branch again.
     redis.call('HSET', KEYS[3], 'head', turn[5])
   end
   for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end

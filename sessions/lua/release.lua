@@ -1,8 +1,8 @@
--- Let go of a turn, so that another worker may take it over at once.
+-- Release the lease of a turn, so that another worker may take the turn over immediately.
 -- KEYS  1 turn
 -- ARGV  1 fence
--- Result  1 done | -1 another worker's turn, or ended
--- Idempotent: a lease that was let go is let go.
+-- Result  1 released | -1 another worker holds the turn, or it does not run
+-- Idempotent: a repeat releases the same lease; after a takeover the fence rejects it.
 
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state')
 if turn[1] ~= ARGV[1] or turn[2] ~= 'running' then return -1 end

@@ -1,9 +1,9 @@
--- Hold on to some running turns for another lease.
--- KEYS  each turn's
--- ARGV  1 lease in ms, then each turn's fence
--- Result  for each turn: 1 done | 2 done, and the turn should stop | -1 another worker's turn, or ended
---         | an error, which is that turn's alone
--- Idempotent: a lease renewed twice is renewed.
+-- Renew the leases of several running turns.
+-- KEYS  each turn
+-- ARGV  1 lease in ms  2 … fence of each turn
+-- Result  for each turn: 1 renewed | 2 renewed, and the turn must stop
+--         | -1 another worker holds the turn, or it does not run | an error of this turn alone
+-- Idempotent: a repeat renews the same leases.
 
 local time = redis.call('TIME')
 local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
@@ -17,8 +17,8 @@ end
 
 local results = {}
 for i, turn_key in ipairs(KEYS) do
-  local fine, result = pcall(renew, turn_key, ARGV[i + 1])
-  -- Redis before 7.0 throws the text of an error, later ones a table.
-  results[i] = (fine or type(result) == 'table') and result or {err = result}
+  local succeeded, result = pcall(renew, turn_key, ARGV[i + 1])
+  -- Redis before 7.0 throws an error's text, later versions throw a table.
+  results[i] = (succeeded or type(result) == 'table') and result or {err = result}
 end
 return results

@@ -1,12 +1,12 @@
 -- Show the branch through a message, down to its newest end.
 -- KEYS  1 conversation  2 messages
 -- ARGV  1 message id
--- Result  1 done | 0 there is no such message | -1 an answer is being made
--- Idempotent: the same branch shown twice is shown.
+-- Result  1 shown | 0 no such message | -1 an answer is being generated
+-- Idempotent: a repeat shows the same branch.
 
-local talk = redis.call('HMGET', KEYS[1], 'created', 'running')
-if not talk[1] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
-if talk[2] then return -1 end
+local conversation = redis.call('HMGET', KEYS[1], 'created', 'running')
+if not conversation[1] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+if conversation[2] then return -1 end
 local head = ARGV[1]
 while true do
   local children = redis.call('HGET', KEYS[2], '>' .. head)

@@ -1,8 +1,8 @@
--- Ask the worker that runs a turn to stop it.
+-- Request that the worker of a running turn stops it.
 -- KEYS  1 turn
 -- ARGV  none
--- Result  1 asked | -1 it does not run
--- Idempotent: a turn that was asked to stop was asked to stop.
+-- Result  1 requested | -1 the turn does not run
+-- Idempotent: a repeat sets the same field.
 
 if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return -1 end
 redis.call('HSET', KEYS[1], 'stop', 1)

@@ -1,14 +1,18 @@
--- Take a running turn whose worker let its lease run out.
+-- Take over a running turn whose lease has expired, and read its record.
 -- KEYS  1 turn
--- ARGV  1 attempt (random)  2 lease in ms
--- Result  the new fence | 0 its worker still holds it | -1 it does not run
--- Idempotent: the turn remembers the attempt that took it, and that attempt sent again gets its fence again.
+-- ARGV  1 attempt (random)  2 lease in ms  3 … fields of the record
+-- Result  {the new fence, value of each field} | {0} the lease has not expired
+--         | {-1} the turn does not run
+-- Idempotent: the turn stores the attempt that took it; the same attempt gets its fence again.
 
 local turn = redis.call('HMGET', KEYS[1], 'state', 'lease', 'attempt', 'fence')
-if turn[1] ~= 'running' then return -1 end
-if turn[3] == ARGV[1] then return tonumber(turn[4]) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(turn[2]) > now then return 0 end
-redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'lease', now + ARGV[2])
-return redis.call('HINCRBY', KEYS[1], 'fence', 1)
+if turn[1] ~= 'running' then return {-1} end
+local fence = tonumber(turn[4])
+if turn[3] ~= ARGV[1] then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if tonumber(turn[2]) > now then return {0} end
+  redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'lease', now + ARGV[2])
+  fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
+end
+return {fence, unpack(redis.call('HMGET', KEYS[1], unpack(ARGV, 3)))}

@@ -10,9 +10,10 @@ from redis.exceptions import ResponseError
 
 from sessions import keys
 from sessions.client.connection import Client
+from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
-from sessions.store import Session, Store
-from sessions.turn_store import NewTurn, TurnRef, TurnStore
+from sessions.session_store import Session
+from sessions.turn_store import NewTurn, TakeOver, TurnRef, TurnStore
 from tests.questions import question_at
 
 
@@ -27,8 +28,8 @@ def turns(redis: Client) -> TurnStore:
 
 
 @pytest.fixture
-def store(redis: Client) -> Store:
-    return Store(redis, idle_s=1000, ttl_s=1000)
+def store(redis: Client) -> ConversationStore:
+    return ConversationStore(redis, ttl_s=1000)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_every_step_sent_twice_is_one_step(
     assert await twice(lambda: turns.commit([(ref, 1, 8, b"frame")])) == [1]
     assert await twice(lambda: turns.renew([(ref, 1)])) == [1]
     await expired(redis, ref)
-    assert await twice(lambda: turns.take_over(ref, "attempt-x")) == 2
+    assert (await twice(lambda: turns.take_over(ref, "attempt-x"))).fence == 2
     assert await twice(lambda: turns.finish(ref, 2, 13, b"last", "done", '{"role": "assistant"}'))
     assert await turns.read_log(ref) == (b"<user-1>framelast", True)
 
@@ -106,7 +107,7 @@ async def test_every_step_sent_twice_is_one_step(
     assert await redis.hget(conversation, "head") == b"answer-1", (
         "no answer came: the branch is as it was"
     )
-    store = Store(redis, idle_s=1000, ttl_s=1000)
+    store = ConversationStore(redis, ttl_s=1000)
     assert await twice(lambda: store.select(owner, ref.conversation, "user-1"))
 
 
@@ -133,7 +134,7 @@ async def test_what_begin_finds(turns: TurnStore, question: NewTurn) -> None:
 
 
 async def test_a_question_without_an_answer_is_not_written_twice(
-    turns: TurnStore, store: Store, question: NewTurn
+    turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
     await turns.begin(question)
@@ -167,7 +168,7 @@ async def test_a_commit_is_refused_by_fence_and_gap(
     assert await turns.commit([(ref, 2, 8, b"x"), (ref, 1, 9, b"x")]) == [-1, -2]
     assert await turns.commit([(ref, 1, 8, b"one"), (ref, 1, 8, b"two")]) == [1, -2]
     await expired(redis, ref)
-    assert await turns.take_over(ref, "other worker") == 2
+    assert (await turns.take_over(ref, "other worker")).fence == 2
     assert await turns.commit([(ref, 1, 11, b"late")]) == [-1]
     assert await turns.renew([(ref, 1)]) == [-1]
     assert not await turns.finish(ref, 1, 11, b"late", "done", "")
@@ -175,13 +176,13 @@ async def test_a_commit_is_refused_by_fence_and_gap(
     assert await turns.finish(ref, 2, 11, b".", "done", "")
     assert not await turns.finish(ref, 2, 11, b"!", "done", "")
     assert await turns.commit([(ref, 2, 12, b"late")]) == [-1]
-    assert await turns.take_over(ref, "third worker") == -1
+    assert await turns.take_over(ref, "third worker") == TakeOver(-1)
 
 
 async def test_a_lease_that_holds_is_not_taken(redis: Client, question: NewTurn) -> None:
     turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
     await turns.begin(question)
-    assert await turns.take_over(question.ref, "other") == 0
+    assert await turns.take_over(question.ref, "other") == TakeOver(0)
     assert await turns.renew([(question.ref, 1)]) == [1]
 
 
@@ -245,18 +246,21 @@ async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
 
 
 async def test_a_turn_of_a_deleted_conversation_does_not_bring_it_back(
-    redis: Client, turns: TurnStore, store: Store, question: NewTurn
+    redis: Client, turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
     await turns.begin(question)
-    assert await store.delete(ref.owner, ref.conversation)
-    assert not await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
+    assert await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
+    conversation = await store.read(ref.owner, ref.conversation)
+    assert conversation
+    assert await store.delete(ref.owner, conversation) is None
+    assert await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
     left = await state(redis, ref.owner)
     assert set(left) == {f"holdline:{{{ref.owner}}}:current:digest"}
 
 
 async def test_a_branch_is_read_within_bytes_and_count(
-    turns: TurnStore, store: Store, question: NewTurn
+    turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
     for number in range(1, 6):
@@ -274,7 +278,7 @@ async def test_a_branch_is_read_within_bytes_and_count(
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again(
-    redis: Client, store: Store, question: NewTurn
+    redis: Client, store: ConversationStore, question: NewTurn
 ) -> None:
     session = Session(SessionDigest("digest"), question.ref.owner)
     await redis.script_flush()
@@ -288,10 +292,9 @@ async def test_the_list_of_running_turns_tells_which_are_overdue(
     redis: Client, question: NewTurn
 ) -> None:
     turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
-    await turns.register([])  # all ended meanwhile: nothing to do, and no error
-    await turns.register([question.ref])
+    await turns.renew([(question.ref, 1)])
     assert question.ref not in await turns.expired_leases()
-    await turns.register([question.ref], until_ms=0)
+    await turns.release(question.ref, 1)
     assert question.ref in await turns.expired_leases()
     await turns.unregister(question.ref)
     assert question.ref not in await turns.expired_leases()
@@ -304,7 +307,7 @@ async def test_a_malformed_running_turn_is_dropped_and_hides_no_other(
     redis: Client, turns: TurnStore, question: NewTurn, member: bytes
 ) -> None:
     await redis.zadd(keys.running(), {member: 1})
-    await turns.register([question.ref], until_ms=2)
+    await turns.release(question.ref, 1)
     assert question.ref in await turns.expired_leases()
     assert await redis.zscore(keys.running(), member) is None
     await turns.unregister(question.ref)

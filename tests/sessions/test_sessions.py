@@ -12,7 +12,7 @@ import pytest
 from sessions import cookie, keys
 from sessions.client.connection import Client
 from sessions.keys import Owner
-from sessions.store import Store
+from sessions.session_store import SessionStore
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server
 from tests.streams import ask, asking
@@ -87,17 +87,17 @@ async def test_an_unknown_cookie_is_replaced_not_adopted(
 
 
 async def test_use_keeps_a_session_alive_and_age_ends_it(redis: Client) -> None:
-    store = Store(redis, idle_s=1000, ttl_s=5000)
-    session_id, session = await store.new_session()
+    store = SessionStore(redis, idle_s=1000, ttl_s=5000)
+    session_id, session = await store.create()
     key = keys.session(session.digest)
     assert 990 < await redis.ttl(key) <= 1000
     await redis.expire(key, 10)
-    assert await store.find_session(session_id) == session
+    assert await store.find(session_id) == session
     assert await redis.ttl(key) > 990
     await redis.set(key, json.dumps({"owner": session.owner, "created": int(time.time()) - 5001}))
-    assert await store.find_session(session_id) is None
+    assert await store.find(session_id) is None
     assert not await redis.exists(key)
-    assert await store.find_session(session_id) is None
+    assert await store.find(session_id) is None
 
 
 async def test_an_ended_session_gets_a_new_cookie_and_sees_nothing(

@@ -22,8 +22,8 @@ from chat.turns.turn import Phase, Turn
 from chat.upstream.client import Upstream
 from sessions.client.connection import Client
 from sessions.client.notifications import Notifications
+from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.store import Store
 from sessions.turn_store import TurnRecord, TurnRef, TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S
@@ -52,7 +52,7 @@ async def worker(
     redis: Client, turns: TurnStore, writers: Committer, upstream: ScriptedUpstream
 ) -> AsyncIterator[Worker]:
     requested = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=PATIENCE_S, retries=0)
-    store = Store(redis, idle_s=1000, ttl_s=1000)
+    store = ConversationStore(redis, ttl_s=1000)
     notifications = Notifications(redis)
     follower = Follower(notifications, turns)
     logs = Logs(turns, follower)
@@ -193,7 +193,9 @@ async def test_every_event_in_every_phase_leads_to_one_end(
         repeat()
         assert running.turn.phase is expected[0], "a turn that is over stays so"
     if expected[0] is Phase.HANDED_OVER and event == "drain":
-        assert await worker.store.take_over(record.ref, "another") == 2, "the lease is released"
+        assert (await worker.store.take_over(record.ref, "another")).fence == 2, (
+            "the lease is released"
+        )
 
 
 async def reach(
@@ -334,7 +336,7 @@ async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_by_its_next_worke
             await asyncio.sleep(0.01)
     with pytest.raises(Unavailable):  # this worker will not be there when the turn ends
         await stopping
-    assert await store.take_over(ref, "another") == 3
+    assert (await store.take_over(ref, "another")).fence == 3
     assert await store.renew([(ref, 3)]) == [2]
 
 

@@ -1,0 +1,266 @@
+"""Conversations and their messages in Redis.
+
+The messages of a conversation are a tree in one hash. An entry holds the id of its parent and is never
+changed. A second kind of entry lists the children of a message, so that alternatives are found. The
+field `head` of a conversation names the last message of the branch that is shown.
+"""
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sessions import keys
+from sessions.client.connection import Client
+from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
+from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.session_store import Session
+
+TITLE_MAX = 120
+"""Maximum length of a title, in characters."""
+
+MAX_UNLINKED_TURNS = 500
+"""Maximum number of turns that one script call unlinks, so that Redis is not blocked for long."""
+
+_FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation without its messages; times are in ms since the epoch."""
+
+    id: ConversationId
+    title: str
+    created: int
+    updated: int
+    running: TurnId | None
+    pinned: bool
+    model: str
+    system: str | None
+
+
+class Message(NamedTuple):
+    """A message of a history; `body` holds role, content, created and further fields."""
+
+    id: MessageId
+    parent: MessageId | None
+    body: dict[str, Any]
+
+
+class ConversationStore:
+    """Reads and writes the conversations of an owner; every method raises UNAVAILABLE_ERRORS."""
+
+    def __init__(self, redis: Client, *, ttl_s: int) -> None:
+        self._redis = redis
+        self._ttl_s = ttl_s
+
+    async def current(self, session: Session) -> tuple[ConversationId, bool]:
+        """Return the session's current conversation, and whether its id was chosen by this call."""
+        if session.is_new:
+            return ConversationId(new_id()), True
+        key = keys.current(session.owner, session.digest)
+        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self._ttl_s])
+        is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
+        return ConversationId(found.decode()), bool(is_new)
+
+    async def create(self, session: Session, **fields: str) -> ConversationId:
+        """Create an empty conversation, make it the session's current one and return its id."""
+        conversation_id = ConversationId(new_id())
+        owner = session.owner
+        names = [
+            keys.conversation(owner, conversation_id),
+            keys.conversations(owner),
+            keys.current(owner, session.digest),
+        ]
+        flat = [text for pair in fields.items() for text in pair]
+        await call(self._redis, "create", names, [conversation_id, self._ttl_s, *flat])
+        return conversation_id
+
+    async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
+        """Return a conversation, or None."""
+        key = keys.conversation(owner, conversation_id)
+        return _conversation(conversation_id, await call(self._redis, "HMGET", [key], _FIELDS))
+
+    async def page(
+        self, owner: Owner, limit: int, cursor: str | None
+    ) -> tuple[list[Conversation], str | None]:
+        """Return a page of conversations, newest first, and the next page's cursor.
+
+        Raise ValueError for an invalid cursor.
+        """
+        top, last = _parse_cursor(cursor) if cursor else ("+inf", "")
+        # Conversations changed in the same millisecond share a score: read a few more than `limit`.
+        count = limit + 17
+        flat = await call(
+            self._redis,
+            "ZREVRANGEBYSCORE",
+            [keys.conversations(owner)],
+            [top, "-inf", "WITHSCORES", "LIMIT", 0, count],
+        )
+        ids = [
+            (member.decode(), int(score))
+            for member, score in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        if cursor:
+            ids = [(member, score) for member, score in ids if score < int(top) or member < last]
+        page = ids[:limit]
+        more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
+        return await self._read_all(owner, [ConversationId(member) for member, _ in page]), more
+
+    async def _read_all(self, owner: Owner, ids: list[ConversationId]) -> list[Conversation]:
+        """Return those of the conversations that exist."""
+        if not ids:
+            return []
+        calls: list[Call] = [("HMGET", [keys.conversation(owner, one)], _FIELDS) for one in ids]
+        rows = raise_errors(await call_all(self._redis, calls))
+        found = [_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
+        return [conversation for conversation in found if conversation]
+
+    async def branch(
+        self,
+        owner: Owner,
+        conversation_id: ConversationId,
+        *,
+        start: MessageId | None = None,
+        max_bytes: int = 1 << 40,
+        max_count: int = 1000,
+    ) -> list[Message]:
+        """Return messages from `start` (or the branch's end) towards the root, newest first."""
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        return _branch(
+            await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
+        )
+
+    async def context(
+        self,
+        owner: Owner,
+        conversation_id: ConversationId,
+        start: MessageId,
+        max_bytes: int,
+        max_count: int,
+    ) -> tuple[str | None, list[Message]]:
+        """Return the conversation's system prompt, if it has one, and the branch that ends in `start`."""
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        calls: list[Call] = [
+            ("HGET", names[:1], ["system"]),
+            ("branch", names, [start, max_bytes, max_count]),
+        ]
+        system, flat = await call_in_order(self._redis, calls)
+        return None if system is None else system.decode(), _branch(flat)
+
+    async def message(
+        self, owner: Owner, conversation_id: ConversationId, message_id: str
+    ) -> Message | None:
+        """Return a message, or None."""
+        if not keys.is_id(message_id):
+            return None
+        names = [keys.messages(owner, conversation_id)]
+        entry = await call(self._redis, "HGET", names, [message_id])
+        return _message(message_id, entry) if entry else None
+
+    async def alternatives(
+        self, owner: Owner, conversation_id: ConversationId, messages: list[Message]
+    ) -> list[list[MessageId]]:
+        """Return, for each message, all children of its parent in the order of their creation."""
+        if not messages:
+            return []
+        parents = [f">{message.parent or ''}" for message in messages]
+        names = [keys.messages(owner, conversation_id)]
+        found = await call(self._redis, "HMGET", names, parents)
+        return [[MessageId(one) for one in (ids or b"").decode().split()] for ids in found]
+
+    async def select(
+        self, owner: Owner, conversation_id: ConversationId, message_id: str
+    ) -> bool | None:
+        """Show the branch through a message; False while an answer is generated, None if unknown."""
+        if not keys.is_id(message_id):
+            return None
+        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
+        return {1: True, 0: None, -1: False}[await call(self._redis, "select", names, [message_id])]
+
+    async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
+        """Set fields of a conversation; return False if it does not exist."""
+        flat = [text for pair in fields.items() for text in pair]
+        return bool(
+            await call(self._redis, "change", [keys.conversation(owner, conversation_id)], flat)
+        )
+
+    async def delete(self, owner: Owner, conversation: Conversation) -> TurnId | None:
+        """Delete a conversation with its messages, turns and logs, unless one of its turns runs.
+
+        Return the id of the running turn, or None if the conversation is deleted. Turns and logs are
+        unlinked MAX_UNLINKED_TURNS at a time. After a crash in between, the rest expires.
+        """
+        names = [
+            keys.conversation(owner, conversation.id),
+            keys.messages(owner, conversation.id),
+            keys.conversations(owner),
+            keys.turns(owner, conversation.id),
+            keys.deleted_turns(owner, conversation.id, conversation.created),
+        ]
+        arguments: list[Argument] = [
+            conversation.id,
+            conversation.created,
+            MAX_UNLINKED_TURNS,
+            keys.turn_prefix(owner),
+            keys.records_prefix(owner),
+            keys.legacy_log_prefix(owner),
+        ]
+        left = 1
+        while left:
+            reply = await call(self._redis, "delete", names, arguments)
+            if isinstance(reply, bytes):
+                return TurnId(reply.decode())
+            left = reply
+        return None
+
+
+def new_id() -> str:
+    """Return an id for a conversation or message: 96 random bits as 16 characters of base64url."""
+    return secrets.token_urlsafe(12)
+
+
+def title_of(question: str) -> str:
+    """Return a conversation's first title: the beginning of its first question, on one line."""
+    line = " ".join(question.split())
+    return line if len(line) <= 60 else line[:59].rstrip() + "…"
+
+
+def _branch(flat: list[bytes]) -> list[Message]:
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return [_message(message_id.decode(), entry) for message_id, entry in pairs]
+
+
+def _message(message_id: str, entry: bytes) -> Message:
+    parent, _, body = entry.partition(b"\n")
+    return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
+
+
+def _conversation(
+    conversation_id: ConversationId, values: list[bytes | None]
+) -> Conversation | None:
+    """Return a conversation from the values of _FIELDS; None without a time of creation."""
+    text = {
+        name: value.decode()
+        for name, value in zip(_FIELDS, values, strict=True)
+        if value is not None
+    }
+    if "created" not in text:
+        return None
+    return Conversation(
+        id=conversation_id,
+        title=text.get("title", ""),
+        created=int(text["created"]),
+        updated=int(text["updated"]),
+        running=TurnId(text["running"]) if "running" in text else None,
+        pinned=text.get("pinned") == "1",
+        model=text.get("model", ""),
+        system=text.get("system"),
+    )
+
+
+def _parse_cursor(cursor: str) -> tuple[str, str]:
+    score, dot, member = cursor.partition(".")
+    if not dot or not score.isascii() or not score.isdigit():
+        raise ValueError("not a cursor of this list")
+    return score, member

@@ -1,0 +1,54 @@
+"""Sessions in Redis: the owner that belongs to a cookie, kept alive by use."""
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from sessions import cookie, keys
+from sessions.client.connection import Client
+from sessions.client.scripts import call
+from sessions.keys import Owner, SessionDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One browser, and the owner whose data it may see."""
+
+    digest: SessionDigest
+    owner: Owner
+    is_new: bool = field(default=False, compare=False)
+    """Whether this request created the session, so that no other request can know it yet."""
+
+
+class SessionStore:
+    """Creates and finds sessions; both raise UNAVAILABLE_ERRORS."""
+
+    def __init__(self, redis: Client, *, idle_s: int, ttl_s: int) -> None:
+        self._redis = redis
+        self._idle_s = idle_s
+        self._ttl_s = ttl_s
+
+    async def find(self, cookie_value: str | None) -> Session | None:
+        """Return the session of a cookie for another `idle_s`, or None if it is unknown or expired."""
+        digest = cookie.digest(cookie_value)
+        if digest is None:
+            return None
+        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
+        if record is None:
+            return None
+        fields = json.loads(record)
+        if fields["created"] + self._ttl_s < time.time():
+            await call(self._redis, "DEL", [keys.session(digest)], [])
+            return None
+        return Session(digest, Owner(fields["owner"]))
+
+    async def create(self) -> tuple[str, Session]:
+        """Create a session with a new owner; return the cookie's id, which is not stored, and it."""
+        session_id = cookie.new_id()
+        digest = cookie.digest(session_id)
+        assert digest is not None
+        session = Session(digest, Owner(secrets.token_urlsafe(16)), is_new=True)
+        record = json.dumps({"owner": session.owner, "created": int(time.time())})
+        await call(self._redis, "SET", [keys.session(digest)], [record, "EX", self._idle_s])
+        return session_id, session
