@@ -1,8 +1,8 @@
 """Conversations and their messages in Redis.
 
-The messages of a conversation are a tree in one hash. An entry holds the id of its parent and is never
-changed. A second kind of entry lists the children of a message, so that alternatives are found. The
-field `head` of a conversation names the last message of the branch that is shown.
+The messages of a conversation are a tree in one hash. An entry holds the id of its parent and is
+never changed. A second kind of entry lists the children of a message, so that alternatives are found.
+The field `head` of a conversation names the last message of the branch that is shown.
 """
 
 import json
@@ -139,7 +139,7 @@ class ConversationStore:
         max_bytes: int,
         max_count: int,
     ) -> tuple[str | None, list[Message]]:
-        """Return the conversation's system prompt, if it has one, and the branch that ends in `start`."""
+        """Return the conversation's system prompt (or None) and the branch that ends in `start`."""
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
         calls: list[Call] = [
             ("HGET", names[:1], ["system"]),
@@ -172,7 +172,7 @@ class ConversationStore:
     async def select(
         self, owner: Owner, conversation_id: ConversationId, message_id: str
     ) -> bool | None:
-        """Show the branch through a message; False while an answer is generated, None if unknown."""
+        """Show the branch through a message; False while a turn runs, None if it is unknown."""
         if not keys.is_id(message_id):
             return None
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
@@ -188,8 +188,8 @@ class ConversationStore:
     async def delete(self, owner: Owner, conversation: Conversation) -> TurnId | None:
         """Delete a conversation with its messages, turns and logs, unless one of its turns runs.
 
-        Return the id of the running turn, or None if the conversation is deleted. Turns and logs are
-        unlinked MAX_UNLINKED_TURNS at a time. After a crash in between, the rest expires.
+        Return the id of the running turn, or None if the conversation is deleted. Turns and logs
+        are unlinked MAX_UNLINKED_TURNS at a time. After a crash in between, the rest expires.
         """
         names = [
             keys.conversation(owner, conversation.id),

@@ -1,7 +1,7 @@
 """Names and lifetimes of all keys in Redis.
 
-All keys of an owner carry the hash tag `{owner}`, so that they share a slot of a Redis Cluster and one
-script may use them together. The key of a session has no tag: it is read before its owner is known.
+All keys of an owner carry the hash tag `{owner}`, so that they share a slot of a Redis Cluster and
+one script may use them together. A session's key has no tag: it is read before its owner is known.
 """
 
 import re
@@ -26,7 +26,7 @@ LOG_S = 3600
 
 
 def session(digest: SessionDigest) -> str:
-    """String, JSON: the session's owner and creation time. Lives SESSION_IDLE_S after its last use."""
+    """String, JSON: the session's owner and creation time. Expires after SESSION_IDLE_S unused."""
     return f"holdline:session:{digest}"
 
 
@@ -41,14 +41,14 @@ def conversations(owner: Owner) -> str:
 
 
 def conversation(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: title, created, updated, head (last message of the branch), running (turn), model, system,
-    pinned, open (`<digest>:<message id>` of the last question, until it has a complete answer)."""
+    """Hash: title, created, updated, head (last message of the branch), running (turn), model,
+    system, pinned, open (`<digest>:<message id>` of the last question, until it is answered)."""
     return f"holdline:{{{owner}}}:conversation:{conversation_id}"
 
 
 def messages(owner: Owner, conversation_id: ConversationId) -> str:
-    """Hash: message id → `<id of its parent>\\n<JSON>`, never changed; `>` and a message id (or nothing)
-    → the ids of its children in the order of their creation, separated by spaces."""
+    """Hash: message id → `<id of its parent>\\n<JSON>`, never changed; `>` and a message id (or
+    nothing) → the ids of its children in the order of their creation, separated by spaces."""
     return f"holdline:{{{owner}}}:messages:{conversation_id}"
 
 
@@ -66,7 +66,7 @@ def deleted_turns(owner: Owner, conversation_id: ConversationId, created_ms: int
 
 
 def turn_prefix(owner: Owner) -> str:
-    """Return the text before a turn's id in the name of its key, for scripts that compose the name."""
+    """Return the part of a turn's key before its id, for scripts that compose the key."""
     return f"holdline:{{{owner}}}:turn:"
 
 
@@ -102,7 +102,7 @@ def rate(owner: Owner) -> str:
 
 
 def running() -> str:
-    """Sorted set: running turns, as `<owner> <conversation> <turn>`, by the end of their lease in ms.
+    """Sorted set: running turns, as `<owner> <conversation> <turn>`, by lease expiry in ms.
 
     The clock is that of the node that holds this key.
     """

@@ -102,8 +102,8 @@ class BeginResult:
 class TakeOver:
     """The result of `take_over`: the new fence with the turn's record.
 
-    A `fence` of 0 means that the lease has not expired, -1 that the turn does not run. Then there is
-    no record, nor for a turn that lacks a field.
+    A `fence` of 0 means that the lease has not expired, -1 that the turn does not run. Then there
+    is no record, nor for a turn that lacks a field.
     """
 
     fence: int
@@ -134,7 +134,7 @@ class TurnStore:
         self._rate = rate
 
     async def begin(self, question: NewTurn) -> BeginResult:
-        """Register a turn as running, then store its question and begin it, or return the reason not to."""
+        """Register a turn, then store its question and begin it, if nothing prevents it."""
         ref = question.ref
         names = [
             *_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
@@ -163,7 +163,7 @@ class TurnStore:
         return _record(owner, turn_id, values)
 
     async def read(self, ref: TurnRef, offset: int, max_bytes: int) -> LogRead:
-        """Return at most `max_bytes` of a turn's log from `offset` on, with the state and the length."""
+        """Return at most `max_bytes` of a turn's log from `offset`, its length and the state."""
         found = await call(self._redis, "read", [ref.turn_key, ref.log_key], [offset, max_bytes])
         return LogRead(found[0] and found[0].decode(), *found[1:])
 
@@ -207,7 +207,7 @@ class TurnStore:
         turns: Sequence[tuple[Sequence[str], Sequence[Argument]]],
         *others: Call,
     ) -> list[Any]:
-        """Run a script that takes several turns, each with its keys and arguments, and other calls."""
+        """Run a script on several turns, each with its keys and arguments, and other calls."""
         groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
         calls: list[Call] = [
             (

@@ -26,7 +26,7 @@ MAX_CONNECTIONS = 64
 """Maximum number of connections of a worker; `max_connections` in REDIS_URL overrides it."""
 
 Client = Any
-"""A `Redis` or `RedisCluster`: their own types allow replies decoded to str, which are not used here."""
+"""A `Redis` or `RedisCluster`; their types also allow replies decoded to str, unused here."""
 
 
 class PipelinePool:
@@ -104,7 +104,7 @@ class PipelinePool:
 
 
 class _Single(Redis):
-    """The client of a single Redis; commands use `pipelines`, redis-py's own methods serve pub/sub."""
+    """The client of a single Redis: `pipelines` for commands, redis-py's methods for pub/sub."""
 
     def __init__(self, url: str, **options: Any) -> None:
         pool = ConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, **options)
@@ -120,9 +120,9 @@ class _Single(Redis):
 def connect(url: str) -> Client:
     """Return a client that connects with its first command and gives up after about 10 s.
 
-    With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, separated by
-    commas; one reachable node is enough. A command whose reply was lost is sent again, so that every
-    script must tolerate being run twice.
+    With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, separated
+    by commas; one reachable node is enough. A command whose reply was lost is sent again, so that
+    every script must tolerate being run twice.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 2,
@@ -132,7 +132,7 @@ def connect(url: str) -> Client:
     }
     scheme, cluster, rest = url.partition("+cluster://")
     if cluster:
-        # Its pools cannot wait for a free connection. One slot without a node must not stop the service.
+        # Its pools cannot wait for a free connection. A slot without a node must not end the service.
         options |= {"max_connections": 4096, "require_full_coverage": False}
         first, *others = rest.split(",")
         if others:
@@ -152,7 +152,7 @@ def is_cluster(redis: Client) -> bool:
 
 
 def node_of(redis: Client, key: str) -> str:
-    """Return the name of the node that holds a key: "" on a single Redis, or while it is unknown."""
+    """Return the name of the node that holds a key: "" on a single Redis or while unknown."""
     if not is_cluster(redis):
         return ""
     try:

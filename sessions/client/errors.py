@@ -36,10 +36,10 @@ UNAVAILABLE_ERRORS = (
     AskError,
     TryAgainError,
 )
-"""Redis does not answer for now: unreachable, timed out, loading, read-only, out of memory, resharding."""
+"""Redis is unavailable: unreachable, timed out, loading, read-only, out of memory, resharding."""
 
 _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF")
-"""Codes (first words of an error) that reject writes for now and for which redis-py has no class."""
+"""First words of errors that reject writes for now and for which redis-py has no class."""
 
 _SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 """The form of such an error inside a script, before Redis 7.0."""
@@ -70,8 +70,8 @@ _GUARD = _ClosedConnectionGuard()
 def as_connection_error() -> _ClosedConnectionGuard:
     """Return a context that raises _CLOSED_CONNECTION_ERRORS as a lost connection.
 
-    The context must contain a single awaited call of redis-py: an error of Holdline's own code would be
-    retried as if Redis were unavailable.
+    The context must contain a single awaited call of redis-py: an error of Holdline's own code would
+    be retried as if Redis were unavailable.
     """
     return _GUARD
 
@@ -107,7 +107,7 @@ class ReplyTimeout:
 
 
 def classify_reply(reply: Any) -> Any:
-    """Return a reply, as an error of UNAVAILABLE_ERRORS if redis-py has not recognised it as one."""
+    """Return a reply; replace an error of UNAVAILABLE_ERRORS that redis-py does not recognise."""
     if not isinstance(reply, Exception):
         return reply
     if isinstance(reply, _CLOSED_CONNECTION_ERRORS):  # a reply of redis-py's pipeline on a Cluster

@@ -37,7 +37,7 @@ async def call(redis: Client, name: str, keys: Sequence[str], arguments: Sequenc
 
 
 async def call_in_order(redis: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run calls one after another, in one write on a single Redis; raise the first error of Redis."""
+    """Run calls one after another, on a single Redis in one write; raise the first error."""
     if is_cluster(redis):  # calls to different nodes have no order
         return [await call(redis, *one) for one in calls]
     return raise_errors(await call_all(redis, calls))
@@ -99,7 +99,8 @@ async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
 
 
 async def _exchange(redis: Client, commands: Sequence[_Command]) -> list[Any]:
-    packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+    pack: Any = hiredis.pack_command
+    packed = b"".join([pack(command) for command in commands])
     found: list[Any] = await redis.pipelines.exchange(packed, len(commands))
     return found
 
