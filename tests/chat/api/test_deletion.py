@@ -1,0 +1,60 @@
+"""Deletion of a conversation over HTTP while its answers are generated and viewed."""
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+
+from sessions.client.connection import Client
+from tests.fake_upstream import ScriptedUpstream
+from tests.streams import read
+
+
+async def test_the_viewers_of_a_running_answer_see_it_end_when_its_conversation_is_deleted(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    await client.get("/")
+    turn = "turn-" + question[-32:]
+    viewers = [asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(2)]
+    exchange = await upstream.exchange(question)
+    await exchange.say("before")
+    (key,) = [key async for key in redis.scan_iter(f"holdline:*:turn:{turn}")]
+    owner = key.decode().split("{")[1].split("}")[0]
+    (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
+    assert (await client.delete(f"/api/conversations/{listed['id']}")).status_code == 204
+    for events in await asyncio.gather(*viewers):
+        assert [event.event for event in events][-1] == "end"
+    left = {key async for key in redis.scan_iter(f"holdline:{{{owner}}}:*")}
+    assert [key for key in left if b":current:" not in key] == []
+    assert (await client.get(f"/api/conversations/{listed['id']}")).status_code == 404
+
+
+async def test_questions_during_deletions_end_or_are_rejected_and_leave_nothing(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+) -> None:
+    for number in range(5):
+        conversation = (await client.post("/api/conversations/", json={})).json()["id"]
+        asked = f"{number} {question}"
+
+        async def answer(asked: str = asked) -> None:
+            exchange = await upstream.exchange(asked)
+            with suppress(ConnectionError):
+                await exchange.answer("answer")
+
+        answering = asyncio.create_task(answer())
+        reading = asyncio.create_task(
+            client.get("/api/chat_stream/", params={"message": asked, "conversation": conversation})
+        )
+        await asyncio.sleep(0.01 * number)
+        deleted = await client.delete(f"/api/conversations/{conversation}")
+        assert deleted.status_code == 204
+        response = await reading
+        if response.status_code == 200:
+            assert "event: end" in response.text or "event: failed" in response.text
+        else:
+            assert response.status_code == 404
+            assert response.json()["error"]["type"] == "not_found"
+        answering.cancel()
+        assert (await client.get(f"/api/conversations/{conversation}")).status_code == 404
+        left = [key async for key in redis.scan_iter(f"holdline:*:{conversation}*")]
+        assert left == []
