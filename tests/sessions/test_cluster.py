@@ -56,7 +56,7 @@ async def test_an_answer_goes_on_when_the_master_that_has_it_dies(
         exchange = await upstream.exchange(question)
         await exchange.say("before ")
         redis = connect(url)
-        (log,) = [key async for key in redis.scan_iter(f"holdline:*:log:{turn}")]
+        (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
         master = redis.get_node_from_key(log)
         info = await redis.info("server", target_nodes=master)
         os.kill(info["process_id"], signal.SIGKILL)

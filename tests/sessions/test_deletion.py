@@ -171,7 +171,7 @@ async def seed(redis: Client, owner: Owner, count: int) -> list[str]:
     for turn_id in turn_ids:
         pipeline.hset(keys.turn(owner, turn_id), mapping={"state": "done", "fence": 1})
         pipeline.expire(keys.turn(owner, turn_id), 1000)
-        pipeline.set(keys.log(owner, turn_id), b"log", ex=1000)
+        pipeline.set(keys.records(owner, turn_id), b"log", ex=1000)
     await pipeline.execute()
     return [name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)]
 

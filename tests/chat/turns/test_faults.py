@@ -372,7 +372,7 @@ async def test_a_turn_whose_log_is_no_log_costs_no_other(
             await anext(source.aiter_sse())
             exchange = await upstream.exchange(question)
             worker = serving(exchange.line)
-            (log,) = [key async for key in redis.admin.scan_iter("holdline:*:log:*")]
+            (log,) = [key async for key in redis.admin.scan_iter("holdline:*:records:*")]
             await redis.admin.delete(log)
             await redis.admin.rpush(log, "no log")
             await exchange.say("unheard")
