@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -17,6 +18,9 @@ from bench.relays import Missing, Relay
 RATE = 50
 """Tokens a second of a paced answer: somewhat faster than people read."""
 
+REQUIRED = ("holdline", "baseline")
+"""Relays without which a run ends; any other may be missing."""
+
 _BROKE = 3
 
 
@@ -27,8 +31,15 @@ class Broke(Exception):
 class Bed:
     """What is up during a run; each relay is started when it is first needed, and ended with the stack."""
 
-    def __init__(self, stack: contextlib.ExitStack, peers: list[str], pairs: int) -> None:
-        self.pairs = pairs
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        peers: list[str],
+        rounds: int,
+        baseline: Path | None = None,
+    ) -> None:
+        self.pairs = rounds
+        self._baseline = baseline
         self.missing: dict[str, str] = {}
         self._peers = peers
         self._stack = stack
@@ -43,7 +54,7 @@ class Bed:
 
     def chosen(self, names: Iterable[str]) -> list[str]:
         """Those of these relays that were asked for, on this machine or not; Holdline always."""
-        return [name for name in names if name == "holdline" or name in self._peers]
+        return [name for name in names if name in REQUIRED or name in self._peers]
 
     def present(self, names: Iterable[str]) -> list[Relay]:
         """Those that were asked for and are up; of the others, `missing` says why."""
@@ -52,12 +63,19 @@ class Bed:
     def _relay(self, name: str) -> Relay | None:
         if name not in self._running and name not in self.missing:
             try:
-                self._running[name] = self._stack.enter_context(relays.START[name](self.upstream))
+                self._running[name] = self._stack.enter_context(self.start(name))
             except Missing as why:
-                if name == "holdline":
+                if name in REQUIRED:
                     raise
                 self.missing[name] = str(why)
         return self._running.get(name)
+
+    def start(self, name: str) -> contextlib.AbstractContextManager[Relay]:
+        """Start a new process of the relay with this name."""
+        if name == "baseline":
+            assert self._baseline is not None
+            return relays.holdline(self.upstream, name=name, root=self._baseline)
+        return relays.START[name](self.upstream)
 
     def rounds(self, present: list[Relay]) -> Iterator[tuple[int, Relay]]:
         """Every relay once a round, in an order that moves on: A B C, B C A, … Round -1 warms up."""

@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from bench.cpu import RELAY_CORE
@@ -138,8 +139,14 @@ def completion(message: str, visitor: str) -> str:
 
 
 @contextlib.contextmanager
-def holdline(upstream: int, **settings: str) -> Iterator[Relay]:
-    """The whole product: its private Redis, sessions and all; behind nothing but its variables."""
+def holdline(
+    upstream: int,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    name: str = "holdline",
+    root: Path = ROOT,
+) -> Iterator[Relay]:
+    """Run the complete product, with its embedded Redis, from the checkout at `root`."""
     with home() as folder:
         log = folder / "log"
         values = {
@@ -151,11 +158,11 @@ def holdline(upstream: int, **settings: str) -> Iterator[Relay]:
             **settings,
         }
         with running(
-            [sys.executable, str(ROOT / "server.py")], RELAY_CORE, log, **values
+            [sys.executable, str(root / "server.py")], RELAY_CORE, log, **values
         ) as process:
             port = int(said(process, log, r"Holdline\s+http://\S+:(\d+)/"))
             yield Relay(
-                "holdline",
+                name,
                 port,
                 [process.pid],
                 functools.partial(_get, "holdline"),

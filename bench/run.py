@@ -1,6 +1,7 @@
 """Measures Holdline side by side with its peers: `make bench`, or one scenario of it.
 
-    python -m bench.run --scenario streams-100 --pairs 5 --peers node,tutorial
+    python -m bench.run --scenario streams-100 --rounds 5 --peers node,tutorial
+    python -m bench.run --scenario streams-100 --rounds 5 --baseline ../other-checkout
 
 Every relay is up for the whole run, and in each round each is loaded once, one after the other: what the
 machine does besides falls on all alike, and ratios are taken within a round.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import report, scenarios
+from bench.baseline import COMPARISONS
 from bench.bed import Bed
 from bench.cpu import LOAD_CORE
 from bench.report import Table
@@ -51,10 +53,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     head = report.machine()
     tables: list[Table] = []
+    run_scenario = COMPARISONS if asked.baseline else SCENARIOS
     with contextlib.ExitStack() as stack:
-        bed = Bed(stack, asked.peers, asked.pairs)
-        for name in asked.scenario:
-            tables.append(SCENARIOS[name](bed))
+        bed = Bed(stack, asked.peers, asked.rounds, asked.baseline)
+        for name in asked.scenario or run_scenario:
+            tables.append(run_scenario[name](bed))
             print(tables[-1].markdown(), *tables[-1].goals, sep="\n", flush=True)
             if asked.output:  # after each, so that what breaks later costs nothing
                 write(asked.output, head, tables)
@@ -75,16 +78,31 @@ def arguments() -> argparse.Namespace:
     )
     names = ", ".join(SCENARIOS)
     parser.add_argument(
-        "--scenario", type=listed(SCENARIOS), default=list(SCENARIOS), help=f"of {names}"
+        "--scenario", type=listed(SCENARIOS), default=[], help=f"of {names}; without it, all"
     )
     parser.add_argument("--peers", type=listed(EVERY), default=EVERY, help=f"of {', '.join(EVERY)}")
     parser.add_argument(
-        "--pairs", type=int, default=5, help="rounds that count, after one that does not"
+        "--rounds", type=int, default=5, help="measured rounds, after one that warms up"
+    )
+    parser.add_argument(
+        "--baseline", type=checkout, help="another checkout of Holdline: compare this one with it"
     )
     parser.add_argument(
         "--output", type=Path, help="a file for the tables, such as bench/RESULTS.md"
     )
-    return parser.parse_args()
+    asked = parser.parse_args()
+    for name in asked.scenario if asked.baseline else ():
+        if name not in COMPARISONS:
+            parser.error(f"{name} cannot be compared with a baseline: {', '.join(COMPARISONS)}")
+    return asked
+
+
+def checkout(text: str) -> Path:
+    """Return the directory if it holds a checkout of Holdline."""
+    root = Path(text).resolve()
+    if not (root / "server.py").exists():
+        raise argparse.ArgumentTypeError(f"{root} holds no server.py")
+    return root
 
 
 def listed(known: object) -> Callable[[str], list[str]]:

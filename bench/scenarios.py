@@ -51,18 +51,13 @@ def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Ta
         ),
     )  # fmt: skip
 
-    def measure(relay: Relay) -> Outcome:
-        outcome = bed.streams(relay, count, within_s=max(2.0, count / 100), flow_s=6.0)
-        say(f"{count} streams: {relay.name} {us(outcome.steady):.1f} µs a token")
-        return outcome
-
     def cells(outcomes: list[Outcome]) -> list[str]:
         return [
             f"{statistics.median(1e6 * o.steady.store_s / o.steady.tokens for o in outcomes):.1f}",
             f"{statistics.median(us(o.whole) for o in outcomes):.1f}",
         ]
 
-    seen = interleaved(bed, names, measure)
+    seen = interleaved(bed, names, lambda relay: measure_paced(bed, relay, count))
     for name in set(seen) - {"holdline"}:
         through = statistics.median(pace(o.steady, count) for o in seen[name])
         if through < _PACE_LEAST:
@@ -93,21 +88,25 @@ def paced(bed: Bed, count: int, names: list[str], goals: dict[str, float]) -> Ta
     return table
 
 
+def measure_paced(bed: Bed, relay: Relay, count: int) -> Outcome:
+    """Stream `count` answers at RATE and return the figures of the steady part."""
+    outcome = bed.streams(relay, count, within_s=max(2.0, count / 100), flow_s=6.0)
+    say(f"{count} streams: {relay.name} {us(outcome.steady):.1f} µs a token")
+    return outcome
+
+
+BURST_STREAMS, BURST_TOKENS = 100, 1000
+
+
 def bursts(bed: Bed) -> Table:
     """100 answers of 1,000 tokens at once, as fast as they are taken."""
-    count, tokens = 100, 1000
     table = Table(
-        f"{count} answers of {tokens:,} tokens at once, unpaced",
+        f"{BURST_STREAMS} answers of {BURST_TOKENS:,} tokens at once, unpaced",
         ["relay", "CPU µs a token", "of it Redis", "Holdline ÷ it", "tokens a second", "first token ms p50",
          "p99", "last p99"],
     )  # fmt: skip
 
-    def measure(relay: Relay) -> Outcome:
-        outcome = bed.load(relay, bed.asks(relay, count, tokens, 0, 0.0))
-        say(f"bursts: {relay.name} {us(outcome.whole):.1f} µs a token")
-        return outcome
-
-    seen = interleaved(bed, STURDY, measure)
+    seen = interleaved(bed, STURDY, lambda relay: measure_burst(bed, relay))
     for name in bed.chosen(STURDY):
         if name not in seen:
             table.rows.append(missing(table.columns, name, bed.missing[name]))
@@ -126,9 +125,16 @@ def bursts(bed: Bed) -> Table:
     return table
 
 
+def measure_burst(bed: Bed, relay: Relay) -> Outcome:
+    """Request all answers of a burst concurrently, as fast as the relay delivers them."""
+    outcome = bed.load(relay, bed.asks(relay, BURST_STREAMS, BURST_TOKENS, 0, 0.0))
+    say(f"bursts: {relay.name} {us(outcome.whole):.1f} µs a token")
+    return outcome
+
+
 def first_token(bed: Bed, background: int) -> Table:
     """What a relay adds to the time to the first token, one question after another."""
-    probes, names = 200, STURDY if background else EVERY
+    names = STURDY if background else EVERY
     beside = f"beside {background} streams" if background else "one by one"
     table = Table(
         f"First token, {beside}",
@@ -138,17 +144,10 @@ def first_token(bed: Bed, background: int) -> Table:
         ),
     )
 
-    def measure(relay: Relay) -> Outcome:
-        asks = bed.asks(relay, background, 10 * RATE, RATE, 2.0)
-        asks += [
-            Ask(relay.request(bed.question(1, 0), relay.visitor()), 3.0, 1) for _ in range(probes)
-        ]
-        outcome = bed.load(relay, asks, probes=probes, one_by_one=True)
-        say(f"first token, {beside}: {relay.name} {percentile(outcome.first_ms, 0.5):.2f} ms")
-        return outcome
-
     with bed.direct() as direct:
-        seen = interleaved(bed, names, measure, direct)
+        seen = interleaved(
+            bed, names, lambda relay: measure_first_token(bed, relay, background), direct
+        )
     for name in ["direct", *bed.chosen(names)]:
         if name not in seen:
             table.rows.append(missing(table.columns, name, bed.missing[name]))
@@ -164,6 +163,17 @@ def first_token(bed: Bed, background: int) -> Table:
         added = [percentile(a.first_ms, 0.5) - percentile(b.first_ms, 0.5) for a, b in pairs]
         table.goals.append(Goal("added to the first token, ms", statistics.median(added), 2))
     return table
+
+
+def measure_first_token(bed: Bed, relay: Relay, background: int) -> Outcome:
+    """Submit 200 questions, one after another, while `background` other answers stream."""
+    asks = bed.asks(relay, background, 10 * RATE, RATE, 2.0)
+    asks += [Ask(relay.request(bed.question(1, 0), relay.visitor()), 3.0, 1) for _ in range(200)]
+    outcome = bed.load(relay, asks, probes=200, one_by_one=True)
+    say(
+        f"first token ({background} streams): {relay.name} {percentile(outcome.first_ms, 0.5):.2f} ms"
+    )
+    return outcome
 
 
 def capacity(bed: Bed) -> Table:
@@ -241,7 +251,7 @@ def memory(bed: Bed) -> Table:
     )  # fmt: skip
     for name in bed.chosen(STURDY):
         try:
-            seen = [_memory(bed, name, count) for _ in range(bed.pairs)]
+            seen = [measure_memory(bed, name, count) for _ in range(bed.pairs)]
         except (relays.Missing, Broke) as why:
             table.rows.append(missing(table.columns, name, str(why)))
             continue
@@ -254,9 +264,9 @@ def memory(bed: Bed) -> Table:
     return table
 
 
-def _memory(bed: Bed, name: str, count: int) -> tuple[float, float, float]:
+def measure_memory(bed: Bed, name: str, count: int = 300) -> tuple[float, float, float]:
     """What a stream adds to a relay just started, of it its Redis, and what it all was before, in KiB."""
-    with relays.START[name](bed.upstream) as relay:
+    with bed.start(name) as relay:
         bed.load(relay, bed.asks(relay, 20, 50, 0, 0.0))
         # Slow enough that no relay falls behind: what waits to be read is not a stream's memory.
         outcome = bed.streams(relay, count, within_s=5.0, flow_s=5.0, rate=10, weighs=True)
@@ -266,44 +276,39 @@ def _memory(bed: Bed, name: str, count: int) -> tuple[float, float, float]:
     return added_kib, (storing - stored) / count / 1024, (before + stored) / 1024
 
 
+RESUMED_ANSWERS, RETURNING_VIEWERS, VIEWED_TOKENS = 50, 500, 150
+
+
 def resume(bed: Bed) -> Table:
     """500 viewers come back at once, with Last-Event-ID, into running answers."""
-    answers, viewers, tokens, viewed = 50, 500, 10 * RATE, 150
     table = Table(
-        f"{viewers} viewers come back at once into {answers} running answers",
+        f"{RETURNING_VIEWERS} viewers come back at once into {RESUMED_ANSWERS} running answers",
         ["relay", "first byte ms p50", "p99", "slowest", "running answers' gap ms p99", "longest"],
-        note=f"Each has seen {viewed} tokens or more and gets the rest only; no peer can do this at all.",
+        note=f"Each has seen {VIEWED_TOKENS} tokens or more and gets the rest only; no peer can do this "
+        "at all.",
     )
-    (relay,) = bed.present(["holdline"])
-    seen: list[Outcome] = []
-    for number in range(-1, bed.pairs):
-        visitors = [relay.visitor() for _ in range(answers)]
-        asks = [
-            Ask(relay.request(bed.question(tokens, RATE), visitor), i / answers, tokens)
-            for i, visitor in enumerate(visitors)
-        ]
-        asks += [
-            Ask(relays.back("holdline", visitors[i % answers]), 6.0, tokens, viewed, i % answers)
-            for i in range(viewers)
-        ]
-        outcome = bed.load(relay, asks, probes=viewers)
-        say(f"resume: first byte p99 {percentile(outcome.first_byte_ms, 0.99):.0f} ms")
-        if number >= 0:
-            seen.append(outcome)
-    table.rows.append(
-        [
-            "holdline",
-            *(
-                spread([percentile(o.first_byte_ms, share) for o in seen], 0)
-                for share in (0.5, 0.99, 1.0)
-            ),
-            *(
-                spread([percentile(o.others_gaps_ms, share) for o in seen], 0)
-                for share in (0.99, 1.0)
-            ),
-        ]
-    )
+    seen = interleaved(bed, ["holdline"], lambda relay: measure_resume(bed, relay))["holdline"]
+    first = ([percentile(o.first_byte_ms, share) for o in seen] for share in (0.5, 0.99, 1.0))
+    gaps = ([percentile(o.others_gaps_ms, share) for o in seen] for share in (0.99, 1.0))
+    table.rows.append(["holdline", *(spread(values, 0) for values in (*first, *gaps))])
     return table
+
+
+def measure_resume(bed: Bed, relay: Relay) -> Outcome:
+    """Reconnect RETURNING_VIEWERS at once, with Last-Event-ID, to RESUMED_ANSWERS running answers."""
+    visitors = [relay.visitor() for _ in range(RESUMED_ANSWERS)]
+    tokens = 10 * RATE
+    asks = [
+        Ask(relay.request(bed.question(tokens, RATE), visitor), i / RESUMED_ANSWERS, tokens)
+        for i, visitor in enumerate(visitors)
+    ]
+    for i in range(RETURNING_VIEWERS):
+        resumed = i % RESUMED_ANSWERS
+        request = relays.back("holdline", visitors[resumed])
+        asks.append(Ask(request, 6.0, tokens, VIEWED_TOKENS, resumed))
+    outcome = bed.load(relay, asks, probes=RETURNING_VIEWERS)
+    say(f"resume: {relay.name} first byte p99 {percentile(outcome.first_byte_ms, 0.99):.0f} ms")
+    return outcome
 
 
 LENGTHS = (10, 1_000, 10_000)
@@ -314,19 +319,23 @@ _TURNS = 50
 def start(bed: Bed) -> Table:
     """From the start of the process, with a new private Redis, to the first page."""
     table = Table("From the start to the first page", ["relay", "seconds"])
-    seconds: list[float] = []
-    for _ in range(bed.pairs + 1):
-        begun = time.monotonic()
-        with relays.START["holdline"](bed.upstream) as relay:
-            with urllib.request.urlopen(f"http://127.0.0.1:{relay.port}/") as page:
-                page.read()
-            seconds.append(time.monotonic() - begun)
-        say(f"start: {seconds[-1]:.2f} s")
+    seconds = [measure_start(bed, "holdline") for _ in range(bed.pairs + 1)]
     table.rows.append(["holdline", spread(seconds[1:])])
     table.goals.append(
         Goal("from the start to the first page, s", statistics.median(seconds[1:]), 1.5)
     )
     return table
+
+
+def measure_start(bed: Bed, name: str) -> float:
+    """Start a relay and return the seconds until it has served its first page."""
+    begun = time.monotonic()
+    with bed.start(name) as relay:
+        with urllib.request.urlopen(f"http://127.0.0.1:{relay.port}/") as page:
+            page.read()
+        seconds = time.monotonic() - begun
+    say(f"start: {name} {seconds:.2f} s")
+    return seconds
 
 
 def long_conversations(bed: Bed) -> Table:
@@ -345,7 +354,7 @@ def long_conversations(bed: Bed) -> Table:
         ("holdline, CONTEXT_TOKENS=2000", {"CONTEXT_TOKENS": "2000"}),
         ("holdline, default", {}),
     ):
-        with relays.holdline(bed.upstream, **settings) as relay:
+        with relays.holdline(bed.upstream, settings) as relay:
             visitors = {length: relay.visitor() for length in LENGTHS}
             for length, visitor in visitors.items():
                 say(f"conversations: {length:,} messages")
@@ -392,7 +401,10 @@ def workers(bed: Bed) -> Table:
             "by the last column."
         ),
     )  # fmt: skip
-    with relays.holdline(bed.upstream) as one, relays.holdline(bed.upstream, WORKERS="2") as two:
+    with (
+        relays.holdline(bed.upstream) as one,
+        relays.holdline(bed.upstream, {"WORKERS": "2"}) as two,
+    ):
         one.name, two.name = "1", "2"
         seen: dict[str, list[Outcome]] = {"1": [], "2": []}
         for number, relay in bed.rounds([one, two]):
