@@ -1,6 +1,8 @@
-"""What a streamed token costs, side by side: Holdline, byte pipes, and handlers as they are usually written.
+"""Measure Holdline's cost per streamed token, next to byte pipes and typical chat handlers.
 
-`run` is the entry. It starts `upstream` (the model's stand-in) and the peers (`relays`), each alone on one
-core, and has `load` (the viewers) ask them in turns; `scenarios` say what is asked on the test `bed`, `cpu`
-reads the processes' clocks, `report` makes tables of it. `page` measures the browser's side.
+`run` is the entry point. `harness` starts the fake `upstream` and the `proxies`, and runs `load`,
+which opens the streams in a separate process; `job` defines the messages between the two, and
+`verify` checks every received stream. `measurements` describes the loads, and `compare` measures
+the proxies in interleaved rounds. `scenarios`, `capacity`, `conversations` and `baseline` turn the
+figures into tables of `report`. `page` measures the browser.
 """

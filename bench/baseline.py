@@ -1,131 +1,152 @@
 """Compare this checkout with another one, the baseline, in interleaved pairs.
 
-Each round measures both, and the order alternates between rounds. A ratio is taken within a round,
-so that a slow moment of the machine affects both sides of a pair.
+Each round measures both, in alternating order, and a ratio is taken within a round, so that a
+slowdown of the machine affects both sides of a pair.
 """
 
 import statistics
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from bench import scenarios
-from bench.bed import RATE, Bed
-from bench.compare import interleaved, ratios, us
-from bench.load import Outcome, Span
-from bench.relays import Relay
-from bench.report import Table, percentile, spread
+from bench.compare import compute_ratios, measure_interleaved
+from bench.harness import RATE, Harness
+from bench.job import Outcome, Span
+from bench.measurements import (
+    Memory,
+    measure_burst,
+    measure_first_token,
+    measure_memory,
+    measure_paced,
+    measure_resume,
+    measure_start,
+)
+from bench.proxies import Proxy
+from bench.report import Table, find_percentile, format_spread
 
 MAX_RATIO = 1.05
 """A figure whose median ratio exceeds this is worse than the baseline's."""
 
 T = TypeVar("T")
 Figures = Mapping[str, Callable[[T], float]]
-"""How each figure of a scenario, for all of which lower is better, is read from one measurement."""
+"""How to read each figure of a measurement. Lower is better for all figures."""
 
 
-def _worker_us(span: Span) -> float:
-    return span.relay_s / span.tokens * 1e6
-
-
-def _redis_us(span: Span) -> float:
-    return span.store_s / span.tokens * 1e6
+def _make_cpu_figures(read_span: Callable[[Outcome], Span]) -> Figures[Outcome]:
+    return {
+        "CPU, µs per token": lambda o: read_span(o).us_per_token,
+        "of it worker": lambda o: read_span(o).proxy_us_per_token,
+        "of it Redis": lambda o: read_span(o).redis_us_per_token,
+    }
 
 
 _FIRST_TOKEN: Figures[Outcome] = {
-    "first token p50, ms": lambda o: percentile(o.first_ms, 0.5),
-    "first token p99, ms": lambda o: percentile(o.first_ms, 0.99),
+    "first token p50, ms": lambda o: find_percentile(o.first_token_ms, 0.5),
+    "first token p99, ms": lambda o: find_percentile(o.first_token_ms, 0.99),
 }
 _PACED: Figures[Outcome] = {
-    "CPU, µs per token": lambda o: us(o.steady),
-    "of it worker": lambda o: _worker_us(o.steady),
-    "of it Redis": lambda o: _redis_us(o.steady),
-    "CPU with starts and ends, µs per token": lambda o: us(o.whole),
-    "gap p50, ms": lambda o: percentile(o.gaps_ms, 0.5),
-    "gap p99, ms": lambda o: percentile(o.gaps_ms, 0.99),
+    **_make_cpu_figures(lambda o: o.steady),
+    "CPU with starts and ends": lambda o: o.total.us_per_token,
+    "gap p50, ms": lambda o: find_percentile(o.gaps_ms, 0.5),
+    "gap p99, ms": lambda o: find_percentile(o.gaps_ms, 0.99),
     "longest gap, ms": lambda o: o.gaps_ms[-1],
     **_FIRST_TOKEN,
 }
 _BURST: Figures[Outcome] = {
-    "CPU, µs per token": lambda o: us(o.whole),
-    "of it worker": lambda o: _worker_us(o.whole),
-    "of it Redis": lambda o: _redis_us(o.whole),
-    "last token p99, ms": lambda o: percentile(o.last_ms, 0.99),
+    **_make_cpu_figures(lambda o: o.total),
+    "end p99, ms": lambda o: find_percentile(o.last_ms, 0.99),
     **_FIRST_TOKEN,
 }
 _RESUME: Figures[Outcome] = {
-    "first byte p50, ms": lambda o: percentile(o.first_byte_ms, 0.5),
-    "first byte p99, ms": lambda o: percentile(o.first_byte_ms, 0.99),
+    "first byte p50, ms": lambda o: find_percentile(o.first_byte_ms, 0.5),
+    "first byte p99, ms": lambda o: find_percentile(o.first_byte_ms, 0.99),
     "slowest first byte, ms": lambda o: o.first_byte_ms[-1],
-    "gap p99 of running answers, ms": lambda o: percentile(o.others_gaps_ms, 0.99),
-    "longest gap of running answers, ms": lambda o: o.others_gaps_ms[-1],
+    "gap p99 of running answers, ms": lambda o: find_percentile(o.background_gaps_ms, 0.99),
+    "longest gap of running answers, ms": lambda o: o.background_gaps_ms[-1],
 }
-_MEMORY: Figures[tuple[float, float, float]] = {
-    "KiB per stream": lambda kib: kib[0],
-    "of it Redis": lambda kib: kib[1],
-    "before any stream, KiB": lambda kib: kib[2],
+_MEMORY: Figures[Memory] = {
+    "KiB per stream": lambda memory: memory.per_stream,
+    "of it Redis": lambda memory: memory.redis_per_stream,
+    "before any stream, KiB": lambda memory: memory.before,
 }
 _START: Figures[float] = {"first page after, s": lambda seconds: seconds}
 
 
 def compare(
-    bed: Bed, title: str, measure: Callable[[Relay], T], figures: Figures[T], *, warm: bool = True
+    harness: Harness,
+    title: str,
+    measure: Callable[[Proxy], T],
+    figures: Figures[T],
+    *,
+    warm_up: bool = True,
 ) -> Table:
-    """Measure both checkouts in each round and return the figures of both with their ratio."""
-    seen = interleaved(bed, ["holdline", "baseline"], measure, warm=warm)
+    """Measure both checkouts in each round; returns the figures of both and their ratios."""
+    results = measure_interleaved(harness, ["holdline", "baseline"], measure, warm_up=warm_up)
     table = Table(
-        f"{title}, {bed.pairs} pairs",
-        ["figure", "this checkout", "baseline", "ratio", f"over {MAX_RATIO}"],
+        title,
+        ["figure", "this checkout", "baseline", "ratio", "verdict"],
+        note=f"Medians (minimum to maximum) of {harness.rounds} pairs. “Worse” is a median ratio "
+        f"over {MAX_RATIO}.",
     )
     for name, read in figures.items():
-        ours, theirs = ([read(found) for found in seen[which]] for which in seen)
-        pairs = ratios(ours, theirs)
-        worse = "worse" if statistics.median(pairs) > MAX_RATIO else ""
-        table.rows.append([name, spread(ours), spread(theirs), spread(pairs), worse])
+        ours, theirs = (list(map(read, results[side])) for side in ("holdline", "baseline"))
+        ratios = compute_ratios(ours, theirs)
+        verdict = "worse" if statistics.median(ratios) > MAX_RATIO else ""
+        spreads = map(format_spread, (ours, theirs, ratios))
+        table.rows.append([name, *spreads, verdict])
     return table
 
 
-def _compare_paced(count: int) -> Callable[[Bed], Table]:
-    return lambda bed: compare(
-        bed,
+def _compare_paced(count: int) -> Callable[[Harness], Table]:
+    return lambda harness: compare(
+        harness,
         f"{count} streams at {RATE} tokens per second",
-        lambda relay: scenarios.measure_paced(bed, relay, count),
+        lambda proxy: measure_paced(harness, proxy, count),
         _PACED,
     )
 
 
-def _compare_first_token(background: int) -> Callable[[Bed], Table]:
-    return lambda bed: compare(
-        bed,
-        f"First token, next to {background} streams",
-        lambda relay: scenarios.measure_first_token(bed, relay, background),
+def _compare_first_token(background: int) -> Callable[[Harness], Table]:
+    return lambda harness: compare(
+        harness,
+        f"First token with {background} other streams",
+        lambda proxy: measure_first_token(harness, proxy, background),
         _FIRST_TOKEN,
     )
 
 
-COMPARISONS: dict[str, Callable[[Bed], Table]] = {
+def _compare_bursts(harness: Harness) -> Table:
+    return compare(harness, "Unpaced answers", lambda proxy: measure_burst(harness, proxy), _BURST)
+
+
+def _compare_memory(harness: Harness) -> Table:
+    return compare(
+        harness,
+        "Memory per stream",
+        lambda proxy: measure_memory(harness, proxy.name),
+        _MEMORY,
+        warm_up=False,
+    )
+
+
+def _compare_start(harness: Harness) -> Table:
+    title = "From process start to the first page"
+    return compare(harness, title, lambda proxy: measure_start(harness, proxy.name), _START)
+
+
+def _compare_resume(harness: Harness) -> Table:
+    title = "Returning viewers"
+    return compare(harness, title, lambda proxy: measure_resume(harness, proxy), _RESUME)
+
+
+COMPARISONS: dict[str, Callable[[Harness], Table]] = {
     "streams-20": _compare_paced(20),
     "streams-100": _compare_paced(100),
     "streams-700": _compare_paced(700),
-    "bursts": lambda bed: compare(
-        bed, "Unpaced answers", lambda relay: scenarios.measure_burst(bed, relay), _BURST
-    ),
+    "bursts": _compare_bursts,
     "first-token": _compare_first_token(0),
     "first-token-loaded": _compare_first_token(50),
-    "memory": lambda bed: compare(
-        bed,
-        "Memory per stream",
-        lambda relay: scenarios.measure_memory(bed, relay.name),
-        _MEMORY,
-        warm=False,
-    ),
-    "start": lambda bed: compare(
-        bed,
-        "From process start to first page",
-        lambda relay: scenarios.measure_start(bed, relay.name),
-        _START,
-    ),
-    "resume": lambda bed: compare(
-        bed, "Returning viewers", lambda relay: scenarios.measure_resume(bed, relay), _RESUME
-    ),
+    "memory": _compare_memory,
+    "start": _compare_start,
+    "resume": _compare_resume,
 }
 """Every scenario that can be compared with a baseline, by its name."""

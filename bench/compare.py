@@ -1,91 +1,106 @@
-"""Has every relay measured in turn, and makes cells of what was found."""
+"""Measure proxies in interleaved rounds, and format the figures of several rounds."""
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import TypeVar
 
-from bench.bed import RATE, REQUIRED, Bed, Broke
-from bench.load import Outcome, Span
-from bench.relays import Relay
-from bench.report import percentile, spread
+from bench.harness import RATE, REQUIRED, Harness, ProxyError
+from bench.job import Outcome, Span
+from bench.proxies import Proxy
+from bench.report import Table, find_percentile, format_spread
 
 T = TypeVar("T")
 
 
-def interleaved(
-    bed: Bed,
+def measure_interleaved(
+    harness: Harness,
     names: Iterable[str],
-    measure: Callable[[Relay], T],
-    *also: Relay,
-    warm: bool = True,
+    measure: Callable[[Proxy], T],
+    *extra: Proxy,
+    warm_up: bool = True,
 ) -> dict[str, list[T]]:
-    """What `measure` finds of every relay in each round but the first, which warms up or is left out."""
-    present = [*also, *bed.present(names)]
-    seen: dict[str, list[T]] = {relay.name: [] for relay in present}
-    for relay in present:
-        bed.missing.pop(relay.name, None)  # what broke before may hold now
-    for number, relay in bed.rounds(present):
-        if relay.name in bed.missing or not (number >= 0 or warm):
+    """Measure every proxy once per round; returns the results of the measured rounds by name.
+
+    A peer that raises ProxyError is recorded as missing; an error of a required proxy propagates.
+    """
+    running = [*extra, *harness.ensure_running(names)]
+    results: dict[str, list[T]] = {proxy.name: [] for proxy in running}
+    for proxy in running:
+        harness.missing.pop(proxy.name, None)  # a failure in another scenario does not count here
+    for number, proxy in harness.schedule(running):
+        if proxy.name in harness.missing or not (number >= 0 or warm_up):
             continue
         try:
-            found = measure(relay)
-        except Broke as how:
-            if relay.name in REQUIRED:
+            result = measure(proxy)
+        except ProxyError as error:
+            if proxy.name in REQUIRED:
                 raise
-            bed.missing[relay.name] = f"broke: {how}"
-            del seen[relay.name]
+            harness.missing[proxy.name] = f"failed: {error}"
+            del results[proxy.name]
             continue
         if number >= 0:
-            seen[relay.name].append(found)
-    return seen
+            results[proxy.name].append(result)
+    return results
 
 
-def total_s(span: Span) -> float:
-    """CPU seconds of the relay and its Redis."""
-    return span.relay_s + span.store_s
+def add_rows(
+    table: Table,
+    harness: Harness,
+    names: Iterable[str],
+    measured: Container[str],
+    make_cells: Callable[[str], list[str]],
+) -> None:
+    """Append a row for each name: its cells, or the reason why it was not measured."""
+    for name in names:
+        if name in measured:
+            table.rows.append([name, *make_cells(name)])
+        else:
+            table.add_missing_row(name, harness.missing[name])
 
 
-def us(span: Span) -> float:
-    """CPU microseconds a token."""
-    return total_s(span) / span.tokens * 1e6
+def compute_ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Return the ratio within each round."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def ratios(ours: list[float], its: list[float]) -> list[float]:
-    """The ratio within each round."""
-    return [a / b for a, b in zip(ours, its, strict=True)]
+def compute_median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return the median of the ratios within the rounds."""
+    return statistics.median(compute_ratios(ours, theirs))
 
 
-def ratio(ours: list[float], its: list[float]) -> str:
-    """The ratio within the rounds, its median and spread."""
-    return spread(ratios(ours, its)) if ours != its else "1"
+def format_ratio(ours: list[float], theirs: list[float]) -> str:
+    """Format the median and range of the ratios within the rounds."""
+    return format_spread(compute_ratios(ours, theirs)) if ours != theirs else "1"
 
 
-def middle(outcomes: list[Outcome], pick: Callable[[Outcome], float]) -> str:
-    """The median over the rounds, in whole milliseconds."""
-    return f"{statistics.median(map(pick, outcomes)):.0f}"
+def format_median(
+    outcomes: Iterable[Outcome], read: Callable[[Outcome], float], digits: int
+) -> str:
+    """Format the median of one figure over the rounds."""
+    return f"{statistics.median(map(read, outcomes)):,.{digits}f}"
 
 
-def times(outcomes: list[Outcome]) -> list[str]:
-    """The first token's median and 99th percentile, medians over the rounds."""
+def format_first_token(outcomes: list[Outcome]) -> list[str]:
+    """Format the first token's median and 99th percentile, as medians over the rounds."""
     return [
-        f"{statistics.median(percentile(o.first_ms, share) for o in outcomes):.1f}"
-        for share in (0.5, 0.99)
+        format_median(outcomes, lambda o: find_percentile(o.first_token_ms, 0.5), 1),
+        format_median(outcomes, lambda o: find_percentile(o.first_token_ms, 0.99), 1),
     ]
 
 
-def load_share(spans: list[Span]) -> str:
-    """How much of their core the model's stand-in and the viewers used, and how much they waited for it."""
+def format_load_core(spans: list[Span]) -> str:
+    """Format how busy the load's core was, and the longest wait for it, as shares of the time."""
     used = statistics.median((span.upstream_s + span.load_s) / span.wall_s for span in spans)
     waited = max(span.waited_s / span.wall_s for span in spans)
     return f"{used:.0%}, waited {waited:.0%}"
 
 
-def pace(span: Span, count: int) -> float:
-    """How much of what was sent came through within the window, as a share."""
+def compute_delivered_share(span: Span, count: int) -> float:
+    """Return the share of the tokens of `count` paced streams that arrived within the span."""
     return span.tokens / (count * RATE * span.wall_s)
 
 
-def say(words: str) -> None:
-    """Tell how far the run is."""
-    print(words, file=sys.stderr, flush=True)
+def log_progress(message: str) -> None:
+    """Print a progress message to standard error."""
+    print(message, file=sys.stderr, flush=True)

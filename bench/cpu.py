@@ -1,64 +1,72 @@
-"""The processes' own clocks, and which core they run on (Linux)."""
+"""Read the CPU time and memory of a process and its descendants (Linux)."""
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-RELAY_CORE, LOAD_CORE = 0, 1
-"""One core for what is measured, another for the model's stand-in and the viewers."""
+PROXY_CORE, LOAD_CORE = 0, 1
+"""One core for the measured proxy and its Redis, the other for the fake upstream and the load."""
 
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-_STORES = ("redis-server", "valkey-server")
-
-
-def spent_s(root: int) -> tuple[float, float]:
-    """CPU seconds that a process and all below it have used, without their Redis and of it."""
-    return _summed(root, lambda pid: _process_clock_s(pid) + _buried_s(pid))
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_REDIS_COMMANDS = ("redis-server", "valkey-server")
 
 
-def waited_s(pid: int) -> float:
-    """How long a process of one thread was ready to run, but its core was not free."""
+class Totals(NamedTuple):
+    """A figure summed over a process tree, with its Redis processes apart."""
+
+    proxy: float
+    redis: float
+
+
+def read_cpu_s(root: int) -> Totals:
+    """Return the CPU seconds that a process tree has used."""
+    return _sum_over_tree(root, lambda pid: _read_cpu_clock_s(pid) + _read_reaped_cpu_s(pid))
+
+
+def read_memory_bytes(root: int) -> Totals:
+    """Return the memory that would be freed if the process tree exited (USS)."""
+    return _sum_over_tree(root, lambda pid: float(psutil.Process(pid).memory_full_info().uss))
+
+
+def read_runnable_s(pid: int) -> float:
+    """Return how long a single-threaded process has been runnable while its core was busy."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
-def memory_bytes(root: int) -> tuple[float, float]:
-    """Memory that a process and all below it would give back (USS), without their Redis and of it."""
-    return _summed(root, lambda pid: float(psutil.Process(pid).memory_full_info().uss))
-
-
-def _summed(root: int, measure: Callable[[int], float]) -> tuple[float, float]:
+def _sum_over_tree(root: int, measure: Callable[[int], float]) -> Totals:
     while True:
-        ours = store = 0.0
+        proxy = redis = 0.0
         try:
-            for pid in _family(root):
-                if Path(f"/proc/{pid}/comm").read_text().strip() in _STORES:
-                    store += measure(pid)
+            for pid in _walk_tree(root):
+                if Path(f"/proc/{pid}/comm").read_text().strip() in _REDIS_COMMANDS:
+                    redis += measure(pid)
                 else:
-                    ours += measure(pid)
+                    proxy += measure(pid)
         except (psutil.NoSuchProcess, OSError):
             if not psutil.pid_exists(root):
                 raise
-            continue  # a child, such as a Redis that rewrote its file, has ended meanwhile: anew
-        return ours, store
+            continue  # a child exited in between, such as a Redis that rewrote its file: retry
+        return Totals(proxy, redis)
 
 
-def _family(root: int) -> Iterator[int]:
-    """A process and all below it, without a look at all others: the viewers wait meanwhile."""
+def _walk_tree(root: int) -> Iterator[int]:
+    """Yield a process and its descendants, without a scan of /proc: the load waits meanwhile."""
     yield root
     for children in Path(f"/proc/{root}/task").glob("*/children"):
         for child in children.read_text().split():
-            yield from _family(int(child))
+            yield from _walk_tree(int(child))
 
 
-def _process_clock_s(pid: int) -> float:
-    """A process's CPU time to the nanosecond: its clock is `clock_getcpuclockid(3)`, all threads counted."""
+def _read_cpu_clock_s(pid: int) -> float:
+    """Return the CPU time of all threads, to the nanosecond (`clock_getcpuclockid(3)`)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def _buried_s(pid: int) -> float:
-    """CPU time of children that have ended, such as a Redis that rewrote its file (`proc(5)`: cutime)."""
+def _read_reaped_cpu_s(pid: int) -> float:
+    """Return the CPU time of exited children, as of a Redis that rewrote its file (cutime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) / _TICKS_A_SECOND
+    return (int(fields[13]) + int(fields[14])) / _TICKS_PER_SECOND

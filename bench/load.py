@@ -1,10 +1,10 @@
-"""The viewers: opens streams by raw sockets, keeps what comes with its time, and judges it when all is over.
+"""Open streams over raw sockets, record each read with its time, and verify them afterwards.
 
-While it measures it does nothing but receive: what was received is taken apart only afterwards, and every
-frame must be there, whole and in order. It also reads the clocks of the processes that it loads, at the very
-moments between which it counts frames.
+During the measurement the process only receives; it parses and verifies the bytes when all streams
+have ended. It also reads the CPU clocks of the loaded processes, at the same moments between which
+it counts tokens.
 
-    python -m bench.load        takes a Job as JSON on its standard input and prints an Outcome
+    python -m bench.load        reads a Job as JSON from standard input and prints an Outcome
 """
 
 import bisect
@@ -15,310 +15,246 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from bench import cpu
-from bench.upstream import token
-from chat.event_stream import Event, EventDecoder
+from bench.job import (
+    EXIT_INCOMPLETE,
+    LAST_ID,
+    IncompleteStream,
+    Job,
+    Outcome,
+    Span,
+    StreamRequest,
+)
+from bench.upstream import format_token
+from bench.verify import verify
 
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-LAST_ID = "@LAST_ID@"
-_MARK = b"#"
-"""Stands in every token once, and nowhere else in a head or a frame."""
+_TOKEN_MARK = b"#"
+"""Occurs once in every token and nowhere else in headers or frames."""
 
 
-class Ask(msgspec.Struct):
-    """One stream to open: the request's bytes, when (seconds after the start), how many tokens must come.
+class _Snapshot(NamedTuple):
+    """The time, and the CPU seconds used so far; the fields are those of Span."""
 
-    A viewer that comes back has `viewed` so many tokens of the stream `resumes` (its place among the asks),
-    and those with which its last frame goes on; that frame's id takes the place of LAST_ID in the request.
-    """
-
-    request: str
-    at_s: float
-    tokens: int
-    viewed: int = 0
-    resumes: int | None = None
-
-
-class Job(msgspec.Struct):
-    """What to ask, of whom; which processes' clocks to read; `window` bounds the steady part, in seconds.
-
-    Of the last `probes` asks, and of them alone, the Outcome's times tell; `one_by_one` has each of them wait
-    until the one before it has ended. Without any, the times are those of all. `weighs`: to read what the
-    relay's memory holds takes tens of milliseconds, so that the times of such a job are not to be trusted.
-    """
-
-    port: int
-    asks: list[Ask]
-    relay: list[int]
-    upstream: list[int]
-    window: tuple[float, float] = (0, 0)
-    probes: int = 0
-    one_by_one: bool = False
-    patience_s: float = 60
-    weighs: bool = False
-
-
-class Span(msgspec.Struct):
-    """What was used and delivered between two moments; CPU in seconds.
-
-    `waited_s` is how long the viewers and the model's stand-in waited for their core.
-    """
-
-    wall_s: float
-    tokens: int
-    relay_s: float
-    store_s: float
+    at: float
+    proxy_s: float
+    redis_s: float
     upstream_s: float
     load_s: float
     waited_s: float
 
 
-class Outcome(msgspec.Struct):
-    """What the viewers saw. Times are sorted, and counted from the moment each viewer knocks.
-
-    A gap is the time between two reads with tokens. `memory` is what the relay and its Redis held, in bytes,
-    before the first ask and at the end of the window, if the job wants to know.
-    """
-
-    whole: Span
-    steady: Span
-    first_byte_ms: list[float]
-    first_ms: list[float]
-    last_ms: list[float]
-    gaps_ms: list[float]
-    others_gaps_ms: list[float]
-    memory: list[tuple[int, int]]
-
-
-class Undelivered(Exception):
-    """A stream was not what it must be; the message says which and how."""
-
-
 class _Stream:
-    """One stream: its socket, and what came when."""
+    """One stream: its socket, and the bytes and time of each read."""
 
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
+    def __init__(self, request: StreamRequest) -> None:
+        self.request = request
         self.sock: socket.socket
-        self.sent = 0.0
+        self.opened_at = 0.0
         self.unsent = b""
-        self.parts: list[bytes] = []
-        self.times: list[float] = []
+        self.reads: list[bytes] = []
+        self.read_times: list[float] = []
         self.tail = b""
 
+    def ms_since_opened(self, at: float) -> float:
+        """Return the milliseconds from the connection attempt to `at`."""
+        return (at - self.opened_at) * 1000
 
-class Viewers:
+
+class Load:
     """Runs one job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._streams = [_Stream(ask) for ask in job.asks]
+        self._streams = [_Stream(request) for request in job.requests]
         self._selector = selectors.EpollSelector()
+        self._begun_at = 0.0
+        self._opened = 0
         self._open: set[_Stream] = set()
-        self._marks: list[tuple[float, list[float]]] = []
+        self._snapshots: list[_Snapshot] = []
         self._memory: list[tuple[int, int]] = []
 
     def run(self) -> Outcome:
-        """Open, receive and judge; raises Undelivered, and TimeoutError when the streams do not end."""
-        begun = time.monotonic()
-        moments = [begun + moment for moment in self._job.window]
-        self._mark()
-        opened = marked = 0
-        while opened < len(self._streams) or self._open or marked < len(moments):
+        """Open, receive and verify all streams.
+
+        Raises IncompleteStream, and TimeoutError if the streams do not end in time.
+        """
+        self._begun_at = time.monotonic()
+        marks = [self._begun_at + at_s for at_s in self._job.window]
+        self._take_snapshot()
+        while self._opened < len(self._streams) or self._open or marks:
             now = time.monotonic()
-            if now > begun + self._job.patience_s:
-                raise TimeoutError(f"{len(self._open)} of {len(self._streams)} streams did not end")
-            while opened < len(self._streams) and self._may_open(opened, now - begun):
-                self._connect(self._streams[opened])
-                opened += 1
-                self._receive(0)
-            if marked < len(moments) and moments[marked] <= now:
-                self._mark()
-                marked += 1
-            coming = [begun + stream.ask.at_s for stream in self._streams[opened : opened + 1]]
-            coming = [moment for moment in coming if moment > now] + moments[marked : marked + 1]
-            self._receive(max(0.0, min([*coming, now + 1.0]) - time.monotonic()))
-        self._mark()
-        return self._judge()
+            self._check_timeout(now)
+            self._open_due_streams(now)
+            if marks and marks[0] <= now:
+                self._take_snapshot()
+                marks.pop(0)
+            self._receive(self._choose_wait_s(now, marks[:1]))
+        self._take_snapshot()
+        return self._evaluate()
 
-    def _may_open(self, number: int, elapsed_s: float) -> bool:
-        if self._streams[number].ask.at_s > elapsed_s:
+    def _check_timeout(self, now: float) -> None:
+        if now > self._begun_at + self._job.timeout_s:
+            count = f"{len(self._open)} of {len(self._streams)}"
+            raise TimeoutError(f"{count} streams did not end within {self._job.timeout_s:.0f} s")
+
+    def _open_due_streams(self, now: float) -> None:
+        while self._opened < len(self._streams) and self._may_open_next(now):
+            self._connect(self._streams[self._opened])
+            self._opened += 1
+            self._receive(0)
+
+    def _may_open_next(self, now: float) -> bool:
+        number = self._opened
+        if self._begun_at + self._streams[number].request.at_s > now:
             return False
-        alone = self._job.one_by_one and number > len(self._streams) - self._job.probes
-        return not (alone and self._streams[number - 1] in self._open)
+        first_probe = len(self._streams) - self._job.probes
+        must_wait = self._job.is_sequential and number > first_probe
+        return not (must_wait and self._streams[number - 1] in self._open)
 
-    def _mark(self) -> None:
-        if self._job.weighs:
-            held = [cpu.memory_bytes(pid) for pid in self._job.relay]
-            self._memory.append(
-                (int(sum(kept for kept, _ in held)), int(sum(kept for _, kept in held)))
-            )
-        spent = [cpu.spent_s(pid) for pid in self._job.relay]
-        ours, store = sum(used for used, _ in spent), sum(used for _, used in spent)
-        upstream = sum(cpu.spent_s(pid)[0] for pid in self._job.upstream)
-        waited = sum(map(cpu.waited_s, [os.getpid(), *self._job.upstream]))
-        self._marks.append((time.monotonic(), [ours, store, upstream, time.process_time(), waited]))
+    def _choose_wait_s(self, now: float, marks: list[float]) -> float:
+        """Return how long a read may wait: until the next stream or mark, at most a second."""
+        unopened = self._streams[self._opened : self._opened + 1]
+        due = [self._begun_at + stream.request.at_s for stream in unopened]
+        next_times = [at for at in due if at > now] + marks
+        return max(0.0, min([*next_times, now + 1.0]) - time.monotonic())
+
+    def _take_snapshot(self) -> None:
+        if self._job.with_memory:
+            proxy, redis = _sum_totals(map(cpu.read_memory_bytes, self._job.proxy_pids))
+            self._memory.append((int(proxy), int(redis)))
+        proxy_s, redis_s = _sum_totals(map(cpu.read_cpu_s, self._job.proxy_pids))
+        upstream_s = _sum_totals(map(cpu.read_cpu_s, self._job.upstream_pids)).proxy
+        waited_s = sum(map(cpu.read_runnable_s, [os.getpid(), *self._job.upstream_pids]))
+        at, load_s = time.monotonic(), time.process_time()
+        self._snapshots.append(_Snapshot(at, proxy_s, redis_s, upstream_s, load_s, waited_s))
 
     def _connect(self, stream: _Stream) -> None:
-        request = stream.ask.request
-        if stream.ask.resumes is not None:
-            last_id, stream.ask.viewed = self._seen(stream.ask.resumes, stream.ask.viewed)
-            request = request.replace(LAST_ID, last_id)
-        stream.unsent = request.encode("latin-1")
+        http = stream.request.http
+        if stream.request.resumes is not None:
+            last_id = self._resume(stream.request, self._streams[stream.request.resumes])
+            http = http.replace(LAST_ID, last_id)
+        stream.unsent = http.encode("latin-1")
         stream.sock = socket.socket()
         stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A server that is slow to accept holds up this viewer and no other.
+        # Nonblocking: a server that is slow to accept delays this viewer only.
         stream.sock.setblocking(False)
-        stream.sent = time.monotonic()
+        stream.opened_at = time.monotonic()
         stream.sock.connect_ex(("127.0.0.1", self._job.port))
         self._selector.register(stream.sock, selectors.EVENT_WRITE, stream)
         self._open.add(stream)
 
-    def _ask(self, stream: _Stream) -> None:
-        """Send the request of a stream that is connected, or as much of it as goes."""
+    def _resume(self, request: StreamRequest, resumed: _Stream) -> str:
+        """Return the id of the frame that holds the last viewed token.
+
+        A frame can hold further tokens, so `request.viewed` becomes the number of the last of them.
+        """
+        last = format_token(request.viewed - 1).encode()
+        found = re.search(rb"id: (\S+)\ndata: ([^\n]*%b[^\n]*)\n" % last, b"".join(resumed.reads))
+        if found is None:
+            number = request.resumes
+            raise IncompleteStream(
+                f"stream {number} has not delivered {request.viewed} tokens in time to be resumed"
+            )
+        request.viewed += found[2].partition(last)[2].count(_TOKEN_MARK)
+        return found[1].decode()
+
+    def _send(self, stream: _Stream) -> None:
+        """Send as much of the request as the socket accepts."""
         stream.unsent = stream.unsent[stream.sock.send(stream.unsent) :]
         if not stream.unsent:
             self._selector.modify(stream.sock, selectors.EVENT_READ, stream)
-
-    def _seen(self, number: int, viewed: int) -> tuple[str, int]:
-        """The id of the frame with the last of a stream's first `viewed` tokens, and how many it makes."""
-        frame = rb"id: (\S+)\ndata: ([^\n]*%b[^\n]*)\n" % token(viewed - 1).encode()
-        found = re.search(frame, b"".join(self._streams[number].parts))
-        if found is None:
-            raise Undelivered(
-                f"stream {number} has not shown {viewed} tokens in time to be resumed"
-            )
-        return found[1].decode(), viewed + found[2].partition(token(viewed - 1).encode())[2].count(
-            _MARK
-        )
 
     def _receive(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
             stream: _Stream = key.data
             if stream.unsent:
-                self._ask(stream)
+                self._send(stream)
                 continue
             try:
                 data = stream.sock.recv(1 << 18)
             except ConnectionResetError:
                 data = b""
             if data:
-                stream.times.append(time.monotonic())
-                stream.parts.append(data)
+                stream.read_times.append(time.monotonic())
+                stream.reads.append(data)
                 stream.tail = (stream.tail + data)[-len(_LAST_CHUNK) :]
             if not data or stream.tail == _LAST_CHUNK:
                 self._selector.unregister(stream.sock)
                 stream.sock.close()
                 self._open.remove(stream)
 
-    def _judge(self) -> Outcome:
-        moments: list[float] = []
-        arrivals: list[list[float]] = []
-        for number, stream in enumerate(self._streams):
-            try:
-                check(b"".join(stream.parts), stream.ask)
-            except Undelivered as error:
-                raise Undelivered(f"stream {number}: {error}") from None
-            arrivals.append(list(_arrivals(stream)))
-            moments += arrivals[-1]
-        moments.sort()
-        told = len(self._streams) - self._job.probes if self._job.probes else 0
-        probes = list(zip(self._streams, arrivals, strict=True))[told:]
+    def _evaluate(self) -> Outcome:
+        self._verify_streams()
+        arrivals = [list(_iterate_arrivals(stream)) for stream in self._streams]
+        all_arrivals = sorted(itertools.chain.from_iterable(arrivals))
+        first = len(self._streams) - self._job.probes if self._job.probes else 0
+        probes = self._streams[first:]
         return Outcome(
-            whole=self._span(0, -1, moments),
-            steady=self._span(1, 2, moments),
-            first_byte_ms=sorted((stream.times[0] - stream.sent) * 1000 for stream, _ in probes),
-            first_ms=sorted((times[0] - stream.sent) * 1000 for stream, times in probes),
-            last_ms=sorted((stream.times[-1] - stream.sent) * 1000 for stream, _ in probes),
-            gaps_ms=_gaps_ms(arrivals[told:]),
-            others_gaps_ms=_gaps_ms(arrivals[:told]),
+            total=self._make_span(0, -1, all_arrivals),
+            steady=self._make_span(1, 2, all_arrivals),
+            first_byte_ms=sorted(s.ms_since_opened(s.read_times[0]) for s in probes),
+            first_token_ms=sorted(
+                s.ms_since_opened(times[0])
+                for s, times in zip(probes, arrivals[first:], strict=True)
+            ),
+            last_ms=sorted(s.ms_since_opened(s.read_times[-1]) for s in probes),
+            gaps_ms=_measure_gaps_ms(arrivals[first:]),
+            background_gaps_ms=_measure_gaps_ms(arrivals[:first]),
             memory=self._memory[0:3:2],
         )
 
-    def _span(self, begin: int, end: int, times: list[float]) -> Span:
-        (since, before), (until, after) = self._marks[begin], self._marks[end]
-        tokens = bisect.bisect(times, until) - bisect.bisect(times, since)
-        return Span(until - since, tokens, *(b - a for a, b in zip(before, after, strict=True)))
+    def _verify_streams(self) -> None:
+        for number, stream in enumerate(self._streams):
+            try:
+                verify(b"".join(stream.reads), stream.request)
+            except IncompleteStream as error:
+                raise IncompleteStream(f"stream {number}: {error}") from None
+
+    def _make_span(self, first: int, last: int, arrivals: list[float]) -> Span:
+        before, after = self._snapshots[first], self._snapshots[last]
+        tokens = bisect.bisect(arrivals, after.at) - bisect.bisect(arrivals, before.at)
+        wall_s, *used_s = (b - a for a, b in zip(before, after, strict=True))
+        return Span(wall_s, tokens, *used_s)
 
 
-def _gaps_ms(arrivals: list[list[float]]) -> list[float]:
+def _sum_totals(totals: Iterable[cpu.Totals]) -> cpu.Totals:
+    proxy = redis = 0.0
+    for each in totals:
+        proxy += each.proxy
+        redis += each.redis
+    return cpu.Totals(proxy, redis)
+
+
+def _iterate_arrivals(stream: _Stream) -> Iterator[float]:
+    """Yield when each token arrived; tokens that the last frame repeats are ignored."""
+    left = stream.request.tokens - stream.request.viewed
+    for at, data in zip(stream.read_times, stream.reads, strict=True):
+        count = min(left, data.count(_TOKEN_MARK))
+        left -= count
+        yield from [at] * count
+
+
+def _measure_gaps_ms(arrivals: list[list[float]]) -> list[float]:
     reads = (sorted(set(times)) for times in arrivals)
     return sorted(
         (after - before) * 1000 for times in reads for before, after in itertools.pairwise(times)
     )
 
 
-def _arrivals(stream: _Stream) -> Iterator[float]:
-    """When each token came; what a last frame repeats of them is none."""
-    left = stream.ask.tokens - stream.ask.viewed
-    for moment, part in zip(stream.times, stream.parts, strict=True):
-        count = min(left, part.count(_MARK))
-        left -= count
-        yield from [moment] * count
-
-
-def check(raw: bytes, ask: Ask) -> None:
-    """Raise Undelivered unless these bytes are a whole answer, in order, with its peer's own ending."""
-    head, separator, body = raw.partition(b"\r\n\r\n")
-    if not separator or not head.startswith(b"HTTP/1.1 200"):
-        raise Undelivered(f"answered {raw[:300]!r}")
-    if re.search(rb"(?i)^transfer-encoding: *chunked", head, re.MULTILINE):
-        body = b"".join(_dechunk(body))
-    events = list(EventDecoder().feed(body))
-    expected = "".join(map(token, range(ask.viewed, ask.tokens)))
-    ending = events[-1] if events else Event("", "", "")
-    if ending.data == "[DONE]":
-        text = "".join(map(_openai_text, events[:-1]))
-    elif ending.name == "end":
-        text = "".join(event.data for event in events if event.name == "message")
-        if ending.data not in ("", "".join(map(token, range(ask.tokens)))):
-            raise Undelivered(f"the last frame holds another answer: {ending.data[:200]!r}")
-    else:
-        raise Undelivered(f"it ended with {body[-200:]!r}")
-    if text != expected:
-        at = next(
-            (i for i, pair in enumerate(zip(text, expected, strict=False)) if pair[0] != pair[1]),
-            len(text),
-        )
-        raise Undelivered(
-            f"{len(text)} of {len(expected)} characters, and wrong from {at} on: {text[at:][:80]!r}"
-        )
-
-
-def _dechunk(body: bytes) -> Iterator[bytes]:
-    """The parts of a chunked body (RFC 9112 §7.1), which must be whole."""
-    at = 0
-    while True:
-        end = body.find(b"\r\n", at)
-        if end < 0:
-            raise Undelivered("the body broke off")
-        size = int(body[at:end].partition(b";")[0], 16)
-        at = end + 2 + size
-        if body[at : at + 2] != b"\r\n":
-            raise Undelivered("the body broke off")
-        if size == 0:
-            return
-        yield body[end + 2 : at]
-        at += 2
-
-
-def _openai_text(event: Event) -> str:
-    chunk = msgspec.json.decode(event.data)
-    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"][:1])
-
-
 def main() -> int:
-    """Do one job; status 3 when the streams did not end in time, or not as they must."""
+    """Run one job; returns EXIT_INCOMPLETE if the streams were incomplete or late."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
-        outcome = Viewers(job).run()
-    except (TimeoutError, Undelivered) as error:
+        outcome = Load(job).run()
+    except (TimeoutError, IncompleteStream) as error:
         print(error, file=sys.stderr)
-        return 3
+        return EXIT_INCOMPLETE
     sys.stdout.buffer.write(msgspec.json.encode(outcome))
     return 0
 

@@ -1,10 +1,10 @@
-"""Measures Holdline side by side with its peers: `make bench`, or one scenario of it.
+"""Measure Holdline next to its peers, or next to another checkout.
 
     python -m bench.run --scenario streams-100 --rounds 5 --peers node,tutorial
     python -m bench.run --scenario streams-100 --rounds 5 --baseline ../other-checkout
 
-Every relay is up for the whole run, and in each round each is loaded once, one after the other: what the
-machine does besides falls on all alike, and ratios are taken within a round.
+All proxies run for the whole time. Each round loads every proxy once, one after another, so that
+other work on the machine affects all of them alike. Ratios are taken within a round.
 """
 
 import argparse
@@ -13,109 +13,116 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from bench import report, scenarios
 from bench.baseline import COMPARISONS
-from bench.bed import Bed
+from bench.capacity import run_capacity
+from bench.conversations import run_long_conversations
 from bench.cpu import LOAD_CORE
+from bench.harness import Harness
+from bench.proxies import ALL
 from bench.report import Table
-from bench.scenarios import EVERY
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-
-SCENARIOS: dict[str, Callable[[Bed], Table]] = {
-    "streams-20": lambda bed: scenarios.paced(bed, 20, EVERY, {}),
-    "streams-100": lambda bed: scenarios.paced(bed, 100, EVERY, {"node": 1.0, "tutorial": 0.25}),
-    "streams-700": lambda bed: scenarios.paced(
-        bed, 700, ["holdline", "nginx", "node"], {"node": 0.8}
+_FAST_PIPES = ["holdline", "nginx", "node"]
+SCENARIOS: dict[str, Callable[[Harness], Table]] = {
+    "streams-20": lambda harness: scenarios.run_paced(harness, 20, ALL, {}),
+    "streams-100": lambda harness: scenarios.run_paced(
+        harness, 100, ALL, {"node": 1.0, "tutorial": 0.25}
     ),
-    "bursts": scenarios.bursts,
-    "first-token": lambda bed: scenarios.first_token(bed, 0),
-    "first-token-loaded": lambda bed: scenarios.first_token(bed, 50),
-    "capacity": scenarios.capacity,
-    "memory": scenarios.memory,
-    "start": scenarios.start,
-    "resume": scenarios.resume,
-    "conversations": scenarios.long_conversations,
-    "workers": scenarios.workers,
+    "streams-700": lambda harness: scenarios.run_paced(harness, 700, _FAST_PIPES, {"node": 0.8}),
+    "bursts": scenarios.run_bursts,
+    "first-token": lambda harness: scenarios.run_first_token(harness, 0),
+    "first-token-loaded": lambda harness: scenarios.run_first_token(harness, 50),
+    "capacity": run_capacity,
+    "memory": scenarios.run_memory,
+    "start": scenarios.run_start,
+    "resume": scenarios.run_resume,
+    "conversations": run_long_conversations,
+    "workers": scenarios.run_workers,
 }
 """Every scenario by its name."""
 
 
 def main() -> int:
-    """Run what was asked for; returns the exit status."""
-    asked = arguments()
-    os.sched_setaffinity(0, {LOAD_CORE})  # with all that it starts, but for the relays
+    """Run the selected scenarios; returns the exit status."""
+    options = parse_arguments()
+    os.sched_setaffinity(0, {LOAD_CORE})  # inherited by all processes but the proxies
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    head = report.machine()
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
+    machine = report.describe_machine()
     tables: list[Table] = []
-    run_scenario = COMPARISONS if asked.baseline else SCENARIOS
+    available = COMPARISONS if options.baseline else SCENARIOS
     with contextlib.ExitStack() as stack:
-        bed = Bed(stack, asked.peers, asked.rounds, asked.baseline)
-        for name in asked.scenario or run_scenario:
-            tables.append(run_scenario[name](bed))
-            print(tables[-1].markdown(), *tables[-1].goals, sep="\n", flush=True)
-            if asked.output:  # after each, so that what breaks later costs nothing
-                write(asked.output, head, tables)
+        harness = Harness(stack, options.peers, options.rounds, options.baseline)
+        for name in options.scenario or available:
+            tables.append(available[name](harness))
+            print(tables[-1].to_markdown(), *tables[-1].goals, sep="\n", flush=True)
+            if options.output:  # after each scenario: a later failure loses no figures
+                write_results(options.output, machine, tables)
     return 0
 
 
-def write(path: Path, head: str, tables: list[Table]) -> None:
-    """Write what is known so far."""
-    goals = "\n".join(str(goal) for table in tables for goal in table.goals)
-    body = "\n".join(table.markdown() for table in tables)
-    path.write_text(f"# Results\n\n{head}\n\n## Goals\n\n{goals}\n\n{body}")
+def write_results(path: Path, machine: str, tables: list[Table]) -> None:
+    """Write the tables measured so far, after the goals they show as met or missed."""
+    goals = [str(goal) for table in tables for goal in table.goals]
+    parts = ["# Results", machine]
+    parts += ["## Goals", "\n".join(goals)] if goals else []
+    body = "\n".join(table.to_markdown() for table in tables)
+    path.write_text("\n\n".join([*parts, body]))
 
 
-def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(SCENARIOS)
     parser.add_argument(
-        "--scenario", type=listed(SCENARIOS), default=[], help=f"of {names}; without it, all"
-    )
-    parser.add_argument("--peers", type=listed(EVERY), default=EVERY, help=f"of {', '.join(EVERY)}")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="measured rounds, after one that warms up"
+        "--scenario",
+        type=make_names_parser(SCENARIOS),
+        default=[],
+        help=f"default: all of {', '.join(SCENARIOS)}",
     )
     parser.add_argument(
-        "--baseline", type=checkout, help="another checkout of Holdline: compare this one with it"
+        "--peers", type=make_names_parser(ALL), default=ALL, help=f"default: {', '.join(ALL)}"
     )
     parser.add_argument(
-        "--output", type=Path, help="a file for the tables, such as bench/RESULTS.md"
+        "--rounds", type=int, default=5, help="number of measured rounds, after one warm-up"
     )
-    asked = parser.parse_args()
-    for name in asked.scenario if asked.baseline else ():
-        if name not in COMPARISONS:
-            parser.error(f"{name} cannot be compared with a baseline: {', '.join(COMPARISONS)}")
-    return asked
+    parser.add_argument(
+        "--baseline", type=parse_checkout, help="compare with the Holdline of another checkout"
+    )
+    parser.add_argument("--output", type=Path, help="also write the tables to this file")
+    options = parser.parse_args()
+    if options.baseline and (unknown := set(options.scenario) - set(COMPARISONS)):
+        parser.error(
+            f"{', '.join(sorted(unknown))} cannot be compared with a baseline; "
+            f"choose from {', '.join(COMPARISONS)}"
+        )
+    return options
 
 
-def checkout(text: str) -> Path:
-    """Return the directory if it holds a checkout of Holdline."""
+def parse_checkout(text: str) -> Path:
+    """Return the absolute path of a checkout of Holdline; raises ArgumentTypeError."""
     root = Path(text).resolve()
     if not (root / "server.py").exists():
-        raise argparse.ArgumentTypeError(f"{root} holds no server.py")
+        raise argparse.ArgumentTypeError(f"{root} contains no server.py")
     return root
 
 
-def listed(known: object) -> Callable[[str], list[str]]:
-    """Reads names that are set apart by commas."""
+def make_names_parser(known: Container[str]) -> Callable[[str], list[str]]:
+    """Return a parser of comma-separated names that rejects unknown ones."""
 
-    def read(text: str) -> list[str]:
+    def parse(text: str) -> list[str]:
         names = text.split(",")
         for name in names:
-            if name not in known:  # type: ignore[operator]
-                raise argparse.ArgumentTypeError(f"there is no {name}")
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}")
         return names
 
-    return read
+    return parse
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What Holdline is compared with, each as its users write it; `bench.relays` starts them."""
+"""Servers to compare Holdline with."""

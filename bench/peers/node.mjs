@@ -1,4 +1,4 @@
-/** A bare byte pipe: asks the model and hands its bytes on, with no session and nothing kept. */
+/** Pipe the bytes of the upstream to the client, without sessions and without storage. */
 
 import http from "node:http";
 
@@ -8,14 +8,22 @@ const agent = new http.Agent({ keepAlive: true });
 http
   .createServer((request, response) => {
     const message = new URL(request.url, "http://127.0.0.1").searchParams.get("message");
-    const body = JSON.stringify({ model: "bench", messages: [{ role: "user", content: message }], stream: true });
-    const headers = { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(body) };
-    const asked = http.request(upstream, { method: "POST", agent, headers }, (answer) => {
-      response.writeHead(answer.statusCode, { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
-      answer.pipe(response);
+    const messages = [{ role: "user", content: message }];
+    const body = JSON.stringify({ model: "bench", messages, stream: true });
+    const headers = {
+      "Content-Type": "application/json",
+      "Content-Length": Buffer.byteLength(body),
+    };
+    const options = { method: "POST", agent, headers };
+    const upstreamRequest = http.request(upstream, options, (upstreamResponse) => {
+      response.writeHead(upstreamResponse.statusCode, {
+        "Content-Type": "text/event-stream",
+        "Cache-Control": "no-cache",
+      });
+      upstreamResponse.pipe(response);
     });
-    asked.on("error", (error) => response.destroy(error));
-    response.on("close", () => asked.destroy());
-    asked.end(body);
+    upstreamRequest.on("error", (error) => response.destroy(error));
+    response.on("close", () => upstreamRequest.destroy());
+    upstreamRequest.end(body);
   })
   .listen(Number(process.env.PORT), "127.0.0.1");

@@ -1,4 +1,7 @@
-"""A chat handler as tutorials write it: Sanic, the openai client, one send a chunk, one value a history."""
+"""A chat handler in the style of tutorials, with Sanic and the openai client.
+
+It sends each chunk separately and stores a history as one value in Redis.
+"""
 
 import json
 import os
@@ -9,13 +12,13 @@ from sanic import Request, Sanic
 
 app = Sanic("tutorial")
 client = AsyncOpenAI(api_key="none", base_url=os.environ["UPSTREAM"])
-# With its default of 100 connections many answers at once would end without their last frame.
+# With the default limit of 100 connections, concurrent answers would end without a last frame.
 redis = Redis.from_url(os.environ["REDIS_URL"], max_connections=10_000)
 
 
 @app.get("/api/chat_stream/")
 async def chat_stream(request: Request) -> None:
-    """Ask the model and pass its answer on as it comes."""
+    """Request an answer from the upstream and send its deltas to the client."""
     key = f"chat:{request.cookies.get('session')}"
     stored = await redis.get(key)
     history = json.loads(stored) if stored else []

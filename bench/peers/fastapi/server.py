@@ -1,4 +1,4 @@
-"""The same with FastAPI and sse-starlette, under uvicorn with uvloop and httptools."""
+"""The tutorial's handler with FastAPI and sse-starlette, under uvicorn (uvloop, httptools)."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from sse_starlette import EventSourceResponse
 
 app = FastAPI()
 client = AsyncOpenAI(api_key="none", base_url=os.environ["UPSTREAM"])
-# With its default of 100 connections many answers at once would end without their last frame.
+# With the default limit of 100 connections, concurrent answers would end without a last frame.
 redis = Redis.from_url(os.environ["REDIS_URL"], max_connections=10_000)
 
 
 @app.get("/api/chat_stream/")  # type: ignore[untyped-decorator]
 async def chat_stream(message: str, session: Annotated[str, Cookie()]) -> EventSourceResponse:
-    """Ask the model and pass its answer on as it comes."""
+    """Request an answer from the upstream and send its deltas to the client."""
     return EventSourceResponse(events(message, f"chat:{session}"))
 
 
 async def events(message: str, key: str) -> AsyncIterator[dict[str, str]]:
-    """The events of one answer."""
+    """Yield the events of one answer."""
     stored = await redis.get(key)
     history = json.loads(stored) if stored else []
     history.append({"role": "user", "content": message})
