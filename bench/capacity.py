@@ -15,7 +15,7 @@ from bench.report import Goal, Table, find_percentile, format_spread
 MAX_STREAMS = 2000
 """With more streams the load's own core is saturated."""
 MAX_GAP_MS, MAX_FIRST_TOKEN_MS = 100, 1000
-"""A core sustains a number of streams if 99 % of gaps and of first tokens are within these."""
+"""A core sustains a number of streams if 99% of gaps and of first tokens are within these."""
 
 
 def run_capacity(harness: Harness) -> Table:
@@ -24,7 +24,7 @@ def run_capacity(harness: Harness) -> Table:
         "Streams that one core sustains",
         ["proxy", "streams", "Holdline ÷ proxy"],
         note=(
-            f"Criterion: 99 % of gaps ≤ {MAX_GAP_MS} ms and 99 % of first tokens ≤ "
+            f"Criterion: 99% of gaps ≤ {MAX_GAP_MS} ms and 99% of first tokens ≤ "
             f"{MAX_FIRST_TOKEN_MS} ms, at {RATE} tokens per second, with all starts within four "
             "seconds. The search doubles the number (in later rounds it moves by tenths from the "
             f"previous result) and then bisects to within a twentieth, up to {MAX_STREAMS}. The "

@@ -46,7 +46,7 @@ def run_long_conversations(harness: Harness) -> Table:
             costs = _measure_turns_ms(harness, proxy, sessions, _TURNS)
         table.rows.append(_make_row(name, costs))
         growth = float(table.rows[-1][-1].split()[0])
-        table.goals.append(Goal(f"CPU of a turn at 10,000 ÷ 10 messages ({name})", growth, 1.1))
+        table.goals.append(Goal(f"CPU of a turn, 10,000 ÷ 10 messages ({name})", growth, 1.1))
     for proxy in harness.ensure_running(["tutorial"]):
         sessions = {length: proxy.open_session() for length in LENGTHS}
         for length, session in sessions.items():

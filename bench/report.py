@@ -9,12 +9,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 _MAX_REASON_LENGTH = 120
+_WIDTH = 100
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Table:
         widths = [max(len(row[i]) for row in lines) for i in range(len(self.columns))]
         header, *rows = (_align(row, widths) for row in lines)
         rule = "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths))
-        note = f"\n{self.note}\n" if self.note else ""
+        note = f"\n{textwrap.fill(self.note, _WIDTH)}\n" if self.note else ""
         return f"## {self.title}\n\n" + "\n".join([header, f"|{rule}|", *rows]) + "\n" + note
 
 
@@ -88,16 +90,20 @@ def describe_machine() -> str:
         ("CPU", f"{cpu[1] if cpu else platform.processor()}, {os.cpu_count()} cores"),
         ("memory", f"{memory:.0f} GiB"),
         ("kernel", f"Linux {platform.release()}"),
-        ("software", ", ".join(_list_versions())),
+        ("Python", ", ".join(_list_packages())),
+        ("programs", ", ".join(_list_programs())),
         ("load average at the start", f"{os.getloadavg()[0]:.2f}"),
     ]
     return "\n".join(["| run | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
 
 
-def _list_versions() -> Iterator[str]:
-    yield f"Python {platform.python_version()}"
+def _list_packages() -> Iterator[str]:
+    yield f"{platform.python_version()}"
     for package in ("sanic", "openai", "aiohttp", "redis", "uvloop"):
         yield f"{package} {version(package)}"
+
+
+def _list_programs() -> Iterator[str]:
     path = f"{os.environ['PATH']}:{Path(sys.executable).parent}:/usr/sbin"
     for name, option in (("node", "--version"), ("nginx", "-v"), ("redis-server", "--version")):
         if program := shutil.which(name, path=path):
