@@ -21,7 +21,7 @@ from bench.measurements import (
     measure_start,
 )
 from bench.proxies import Proxy
-from bench.report import Table, find_percentile, format_spread
+from bench.report import Table, describe_commit, find_percentile, format_spread
 
 MAX_RATIO = 1.05
 """A figure whose median ratio exceeds this is worse than the baseline's."""
@@ -80,10 +80,12 @@ def compare(
     warm_up: bool = True,
 ) -> Table:
     """Measure both checkouts in each round; returns the figures of both and their ratios."""
+    assert harness.baseline is not None
     results = measure_interleaved(harness, ["holdline", "baseline"], measure, warm_up=warm_up)
+    commit = describe_commit(harness.baseline)
     table = Table(
         title,
-        ["figure", "this checkout", "baseline", "ratio", "verdict"],
+        ["figure", "this checkout", f"baseline {commit}", "ratio", "verdict"],
         note=f"Medians (minimum to maximum) of {harness.rounds} pairs. “Worse” is a median ratio "
         f"over {MAX_RATIO}.",
     )

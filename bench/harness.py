@@ -46,7 +46,7 @@ class Harness:
         self.rounds = rounds
         self.missing: dict[str, str] = {}
         self._peers = peers
-        self._baseline = baseline
+        self.baseline = baseline
         self._stack = stack
         self._running: dict[str, Proxy] = {}
         self._question_numbers = itertools.count()
@@ -78,8 +78,8 @@ class Harness:
     def start(self, name: str) -> contextlib.AbstractContextManager[Proxy]:
         """Start another process of the proxy with this name."""
         if name == "baseline":
-            assert self._baseline is not None
-            return proxies.start_holdline(self.upstream_port, name=name, root=self._baseline)
+            assert self.baseline is not None
+            return proxies.start_holdline(self.upstream_port, name=name, root=self.baseline)
         return proxies.START[name](self.upstream_port)
 
     def direct_proxy(self) -> Proxy:

@@ -81,12 +81,9 @@ def describe_machine() -> str:
     """Describe the machine, its load, the measured commit and the versions of the software."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     rows = [
         ("measured", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"),
-        ("commit", commit or "none"),
+        ("commit", describe_commit(Path(__file__).parent)),
         ("CPU", f"{cpu[1] if cpu else platform.processor()}, {os.cpu_count()} cores"),
         ("memory", f"{memory:.0f} GiB"),
         ("kernel", f"Linux {platform.release()}"),
@@ -95,6 +92,13 @@ def describe_machine() -> str:
         ("load average at the start", f"{os.getloadavg()[0]:.2f}"),
     ]
     return "\n".join(["| run | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
+
+
+def describe_commit(root: Path) -> str:
+    """Return the commit of a checkout, with `-dirty` if files were changed."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "none"
 
 
 def _list_packages() -> Iterator[str]:
