@@ -25,10 +25,10 @@ from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
 from chat.upstream.client import Upstream
 from config import settings as configuration
-from config.embedded_redis import EmbeddedRedisError, PrivateRedis
+from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
-from config.supervisor import StartError, Workers, bind
+from config.supervisor import StartError, Supervisor, bind
 from sessions import middleware
 from sessions.client import connection, scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
@@ -142,12 +142,12 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
         return [
             Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")
         ]
-    first_frame_data = (
-        [(settings.openai_base_url, settings.openai_api_key, "")] if settings.has_main else []
+    configured = (
+        [(settings.openai_base_url, settings.openai_api_key, "")]
+        if settings.has_primary_upstream
+        else []
     )
-    first_frame_data += [
-        (other.base_url, other.api_key, other.model) for other in settings.upstreams
-    ]
+    configured += [(other.base_url, other.api_key, other.model) for other in settings.upstreams]
     return [
         Upstream(
             base_url=base_url,
@@ -155,9 +155,9 @@ async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstr
             timeout_s=timeout_s,
             model=model,
             # A stale connection is worth one more try; for the rest the next upstream is there.
-            retries=1 if len(first_frame_data) > 1 else 2,
+            retries=1 if len(configured) > 1 else 2,
         )
-        for base_url, key, model in first_frame_data
+        for base_url, key, model in configured
     ]
 
 
@@ -177,14 +177,14 @@ def serve(
     redis_url: str,
     listener: socket.socket,
     ready: Callable[[], None],
-    life: int,
+    supervisor_fd: int,
 ) -> None:
     """Be one worker: serve on `listener` until SIGTERM; exit at once when the supervisor is gone."""
     app = create_app(settings, redis_url)
 
     @app.after_server_start
     async def announce(app: Sanic[Any, Any]) -> None:
-        asyncio.get_running_loop().add_reader(life, os._exit, 1)
+        asyncio.get_running_loop().add_reader(supervisor_fd, os._exit, 1)
         ready()
 
     # Sanic listens anew on the socket, by default with a queue of 100.
@@ -197,7 +197,7 @@ def main() -> int:
         settings = configuration.load()
         start_logging(settings.log_level)
         listener = bind(settings.host, settings.port)
-        private = None if settings.redis_url else PrivateRedis(settings.data_dir)
+        private = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
         if private:
             private.start()
     except (SettingsError, StartError, EmbeddedRedisError) as error:
@@ -207,13 +207,13 @@ def main() -> int:
         redis_url = private.url if private else settings.redis_url
         assert redis_url is not None
         gc.freeze()  # what is loaded by now is shared by all workers: leave its pages untouched
-        workers = Workers(
+        supervisor = Supervisor(
             lambda *arguments: serve(settings, redis_url, *arguments),
             listener,
             settings.workers,
             private,
         )
-        return workers.run(lambda: announce(settings, listener, private))
+        return supervisor.run(lambda: announce(settings, listener, private))
     except EmbeddedRedisError as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
@@ -222,7 +222,7 @@ def main() -> int:
             private.stop()
 
 
-def announce(settings: Settings, listener: socket.socket, private: PrivateRedis | None) -> None:
+def announce(settings: Settings, listener: socket.socket, private: EmbeddedRedis | None) -> None:
     """Say where the page is, which model answers and where the data lies."""
     host, port = listener.getsockname()[:2]
     # An address that stands for every interface is none that a browser could open.
@@ -231,7 +231,7 @@ def announce(settings: Settings, listener: socket.socket, private: PrivateRedis 
         model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
     else:
         upstreams = [(other.model, other.base_url) for other in settings.upstreams]
-        if settings.has_main:
+        if settings.has_primary_upstream:
             upstreams.insert(
                 0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI")
             )
@@ -239,7 +239,7 @@ def announce(settings: Settings, listener: socket.socket, private: PrivateRedis 
         upstreams = [(name, re.sub(r"//.*@", "//", address)) for name, address in upstreams]
         model = ", then ".join(f"{name} at {address}" for name, address in upstreams)
     data = (
-        f"{settings.data_dir.resolve()} (private Redis {private.version})"
+        f"{settings.data_dir.resolve()} (embedded Redis {private.version})"
         if private
         else "your own Redis"
     )

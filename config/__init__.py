@@ -1,1 +1,1 @@
-"""What an operator sets and takes home: the settings, the processes that serve, examples."""
+"""The settings, the supervisor and the embedded Redis; example files for deployment."""

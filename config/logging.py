@@ -1,10 +1,14 @@
-"""Set up logging for a server and its workers."""
+"""Set up logging for the supervisor and its workers."""
 
 import logging
 
 
 def start_logging(level: str) -> None:
-    """Log to the standard error; of other packages only what went wrong, for they quote people's words."""
+    """Log to standard error.
+
+    Other packages log warnings and errors only, because their other messages may quote the text
+    of users.
+    """
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -1,8 +1,9 @@
-"""The processes that serve: one supervisor that holds the socket and the private Redis, and its workers.
+"""Run the server's processes: a supervisor that owns the socket and embedded Redis, and workers.
 
-Sanic's own manager leaves a worker that was killed dead, and with all of them dead the port accepts and
-hangs. So workers are forked here, each a plain single-process server on the shared socket; one that dies is
-replaced, and all end with the supervisor, however that ends.
+Sanic's manager does not replace a killed worker, and when all of them are dead the port accepts
+connections that no process serves. Therefore workers are forked here, each a plain single-process
+server on the shared socket. A worker that dies is replaced. All workers exit with the supervisor,
+even if it is killed.
 """
 
 import logging
@@ -13,22 +14,26 @@ import socket
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-logger = logging.getLogger("holdline.workers")
+logger = logging.getLogger("holdline.supervisor")
 
-_STOP_S = 12
-"""How long workers may take to stop, in seconds: their drain takes under 9."""
+_STOP_TIMEOUT_S = 12
+"""How long workers may take to exit; draining takes less than 9 s."""
+
+_POLL_INTERVAL_S = 1.0
+"""How often the child is polled; the death of a worker is noticed immediately."""
 
 _fork = multiprocessing.get_context("fork")
 
 
 class StartError(Exception):
-    """The server cannot start; the message says what to do."""
+    """The server cannot start; the message names the setting to change."""
 
 
 class Child(Protocol):
-    """Another process that the server needs: it is started again when it dies."""
+    """Another process that the server needs, restarted when it dies: the embedded Redis."""
 
     def poll(self) -> int | None: ...
     def stop(self) -> None: ...
@@ -36,11 +41,15 @@ class Child(Protocol):
 
 
 Serve = Callable[[socket.socket, Callable[[], None], int], None]
-"""Serves on a socket until SIGTERM; calls its second argument when ready, exits when a descriptor closes."""
+"""Serve on a socket until SIGTERM.
+
+The second argument must be called when the worker is ready. The third is a file descriptor that
+becomes readable when the supervisor is gone: the worker must then exit.
+"""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The listening socket; port 0 lets the system choose. Raises StartError when it is not to be had."""
+    """Return the listening socket; port 0 lets the system choose. Raises StartError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=4096)
@@ -50,8 +59,13 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-class Workers:
-    """Runs `count` workers until SIGTERM or SIGINT."""
+def describe_exit(code: int | None) -> str:
+    """Describe the exit code of a `Process` or `Popen`, such as "signal 9" or "exit status 1"."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+
+class Supervisor:
+    """Keep `count` workers and the child running until SIGTERM or SIGINT."""
 
     def __init__(
         self, serve: Serve, listener: socket.socket, count: int, child: Child | None
@@ -60,80 +74,108 @@ class Workers:
         self._listener = listener
         self._count = count
         self._child = child
-        self._life, self._hold = os.pipe()
-        self._ready: dict[Connection, None] = {}
-        self._workers: dict[int, multiprocessing.process.BaseProcess] = {}
+        # The supervisor never writes to the pipe. The read end becomes readable when the last
+        # write end closes, which is the supervisor's.
+        self._supervisor_fd, self._pipe_writer = os.pipe()
+        self._starting: dict[Connection, None] = {}
+        self._workers: dict[int, BaseProcess] = {}
         self._stopping = False
-        self._woken, waker = socket.socketpair()
-        waker.setblocking(False)
-        self._waker = waker
+        self._wakeup_reader, self._wakeup_writer = socket.socketpair()
+        self._wakeup_writer.setblocking(False)
 
     def run(self, on_ready: Callable[[], None]) -> int:
-        """Start the workers, call `on_ready` when all are up, replace the dead; gives the exit status."""
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        """Start the workers, replace those that die, and return the exit status.
+
+        `on_ready` is called once, when all workers are ready.
+        """
+        self._handle_signals()
         for _ in range(self._count):
             self._start_worker()
         announced = False
         while not self._stopping:
-            self._wait(1.0)
-            dead = [pid for pid, worker in self._workers.items() if not worker.is_alive()]
+            self._wait()
+            dead = self._remove_dead_workers()
             if dead and not announced:
-                logger.error("a worker could not start; see above")
-                self._end_workers()
+                logger.error(
+                    "a worker failed to start (%s); stopping", describe_exit(dead[0].exitcode)
+                )
+                self._terminate_workers()
                 return 1
-            if not announced and not self._ready:
+            if not announced and not self._starting:
                 announced = True
                 on_ready()
-            for pid in dead:
-                logger.error(
-                    "worker %d died (%s) and is replaced", pid, self._workers.pop(pid).exitcode
-                )
-                self._start_worker()
-            if self._child and self._child.poll() is not None:
-                logger.error("the private Redis died and is started again")
-                self._child.stop()
-                self._child.start()
-        self._end_workers()
+            for worker in dead:
+                self._replace_worker(worker)
+            self._restart_dead_child()
+        self._terminate_workers()
         return 0
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _handle_signals(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._request_stop)
+
+    def _request_stop(self, number: int, frame: object) -> None:
         self._stopping = True
 
-    def _start_worker(self) -> None:
-        ready, tell = _fork.Pipe(duplex=False)
-        worker = _fork.Process(target=self._work, args=(tell,), daemon=False)
+    def _start_worker(self) -> int:
+        ready_receiver, ready_sender = _fork.Pipe(duplex=False)
+        worker = _fork.Process(target=self._run_worker, args=(ready_sender,), daemon=False)
         worker.start()
-        tell.close()
-        self._ready[ready] = None
+        ready_sender.close()
+        self._starting[ready_receiver] = None
         assert worker.pid is not None
         self._workers[worker.pid] = worker
+        return worker.pid
 
-    def _work(self, tell: Connection) -> None:
+    def _run_worker(self, ready_sender: Connection) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # A Ctrl-C reaches the whole group of the terminal; the supervisor passes it on in its own time.
+        # Ctrl-C reaches every process of the terminal; the supervisor stops its workers itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.close(self._hold)
-        self._serve(self._listener, lambda: tell.send_bytes(b"ready"), self._life)
+        os.close(self._pipe_writer)
+        self._serve(self._listener, lambda: ready_sender.send_bytes(b"ready"), self._supervisor_fd)
 
-    def _wait(self, timeout_s: float) -> None:
+    def _wait(self) -> None:
+        """Return when a worker is ready or dead, on a signal, or after `_POLL_INTERVAL_S`."""
         sentinels = [worker.sentinel for worker in self._workers.values()]
-        for done in wait([*self._ready, *sentinels, self._woken], timeout_s):
-            if done is self._woken:
-                self._woken.recv(4096)
-            elif isinstance(done, Connection):
-                self._ready.pop(done)  # it said "ready", or died before it could
-                done.close()
+        for source in wait([*self._starting, *sentinels, self._wakeup_reader], _POLL_INTERVAL_S):
+            if source is self._wakeup_reader:
+                self._wakeup_reader.recv(4096)
+            elif isinstance(source, Connection):
+                self._starting.pop(source)  # the worker is ready, or has died
+                source.close()
 
-    def _end_workers(self) -> None:
+    def _remove_dead_workers(self) -> list[BaseProcess]:
+        dead = [worker for worker in self._workers.values() if not worker.is_alive()]
+        for worker in dead:
+            assert worker.pid is not None
+            del self._workers[worker.pid]
+        return dead
+
+    def _replace_worker(self, dead: BaseProcess) -> None:
+        logger.error("worker %d died (%s); replacing it", dead.pid, describe_exit(dead.exitcode))
+        logger.info("worker %d replaces worker %d", self._start_worker(), dead.pid)
+
+    def _restart_dead_child(self) -> None:
+        if self._child and (status := self._child.poll()) is not None:
+            logger.error("embedded Redis died (%s); restarting it", describe_exit(status))
+            started_at = time.monotonic()
+            self._child.stop()
+            self._child.start()
+            logger.warning("embedded Redis restarted in %.2f s", time.monotonic() - started_at)
+
+    def _terminate_workers(self) -> None:
         for worker in self._workers.values():
             worker.terminate()
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         for worker in self._workers.values():
             worker.join(max(0.0, deadline - time.monotonic()))
             if worker.is_alive():
-                logger.error("worker %s did not stop and is killed", worker.pid)
+                logger.error(
+                    "worker %d did not exit within %d s of SIGTERM; killing it",
+                    worker.pid,
+                    _STOP_TIMEOUT_S,
+                )
                 worker.kill()
                 worker.join()

@@ -1,4 +1,4 @@
-"""The settings: what is documented is what there is, and a wrong value is named."""
+"""The settings: defaults, precedence, and errors that name the variable."""
 
 import asyncio
 import re
@@ -12,19 +12,21 @@ from tests.processes import PATIENCE_S, ROOT
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting but the test's: none of the environment's, none of a .env in the checkout."""
+def _isolate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the settings of the environment and of a .env in the checkout."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_the_example_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_example_lists_every_setting_with_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     text = (ROOT / ".env.example").read_text()
-    listed = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
-    assert list(listed) == [name.upper() for name in Settings.model_fields]
+    examples = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    assert list(examples) == [name.upper() for name in Settings.model_fields]
     defaults = load()
-    for name, value in listed.items():
+    for name, value in examples.items():
         monkeypatch.setenv(name, value)
     assert load() == defaults
     for field in Settings.model_fields.values():
@@ -68,7 +70,7 @@ def test_the_example_lists_every_setting_with_its_default(monkeypatch: pytest.Mo
         ("LOG_LEVEL", "loud"),
     ],
 )
-def test_a_wrong_value_is_named_in_one_line(
+def test_an_invalid_value_raises_a_one_line_error_that_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -78,11 +80,11 @@ def test_a_wrong_value_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_real_model_needs_a_name_and_a_name_needs_a_server(
+def test_an_upstream_requires_a_model_and_a_model_requires_an_upstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    with pytest.raises(SettingsError, match="CHAT_MODEL must name"):
+    with pytest.raises(SettingsError, match="CHAT_MODEL is required"):
         load()
     monkeypatch.setenv("CHAT_MODEL", "gpt-5-mini, gpt-5 ,")
     assert load().chat_model == ("gpt-5-mini", "gpt-5")
@@ -95,7 +97,7 @@ def test_a_real_model_needs_a_name_and_a_name_needs_a_server(
     assert load().demo
 
 
-def test_a_file_of_settings_is_read_and_the_environment_wins(
+def test_the_environment_takes_precedence_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text(
@@ -109,7 +111,7 @@ def test_a_file_of_settings_is_read_and_the_environment_wins(
         load()
 
 
-def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = load()
     for name in Settings.model_fields:
         monkeypatch.setenv(name.upper(), "")
@@ -120,7 +122,7 @@ def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     ("limit", "rate"),
     [("60/minute", (60, 60)), ("1/second", (1, 1)), ("9/hour", (9, 3600)), ("off", (0, 1))],
 )
-def test_a_rate_is_a_number_and_a_window(
+def test_a_rate_limit_is_parsed_into_turns_and_a_window(
     monkeypatch: pytest.MonkeyPatch, limit: str, rate: tuple[int, int]
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", limit)
@@ -131,17 +133,21 @@ def test_a_rate_is_a_number_and_a_window(
     ("name", "value"),
     [("PORT", "eighty"), ("OPENAI_BASE_URL", "sk-secret-in-the-wrong-place"), ("LEASE_S", "x")],
 )
-async def test_the_server_does_not_start_and_says_why(
+async def test_a_server_with_an_invalid_setting_exits_with_a_one_line_error(
     tmp_path: Path, name: str, value: str
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "server.py"),
-        cwd=tmp_path, env={name: value}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        str(ROOT / "server.py"),
+        cwd=tmp_path,
+        env={name: value},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     async with asyncio.timeout(PATIENCE_S):
-        said, complaint = await process.communicate()
+        stdout, stderr = await process.communicate()
     assert process.returncode == 1
-    assert said == b""
-    assert complaint.decode().startswith(f"holdline: {name} is wrong: ")
-    assert complaint.count(b"\n") == 1
-    assert value.encode() not in complaint
+    assert stdout == b""
+    assert stderr.decode().startswith(f"holdline: {name} is invalid: ")
+    assert stderr.count(b"\n") == 1
+    assert value.encode() not in stderr

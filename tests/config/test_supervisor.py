@@ -1,4 +1,4 @@
-"""Processes that die, stop and start again: what was shown is there afterwards."""
+"""Killed, stopped and restarted processes: delivered text survives, and turns continue."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from tests.processes import PATIENCE_S, holdline, private_folder, serving, start
 from tests.streams import ask, asking, read, text_of
 
 
-async def gone(*pids: int) -> None:
-    """Return when none of these processes lives."""
+async def wait_for_exit(*pids: int) -> None:
+    """Return when none of these processes is alive."""
     async with asyncio.timeout(PATIENCE_S):
         while any(
             psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -27,85 +27,90 @@ async def gone(*pids: int) -> None:
             await asyncio.sleep(0.02)
 
 
-def children(pid: int, name: str) -> list[int]:
-    """The ids of a process's children whose name begins so."""
+def find_children(pid: int, name: str) -> list[int]:
+    """Return the process ids of the children of `pid` whose name begins with `name`."""
     return [child.pid for child in psutil.Process(pid).children() if child.name().startswith(name)]
 
 
-def model(upstream: ScriptedUpstream) -> dict[str, str]:
+def model_settings(upstream: ScriptedUpstream) -> dict[str, str]:
     return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-async def test_a_restart_loses_nothing(
+async def test_a_restart_loses_no_data_and_leaves_no_process(
     upstream: ScriptedUpstream, question: str, number: int
 ) -> None:
     async with private_folder() as home:
-        server = await start(home, **model(upstream))
+        server = await start(home, **model_settings(upstream))
         async with httpx.AsyncClient(base_url=server.url) as client:
-            await ask(client, upstream, question, "kept")
+            await ask(client, upstream, question, "stored")
             cookies = dict(client.cookies)
         processes = [
             child.pid for child in psutil.Process(server.process.pid).children(recursive=True)
         ]
-        assert len(processes) == 2  # a worker and the private Redis
+        assert len(processes) == 2  # a worker and the embedded Redis
         status = await server.stop(number)
         assert status == (-9 if number == signal.SIGKILL else 0)
-        await gone(*processes)
-        server = await start(home, **model(upstream))
+        await wait_for_exit(*processes)
+        server = await start(home, **model_settings(upstream))
         async with httpx.AsyncClient(base_url=server.url, cookies=cookies) as client:
-            (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
-            messages = (await client.get(f"/api/conversations/{listed['id']}")).json()["messages"]
-            assert [m["content"] for m in messages] == [question, "kept"]
-            await ask(client, upstream, question + "?", "and on")
+            (conversation,) = (await client.get("/api/conversations/")).json()["conversations"]
+            messages = (await client.get(f"/api/conversations/{conversation['id']}")).json()[
+                "messages"
+            ]
+            assert [m["content"] for m in messages] == [question, "stored"]
+            await ask(client, upstream, question + "?", "another")
             assert len((await upstream.exchange(question + "?")).messages) == 3
         await server.stop()
 
 
-async def test_an_answer_outlives_the_death_of_all_that_made_it(
+async def test_an_answer_continues_after_the_whole_server_is_killed(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with private_folder() as home:
-        server = await start(home, **model(upstream))
-        said = f"shown of {question} "
+        server = await start(home, **model_settings(upstream))
+        first = f"first delta of {question} "
+        partial = first + "second delta "
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             async with asking(client, message=question) as source:
                 events = source.aiter_sse()
-                begun = json.loads((await anext(events)).data)
+                turn = json.loads((await anext(events)).data)
                 exchange = await upstream.exchange(question)
-                await exchange.say(said, "before the end ")
-                shown = [await anext(events), await anext(events)]
+                await exchange.say(first, "second delta ")
+                deltas = [await anext(events), await anext(events)]
                 await server.stop(signal.SIGKILL)
                 with pytest.raises(httpx.HTTPError):
                     await anext(events)
-            server = await start(home, **model(upstream))
+            server = await start(home, **model_settings(upstream))
             client.base_url = httpx.URL(server.url)
             reading = asyncio.create_task(
-                read(client, {"Last-Event-ID": shown[0].id}, message=question)
+                read(client, {"Last-Event-ID": deltas[0].id}, message=question)
             )
-            again = await upstream.continued(said + "before the end ")
-            assert again.messages[0]["content"] == question
-            await again.answer("and after")
+            continuation = await upstream.continued(partial)
+            assert continuation.messages[0]["content"] == question
+            await continuation.answer("and the rest")
             rest = await reading
-            whole = said + "before the end and after"
-            assert text_of(rest) == "before the end and after"
-            assert (rest[-1].event, rest[-1].data) == ("end", whole)
+            answer = partial + "and the rest"
+            assert text_of(rest) == "second delta and the rest"
+            assert (rest[-1].event, rest[-1].data) == ("end", answer)
             assert len(upstream.asked(question)) == 1
-            path = f"/api/conversations/{begun['conversation']}"
+            path = f"/api/conversations/{turn['conversation']}"
             messages = (await client.get(path)).json()["messages"]
-            assert [m["content"] for m in messages] == [question, whole]
-            assert messages[1]["continued"] == [{"at": len(said) + 15, "why": "interrupted"}]
+            assert [m["content"] for m in messages] == [question, answer]
+            assert messages[1]["continued"] == [{"at": len(partial), "why": "interrupted"}]
         await server.stop()
 
 
-async def test_a_killed_worker_is_replaced_and_another_goes_on_with_its_turn(
+async def test_a_killed_worker_is_replaced_and_another_continues_its_turn(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server,
+        holdline(
+            REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model_settings(upstream)
+        ) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
-        workers = children(server.process.pid, "python")
+        workers = find_children(server.process.pid, "python")
         assert len(workers) == 2
         async with asking(client, message=question) as source:
             events = source.aiter_sse()
@@ -114,52 +119,54 @@ async def test_a_killed_worker_is_replaced_and_another_goes_on_with_its_turn(
             await exchange.say(f"so far of {question} ")
             assert (await anext(events)).data
             os.kill(serving(exchange.line), signal.SIGKILL)
-            # Nobody watches: the sweeper of the other worker, or of the new one, goes on.
-            again = await upstream.continued(f"so far of {question} ")
-            await again.answer("to the end")
+            # No viewer is connected: the sweep of the other worker, or of the new one, takes over.
+            continuation = await upstream.continued(f"so far of {question} ")
+            await continuation.answer("to the end")
         rest = await read(client, turn=turn)
         assert rest[-1].data == f"so far of {question} to the end"
         async with asyncio.timeout(PATIENCE_S):
-            while len(children(server.process.pid, "python")) < 2:
+            while len(find_children(server.process.pid, "python")) < 2:
                 await asyncio.sleep(0.02)
-        await ask(client, upstream, question + "?", "served on")
+        await ask(client, upstream, question + "?", "another answer")
 
 
-async def test_a_frozen_worker_that_wakes_up_can_write_nothing_more(
+async def test_a_frozen_worker_that_resumes_after_a_takeover_cannot_write(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model(upstream)) as server,
+        holdline(
+            REDIS_URL=redis_url, WORKERS="2", LEASE_S="0.5", **model_settings(upstream)
+        ) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         turn = "t" + question[-32:]
-        said = f"so far of {question} "
+        partial = f"so far of {question} "
         async with asking(client, message=question, turn=turn) as source:
             events = source.aiter_sse()
             await anext(events)
             exchange = await upstream.exchange(question)
-            await exchange.say(said)
-            assert (await anext(events)).data == said
+            await exchange.say(partial)
+            assert (await anext(events)).data == partial
             frozen = serving(exchange.line)
             os.kill(frozen, signal.SIGSTOP)
             try:
-                again = await upstream.continued(said)
-                await exchange.say("the old worker's words")
-                await again.say("the new one's ")
+                continuation = await upstream.continued(partial)
+                await exchange.say("text for the frozen worker")
+                await continuation.say("text for ")
             finally:
                 os.kill(frozen, signal.SIGCONT)
-        await exchange.closed.wait()  # the old worker has found its fence fallen
-        await again.answer("words")
-        last = await read(client, turn=turn)
-        assert last[-1].data == text_of(last) == f"{said}the new one's words"
-        assert [event.event for event in last].count("end") == 1
+        await exchange.closed.wait()  # the frozen worker has been fenced off
+        await continuation.answer("the new worker")
+        events_read = await read(client, turn=turn)
+        assert events_read[-1].data == text_of(events_read) == f"{partial}text for the new worker"
+        assert [event.event for event in events_read].count("end") == 1
 
 
-async def test_an_answer_is_followed_from_every_worker(
+async def test_viewers_on_every_worker_receive_the_whole_answer(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server:
-        limits = httpx.Limits(max_keepalive_connections=0)  # each request may meet another worker
+    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model_settings(upstream)) as server:
+        limits = httpx.Limits(max_keepalive_connections=0)  # each request may reach another worker
         async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
             await client.get("/")
             readings = [
@@ -176,18 +183,18 @@ async def test_an_answer_is_followed_from_every_worker(
             assert len(upstream.asked(question)) == 1
 
 
-async def test_a_new_question_stops_the_answer_on_another_worker(
+async def test_a_stop_request_reaches_the_worker_that_runs_the_turn(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server:
+    async with holdline(REDIS_URL=redis_url, WORKERS="2", **model_settings(upstream)) as server:
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
             for number in range(8):
-                asked = f"{number} {question}"
-                reading = asyncio.create_task(read(client, message=asked))
-                exchange = await upstream.exchange(asked)
+                message = f"{number} {question}"
+                reading = asyncio.create_task(read(client, message=message))
+                exchange = await upstream.exchange(message)
                 await exchange.say("half")
-                async with asking(client, message=asked) as source:
+                async with asking(client, message=message) as source:
                     events = source.aiter_sse()
                     turn = json.loads((await anext(events)).data)["turn"]
                     assert (await anext(events)).data == "half"
@@ -196,12 +203,12 @@ async def test_a_new_question_stops_the_answer_on_another_worker(
                 assert (await reading)[-1].data == "half"
 
 
-async def test_a_stopped_server_parks_its_answers_and_the_next_goes_on(
+async def test_a_stopped_server_leaves_its_turns_to_the_next_start(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     count = 20
     async with (
-        holdline(REDIS_URL=redis_url, **model(upstream)) as server,
+        holdline(REDIS_URL=redis_url, **model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         ids = [
@@ -214,94 +221,100 @@ async def test_a_stopped_server_parks_its_answers_and_the_next_goes_on(
             for i in range(count)
         ]
         for i in range(count):
-            await (await upstream.exchange(f"<{i}> {question}")).say(f"<{i}> begun {question} ")
+            await (await upstream.exchange(f"<{i}> {question}")).say(f"<{i}> part of {question} ")
         assert await server.stop() == 0
-        left = await asyncio.gather(*readings)
+        received = await asyncio.gather(*readings)
         cookies = dict(client.cookies)
-        assert {events[-1].event for events in left} <= {"turn", "message"}
+        assert {events[-1].event for events in received} <= {"turn", "message"}
         assert "Traceback" not in server.logged()
     async with (
-        holdline(REDIS_URL=redis_url, **model(upstream)) as server,
+        holdline(REDIS_URL=redis_url, **model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, cookies=cookies, timeout=60) as client,
     ):
-        readings = [asyncio.create_task(read(client, {"Last-Event-ID": e[-1].id})) for e in left]
+        readings = [
+            asyncio.create_task(read(client, {"Last-Event-ID": e[-1].id})) for e in received
+        ]
         for i in range(count):
-            await (await upstream.continued(f"<{i}> begun {question} ")).answer("and done")
+            await (await upstream.continued(f"<{i}> part of {question} ")).answer("and done")
         for i, rest in enumerate(await asyncio.gather(*readings)):
-            assert rest[-1].data == f"<{i}> begun {question} and done"
+            assert rest[-1].data == f"<{i}> part of {question} and done"
 
 
-async def test_of_two_workers_one_goes_on_when_the_other_ends(
+async def test_a_terminated_worker_hands_its_turn_over_to_another(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, WORKERS="2", **model(upstream)) as server,
+        holdline(REDIS_URL=redis_url, WORKERS="2", **model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         async with asking(client, message=question) as source:
             events = source.aiter_sse()
             turn = json.loads((await anext(events)).data)["turn"]
             exchange = await upstream.exchange(question)
-            await exchange.say(f"begun {question} ")
+            await exchange.say(f"part of {question} ")
             await anext(events)
             os.kill(serving(exchange.line), signal.SIGTERM)
-            await (await upstream.continued(f"begun {question} ")).answer("and done")
-        assert (await read(client, turn=turn))[-1].data == f"begun {question} and done"
+            await (await upstream.continued(f"part of {question} ")).answer("and done")
+        assert (await read(client, turn=turn))[-1].data == f"part of {question} and done"
 
 
-async def test_a_second_server_on_the_same_data_is_refused(upstream: ScriptedUpstream) -> None:
+async def test_a_second_server_on_the_same_data_dir_fails_to_start(
+    upstream: ScriptedUpstream,
+) -> None:
     async with private_folder() as home:
-        server = await start(home, **model(upstream))
+        server = await start(home, **model_settings(upstream))
         with pytest.raises(AssertionError, match="another Holdline"):
-            await start(home, **model(upstream))
+            await start(home, **model_settings(upstream))
         async with httpx.AsyncClient(base_url=server.url) as client:
             assert (await client.get("/readyz")).status_code == 200
         await server.stop()
 
 
-async def test_a_port_that_is_taken_is_named(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_a_port_in_use_is_named_in_the_error(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     async with private_folder() as home:
-        server = await start(home, **model(upstream))
+        server = await start(home, **model_settings(upstream))
         port = server.url.rpartition(":")[2]
         async with private_folder() as other:
             with pytest.raises(AssertionError, match=f"port {port}"):
-                await start(other, **model(upstream) | {"PORT": port})
+                await start(other, **model_settings(upstream) | {"PORT": port})
         await server.stop()
 
 
-async def test_a_private_redis_that_dies_is_started_again(
+async def test_an_embedded_redis_that_dies_is_restarted(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(**model(upstream)) as server,
+        holdline(**model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
-        await ask(client, upstream, question, "kept")
-        (redis,) = children(server.process.pid, "redis")
+        await ask(client, upstream, question, "stored")
+        (redis,) = find_children(server.process.pid, "redis")
         os.kill(redis, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
-            while (await client.get("/readyz")).status_code != 200 or children(
+            while (await client.get("/readyz")).status_code != 200 or find_children(
                 server.process.pid, "redis"
             ) == [redis]:
                 await asyncio.sleep(0.05)
-        (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
-        assert listed["title"] == question
-        await ask(client, upstream, question + "?", "on we go")
+        (conversation,) = (await client.get("/api/conversations/")).json()["conversations"]
+        assert conversation["title"] == question
+        await ask(client, upstream, question + "?", "another answer")
 
 
-async def test_a_worker_does_not_outlive_what_it_cannot_do_without(
+async def test_a_worker_exits_when_a_background_task_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     statuses: list[int] = []
     monkeypatch.setattr(os, "_exit", statuses.append)
 
-    async def breaks() -> None:
-        raise RuntimeError("broken")
+    async def fail() -> None:
+        raise RuntimeError("failed")
 
-    for work in (breaks(), asyncio.sleep(0), asyncio.Event().wait()):
+    for work in (fail(), asyncio.sleep(0), asyncio.Event().wait()):
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
         task.add_done_callback(exit_on_task_failure)
         asyncio.get_running_loop().call_later(0.01, task.cancel)
         await asyncio.wait([task])
-        await asyncio.sleep(0)  # its callbacks run
+        await asyncio.sleep(0)  # let the callbacks run
     assert statuses == [70]

@@ -11,7 +11,7 @@ import pytest
 
 from chat.log.log import MAX_LOG_BYTES
 from tests.chat.turns.test_faults import runs
-from tests.config.test_supervisor import children
+from tests.config.test_supervisor import find_children
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import own_redis
 from tests.processes import PATIENCE_S, Server, holdline
@@ -137,7 +137,7 @@ async def test_a_stop_with_many_streams_open_says_so_and_ends(
         ) as server,
         httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60) as client,
     ):  # fmt: skip
-        maps = psutil.Process(children(server.process.pid, "python")[0]).memory_maps()
+        maps = psutil.Process(find_children(server.process.pid, "python")[0]).memory_maps()
         assert any("/uvloop/" in found.path for found in maps) == (loop == "uvloop")
         ids = [
             (await client.post("/api/conversations/", json={})).json()["id"] for _ in range(count)
