@@ -1,4 +1,4 @@
-"""A Redis of one test's own, which it may freeze, kill and start again on what its append-only file holds."""
+"""A Redis for one test, which the test may freeze, kill and restart with its append-only file."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.processes import PATIENCE_S, private_folder
 
 
 class OwnRedis:
-    """A `redis-server` on a Unix socket; `admin` is a client for what only the test does."""
+    """A `redis-server` on a Unix socket; `admin` is a client for commands of the test itself."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -27,32 +27,32 @@ class OwnRedis:
         return self._process.pid
 
     async def start(self) -> None:
-        """Start, and return when it answers with all that its append-only file holds."""
+        """Start Redis; return when it has loaded its append-only file."""
         self._process = await asyncio.create_subprocess_exec(
             "redis-server", "--port", "0", "--unixsocket", str(self.home / "redis.sock"),
             "--dir", str(self.home), "--save", "", "--appendonly", "yes", "--appendfsync", "always",
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         async with asyncio.timeout(PATIENCE_S):
-            while not await self._answers():
+            while not await self._is_ready():
                 await asyncio.sleep(0.01)
 
-    async def _answers(self) -> bool:
+    async def _is_ready(self) -> bool:
         try:
             return bool(await self.admin.ping())
-        except RedisConnectionError:  # not there yet, or loading
+        except RedisConnectionError:  # starting, or loading its data
             return False
 
     def freeze(self) -> None:
-        """Stop it in its tracks: it takes connections and says nothing."""
+        """Pause the process: it accepts connections and does not reply."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         os.kill(self.pid, signal.SIGCONT)
 
     async def kill(self) -> None:
-        """End it with SIGKILL, also while it is frozen."""
+        """Kill the process with SIGKILL, even if it is frozen."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
@@ -60,7 +60,7 @@ class OwnRedis:
 
 @asynccontextmanager
 async def own_redis() -> AsyncIterator[OwnRedis]:
-    """A Redis with an append-only file that is written before it answers."""
+    """Run a Redis that writes every command to its append-only file before it replies."""
     async with private_folder() as home:
         redis = OwnRedis(home)
         await redis.start()

@@ -1,4 +1,4 @@
-"""A TCP proxy before a real Redis that does what networks and Redis do on a bad day, when a test says so."""
+"""A TCP proxy in front of a real Redis, which injects faults of networks and of Redis."""
 
 import asyncio
 import secrets
@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 Command = tuple[bytes, ...]
-"""A command's name and arguments."""
+"""The name and arguments of a Redis command."""
 
-_CUT = (ConnectionError, asyncio.IncompleteReadError)
+_DISCONNECTED = (ConnectionError, asyncio.IncompleteReadError)
 
 
 class RedisProxy:
-    """Passes every command and every reply on, until it is told otherwise.
+    """Forward every command and reply, except where a test injects a fault.
 
-    `passed` are all commands that went to Redis, `lost` those that ran and whose reply was not passed on.
+    `passed` lists all commands that were forwarded to Redis. `lost` holds those that ran and whose
+    reply was dropped.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -23,95 +24,98 @@ class RedisProxy:
         self.lost: set[Command] = set()
         self.url = ""
         self._path = redis_url.removeprefix("unix://")
-        self._loses: Callable[[Command], bool] = lambda command: False
-        self._holds: Callable[[Command], bool] = lambda command: False
-        self._held = asyncio.Event()
-        self._says: bytes | None = None
-        self._hangs_up = False
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._drops_reply: Callable[[Command], bool] = lambda command: False
+        self._delays_reply: Callable[[Command], bool] = lambda command: False
+        self._released = asyncio.Event()
+        self._error: bytes | None = None
+        self._closes_connections = False
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._decode_ref: socket.socket | None = None
+        self._address_holder: socket.socket | None = None
         self._listener: asyncio.Server
 
     def lose_replies(self, to: Callable[[Command], bool]) -> None:
-        """Cut the line once for each command that is meant, after it ran and before its reply came back."""
-        self._loses = to
+        """Close the connection after a matching command has run, instead of forwarding its reply.
+
+        Each command is affected once.
+        """
+        self._drops_reply = to
 
     def hold_replies(self, to: Callable[[Command], bool]) -> None:
-        """Keep back the replies to commands that are meant, and what follows them, until `recover`."""
-        self._holds = to
-        self._held.clear()
+        """Delay replies to matching commands, and all later replies, until `recover`."""
+        self._delays_reply = to
+        self._released.clear()
 
-    def say(self, error: bytes) -> None:
-        """Answer every command with an error, such as `LOADING`, that Redis never sees."""
-        self._says = b"-" + error + b"\r\n"
+    def reply_with_error(self, error: bytes) -> None:
+        """Reply to every command with an error, such as `LOADING`, without forwarding it."""
+        self._error = b"-" + error + b"\r\n"
 
     def stall(self) -> None:
-        """Take connections and commands, and pass nothing on; what was sent by then arrives late."""
-        self._flows.clear()
+        """Accept connections and commands, and forward nothing until `recover`."""
+        self._forwarding.clear()
 
-    def hang_up(self) -> None:
-        """Hang up on everyone, and on whoever comes."""
-        self._hangs_up = True
+    def close_connections(self) -> None:
+        """Close all connections, and each new one when it has been accepted."""
+        self._closes_connections = True
         for writer in self._writers:
             writer.transport.abort()
 
-    def refuse(self) -> None:
-        """Hang up on everyone and listen no longer: connections are refused."""
+    def refuse_connections(self) -> None:
+        """Close all connections and stop listening: new connections are refused."""
         self._listener.close()
-        self.hang_up()
+        self.close_connections()
 
     async def recover(self) -> None:
-        """Pass everything on again."""
-        self._says, self._hangs_up = None, False
-        self._flows.set()
-        self._held.set()
+        """Forward everything again."""
+        self._error, self._closes_connections = None, False
+        self._forwarding.set()
+        self._released.set()
         if not self._listener.is_serving():
             self._listener = await asyncio.start_server(self._serve, sock=self._bind())
 
     async def start(self) -> None:
-        """Listen on a free port of loopback."""
-        self._decode_ref = self._bind()
-        self.url = f"redis://127.0.0.1:{self._decode_ref.getsockname()[1]}"
+        """Listen on a free loopback port."""
+        self._address_holder = self._bind()
+        self.url = f"redis://127.0.0.1:{self._address_holder.getsockname()[1]}"
         self._listener = await asyncio.start_server(self._serve, sock=self._bind())
 
     async def stop(self) -> None:
-        """Hang up on everyone and listen no longer."""
+        """Close all connections and stop listening."""
         await self.recover()
-        self.refuse()
+        self.refuse_connections()
         await self._listener.wait_closed()
-        if self._decode_ref:
-            self._decode_ref.close()
+        if self._address_holder:
+            self._address_holder.close()
 
     def _bind(self) -> socket.socket:
-        # A socket that is bound and does not listen keeps the port while connections to it are refused.
+        # A bound socket that does not listen reserves the port while connections are refused.
         bound = socket.socket()
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(self._decode_ref.getsockname() if self._decode_ref else ("127.0.0.1", 0))
+        bound.bind(self._address_holder.getsockname() if self._address_holder else ("127.0.0.1", 0))
         return bound
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         self._writers.add(to_client)
         try:
-            if not self._hangs_up:
+            if not self._closes_connections:
                 redis, to_redis = await asyncio.open_unix_connection(self._path)
                 try:
-                    line = _Line(self, redis, to_redis, to_client)
+                    connection = _Connection(self, redis, to_redis, to_client)
                     async with asyncio.TaskGroup() as group:
-                        replies = group.create_task(line.pass_replies())
-                        await line.pass_commands(client)
+                        replies = group.create_task(connection.forward_replies())
+                        await connection.forward_commands(client)
                         replies.cancel()
                 finally:
                     to_redis.transport.abort()
-        except* (*_CUT, FileNotFoundError):
-            pass  # either end hung up, or Redis is not there: the other is hung up on below
+        except* (*_DISCONNECTED, FileNotFoundError):
+            pass  # one end closed, or Redis does not run: `finally` closes the other end
         finally:
             self._writers.discard(to_client)
             to_client.transport.abort()
 
 
-class _Line:
+class _Connection:
     """One connection through the proxy."""
 
     def __init__(
@@ -126,36 +130,36 @@ class _Line:
         self._to_redis = to_redis
         self._to_client = to_client
         self._token = b""
-        self._held = False
+        self._delayed = False
 
-    async def pass_commands(self, client: asyncio.StreamReader) -> None:
+    async def forward_commands(self, client: asyncio.StreamReader) -> None:
         while True:
             command = await _read_command(client)
-            await self._proxy._flows.wait()
-            if self._proxy._says is not None:
-                self._to_client.write(self._proxy._says)
+            await self._proxy._forwarding.wait()
+            if self._proxy._error is not None:
+                self._to_client.write(self._proxy._error)
                 continue
-            self._held = self._held or self._proxy._holds(command)
+            self._delayed = self._delayed or self._proxy._delays_reply(command)
             self._to_redis.write(_encode(command))
             self._proxy.passed.append(command)
-            if self._proxy._loses(command) and command not in self._proxy.lost:
-                # Redis runs a connection's commands in order: when it echoes, this one has run.
+            if self._proxy._drops_reply(command) and command not in self._proxy.lost:
+                # Redis runs the commands of a connection in order: an echo proves that this ran.
                 self._token = secrets.token_hex(16).encode()
                 self._proxy.lost.add(command)
                 self._to_redis.write(_encode((b"ECHO", self._token)))
                 await asyncio.Event().wait()
 
-    async def pass_replies(self) -> None:
-        swallowed = b""
+    async def forward_replies(self) -> None:
+        dropped = b""
         while data := await self._redis.read(1 << 16):
-            await self._proxy._flows.wait()
-            if self._held:
-                await self._proxy._held.wait()
+            await self._proxy._forwarding.wait()
+            if self._delayed:
+                await self._proxy._released.wait()
             if not self._token:
                 self._to_client.write(data)
                 continue
-            swallowed += data
-            if self._token in swallowed:
+            dropped += data
+            if self._token in dropped:
                 break
         raise ConnectionResetError
 
@@ -177,7 +181,7 @@ def _encode(command: Command) -> bytes:
 
 @asynccontextmanager
 async def redis_proxy(redis_url: str) -> AsyncIterator[RedisProxy]:
-    """A proxy before the Redis that listens at this `unix://` URL."""
+    """Run a proxy in front of the Redis at this `unix://` URL."""
     proxy = RedisProxy(redis_url)
     await proxy.start()
     try:

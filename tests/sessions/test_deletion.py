@@ -173,7 +173,7 @@ async def seed(redis: Client, owner: Owner, count: int) -> list[str]:
         pipeline.expire(keys.turn(owner, turn_id), 1000)
         pipeline.set(keys.records(owner, turn_id), b"log", ex=1000)
     await pipeline.execute()
-    return [name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.log)]
+    return [name(owner, turn_id) for turn_id in turn_ids for name in (keys.turn, keys.records)]
 
 
 async def count_existing(redis: Client, names: list[str]) -> int:

@@ -135,7 +135,7 @@ async def test_a_redis_that_hangs_up_is_away() -> None:
         await client.aclose()
 
     async with own_redis() as redis, redis_proxy(redis.url) as proxy:
-        proxy.hang_up()
+        proxy.close_connections()
         # On the loop that the workers run on, whose words for a closed line are its own.
         await asyncio.to_thread(uvloop.run, ping_often(proxy.url))
     assert found == set()
@@ -163,7 +163,7 @@ async def stalled(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 @asynccontextmanager
 async def refused(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
     """Nobody listens for ten seconds."""
-    proxy.refuse()
+    proxy.refuse_connections()
     yield
     await asyncio.sleep(10)  # how long it is away, not how long anything takes
     await proxy.recover()
@@ -179,7 +179,7 @@ async def killed(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def loading(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    proxy.say(b"LOADING Redis is loading the dataset in memory")
+    proxy.reply_with_error(b"LOADING Redis is loading the dataset in memory")
     yield
     await proxy.recover()
 
