@@ -11,7 +11,7 @@ Version = tuple[int, ...]
 
 MIN_VERSION: Version = (6, 2)
 MIN_MULTIPART_AOF_VERSION: Version = (7, 0)
-"""First version that stores the append-only file in parts, in a directory of their own.
+"""First version that stores the append-only file in several files, in a directory.
 
 An older Redis ignores that directory and would start without the data in it.
 """

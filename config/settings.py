@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        description="URL of your own Redis, Valkey or Redis Cluster; unset: an embedded Redis",
+        description="URL of an external Redis, Valkey or Redis Cluster; unset: an embedded Redis",
     )
     openai_api_key: Key | None = Field(
         None,

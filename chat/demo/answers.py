@@ -1,7 +1,7 @@
-"""What the demo model answers: picks an answer by keywords and knows the questions before it. Pure.
+"""Choose the demo model's answer by the keywords of the question. Pure.
 
-The same messages always give the same answer. That is how it can go on exactly where an answer stopped: it
-composes the whole again and leaves out what has been said.
+The same messages always give the same answer. To continue a partial answer, the demo composes the
+full answer again and returns the part that is missing.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 
 from chat.demo import chinese, english
 
-QUOTE_MAX = 100
-"""Longest quotation of a question, in characters."""
+MAX_QUOTE_CHARS = 100
+"""Maximum length of a quoted question."""
 
 TOPICS = {
     "recall": (
@@ -26,21 +26,24 @@ TOPICS = {
     "code": r"\bcode\b|python|\bfunction\b|\bprogram\b|\bscript\b|代码|函数|编程|程序",
     "table": r"\btables?\b|\bcompar|\bversus\b|\bvs\b|表格|比较|对比|区别",
     "how": (
-        r"\bhow (does|do) (it|this|that|you|holdline)\b.{0,20}\b(work|keep|store|save|survive)|\bholdline\b"
-        r"|\bdurab|\bstream(s|ed|ing)?\b|\breload|\breconnect"
+        r"\bhow (does|do) (it|this|that|you|holdline)\b.{0,20}\b(work|keep|store|save|survive)"
+        r"|\bholdline\b|\bdurab|\bstream(s|ed|ing)?\b|\breload|\breconnect"
         r"|(怎么|如何|怎样)工作|工作原理|刷新|断线|断网|持久|流式"
     ),
     "long": (
         r"(?<!how )\blong(er)?\b|\bessay\b"
         r"|(?<![校成增船市部队家班])长(?![城江安春沙期辈大])"
     ),
-    "hello": r"\b(hello|hi|hey|good (morning|afternoon|evening))\b|你好|您好|大家好|早上好|晚上好|哈喽",
+    "hello": (
+        r"\b(hello|hi|hey|good (morning|afternoon|evening))\b"
+        r"|你好|您好|大家好|早上好|晚上好|哈喽"
+    ),
 }
-"""What asks for each topic, in both languages; the first that matches is it."""
+"""The keywords of each topic, in both languages; the first match wins."""
 
-GO_ON = re.compile(
-    r"\b(go on|continue|carry on|keep going|resume|pick up|left off|broke off|cut off|stopped|the rest"
-    r"|finish)\b"
+CONTINUE_REQUEST = re.compile(
+    r"\b(go on|continue|carry on|keep going|resume|pick up|left off|broke off|cut off"
+    r"|stopped|the rest|finish)\b"
     r"|继续|接着|说完",
     re.IGNORECASE,
 )
@@ -51,7 +54,7 @@ _WORD = re.compile(r"[^\W\d_\u3400-\u9fff\uf900-\ufaff]+")
 _TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]{1,2}|[^\s\u3400-\u9fff]{1,12})|\s+")
 
 
-class Said(NamedTuple):
+class ChatMessage(NamedTuple):
     """One message of the request."""
 
     role: str
@@ -59,7 +62,7 @@ class Said(NamedTuple):
 
 
 class Language(Protocol):
-    """The words of one language: `english` and `chinese`."""
+    """The texts of one language: the modules `english` and `chinese`."""
 
     QUOTED: str
     EARLIER: str
@@ -75,91 +78,97 @@ class Language(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """What is still to be said; `continued` when the beginning of it was said before."""
+    """An answer, or the missing part of one if `is_continuation`."""
 
     text: str
     reasoning: str
-    continued: bool = False
+    is_continuation: bool = False
 
 
-def reply_to(messages: Iterable[Said]) -> Reply:
-    """The answer to the last question, or the rest of it when asked to go on."""
-    questions, said, has_system = _read(messages)
-    full = _compose(questions, has_system)
-    rest = _remaining(full, said)
-    continued = bool(said) and rest is not None
-    return Reply(
-        full if rest is None else rest, "" if continued else _reason(questions[-1]), continued
-    )
+def reply_to(messages: Iterable[ChatMessage]) -> Reply:
+    """Answer the last question, or continue a partial answer to it."""
+    questions, partial, has_system = _read_history(messages)
+    answer = _compose(questions, has_system)
+    rest = _find_rest(answer, partial)
+    if rest is None:
+        return Reply(answer, _compose_reasoning(questions[-1]))
+    if partial:
+        return Reply(rest, "", is_continuation=True)
+    return Reply(rest, _compose_reasoning(questions[-1]))
 
 
-def tokens(text: str) -> list[str]:
-    """Cut a text into tokens: a word with the space before it, or one or two Chinese characters."""
+def split_tokens(text: str) -> list[str]:
+    """Split a text into tokens: a word with the space before it, or 1 or 2 Chinese characters."""
     return _TOKEN.findall(text)
 
 
 def quote(text: str, language: Language = english) -> str:
-    """A person's text as one short line of Markdown that shows as what it is."""
-    line = " ".join("".join(character for character in text if _is_shown(character)).split())
-    if len(line) > QUOTE_MAX:
-        line = line[: QUOTE_MAX - 1].rstrip() + "…"
+    """Return a user's text as one short line of Markdown that renders as plain text."""
+    line = " ".join("".join(character for character in text if _is_visible(character)).split())
+    if len(line) > MAX_QUOTE_CHARS:
+        line = line[: MAX_QUOTE_CHARS - 1].rstrip() + "…"
     line = re.sub(r"[\\`*_\[\]<>&|~@]", r"\\\g<0>", line)
-    # Neither http://… nor www.… may become a link of its own accord.
+    # Without this, http://… and www.… would render as links.
     line = re.sub(r"(?i)(www)\.", r"\1\\.", line.replace("://", "\\://"))
     return language.QUOTED.format(line)
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a text is mostly Chinese: at least as many characters of it as other words."""
+    """Return whether a text has at least as many Chinese characters as words of other scripts."""
     han = len(_HAN.findall(text))
     return han > 0 and han >= len(_WORD.findall(text)) and not _KANA.search(text)
 
 
-def _read(messages: Iterable[Said]) -> tuple[list[str], str, bool]:
-    """The questions, what of the last one's answer has been said, and whether there is a system message."""
+def _read_history(messages: Iterable[ChatMessage]) -> tuple[list[str], str, bool]:
+    """Return the questions, the partial answer to the last one, and if a system message is set.
+
+    A request to continue a partial answer is not a question.
+    """
     questions: list[str] = []
-    said, has_system = "", False
+    partial, has_system = "", False
     for role, text in messages:
         if role in ("system", "developer"):
             has_system = True
         elif role == "assistant":
-            said += text
+            partial += text
         elif role == "user" and not (
-            said and GO_ON.search(text) and _is_cut(questions, said, has_system)
+            partial
+            and CONTINUE_REQUEST.search(text)
+            and _is_unfinished(questions, partial, has_system)
         ):
             questions.append(text)
-            said = ""
-    return questions or [""], said, has_system
+            partial = ""
+    return questions or [""], partial, has_system
 
 
-def _is_cut(questions: Sequence[str], said: str, has_system: bool) -> bool:
-    return bool(questions and _remaining(_compose(questions, has_system), said))
+def _is_unfinished(questions: Sequence[str], partial: str, has_system: bool) -> bool:
+    return bool(questions and _find_rest(_compose(questions, has_system), partial))
 
 
-def _remaining(full: str, said: str) -> str | None:
-    """What follows `said` in the full answer; None when it is from another answer.
+def _find_rest(answer: str, partial: str) -> str | None:
+    """Return the part of `answer` after `partial`; None if `partial` is of another answer.
 
-    A history that was shortened on the way gives an answer that begins differently ("Earlier you
-    asked"), so the end of what was said counts too, where it stands in one place only.
+    If the client has shortened the history, the answer begins differently ("Earlier you asked").
+    Then the end of `partial` is enough, if it occurs only once in the answer.
     """
-    if full.startswith(said):
-        return full[len(said) :]
+    if answer.startswith(partial):
+        return answer[len(partial) :]
     for size in (200, 100, 50, 25):
-        tail = said[-size:]
-        if len(tail) == size and full.count(tail) == 1:
-            return full.partition(tail)[2]
+        tail = partial[-size:]
+        if len(tail) == size and answer.count(tail) == 1:
+            return answer.partition(tail)[2]
     return None
 
 
 def _compose(questions: Sequence[str], has_system: bool) -> str:
     *earlier, question = questions
-    language = _language(question)
-    topic = _topic(question)
+    language = _detect_language(question)
+    topic = _detect_topic(question)
     if topic == "recall":
-        parts = [_recall(earlier, language)]
+        parts = [_list_questions(earlier, language)]
     else:
         answer = language.ANSWERS[topic].replace("{question}", quote(question, language))
-        parts = [_mention(earlier, language), answer]
+        parts = [_mention_last(earlier, language), answer]
     if topic == "default":
         parts.append(language.ANSWERS["setup"])
     parts.append(language.SYSTEM if has_system else "")
@@ -167,45 +176,50 @@ def _compose(questions: Sequence[str], has_system: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _mention(earlier: Sequence[str], language: Language) -> str:
-    """Name the question before this one."""
+def _mention_last(earlier: Sequence[str], language: Language) -> str:
+    """Quote the question before this one."""
     if not earlier:
         return ""
     last = quote(earlier[-1], language)
     if len(earlier) == 1:
         return language.EARLIER.format(question=last)
-    return language.EARLIER_MORE.format(question=last, count=_count(len(earlier) - 1, language))
+    return language.EARLIER_MORE.format(
+        question=last, count=_format_count(len(earlier) - 1, language)
+    )
 
 
-def _recall(earlier: Sequence[str], language: Language) -> str:
+def _list_questions(earlier: Sequence[str], language: Language) -> str:
     if not earlier:
         return language.RECALL_NONE
     lines = (f"{number}. {quote(question, language)}" for number, question in enumerate(earlier, 1))
-    return language.RECALL.format(count=_count(len(earlier), language), questions="\n".join(lines))
+    return language.RECALL.format(
+        count=_format_count(len(earlier), language), questions="\n".join(lines)
+    )
 
 
-def _count(number: int, language: Language) -> str:
+def _format_count(number: int, language: Language) -> str:
     one, many = language.COUNTED
     return one if number == 1 else many.format(number)
 
 
-def _reason(question: str) -> str:
-    return _language(question).REASONING.format(length=len(question), topic=_topic(question))
+def _compose_reasoning(question: str) -> str:
+    reasoning = _detect_language(question).REASONING
+    return reasoning.format(length=len(question), topic=_detect_topic(question))
 
 
-def _topic(question: str) -> str:
-    found = (
+def _detect_topic(question: str) -> str:
+    matches = (
         topic for topic, pattern in TOPICS.items() if re.search(pattern, question, re.IGNORECASE)
     )
-    return next(found, "default")
+    return next(matches, "default")
 
 
-def _language(question: str) -> Language:
+def _detect_language(question: str) -> Language:
     return chinese if is_chinese(question) else english
 
 
-def _is_shown(character: str) -> bool:
-    """Not a control or a mark that turns the direction of the line; the joiners of emoji and scripts are."""
+def _is_visible(character: str) -> bool:
+    """Return False for controls and marks of text direction; joiners of emoji and scripts stay."""
     return (
         unicodedata.category(character) not in ("Cc", "Cf", "Cs")
         or character in "\t\n\r\u200c\u200d"

@@ -1,4 +1,4 @@
-"""What the demo model says in English; `demo_chinese` has the same names, `demo_answers` uses both."""
+"""The demo model's texts in English; `chinese` defines the same names, and `answers` uses both."""
 
 from chat.demo.essays import ENGLISH as LONG
 
@@ -7,12 +7,13 @@ EARLIER = "Earlier you asked: {question}"
 EARLIER_MORE = "Earlier you asked: {question} (and {count} more before that)"
 SYSTEM = "A system message is set for this conversation. The demo notes it, but does not follow it."
 REASONING = (
-    "The question is in English and {length} characters long. Of the few topics that I know, it is nearest "
-    "to “{topic}”. I look no deeper than its keywords, for I am a demo. Now for the answer."
+    "The question is in English and {length} characters long. Of the few topics that I know, it is "
+    "nearest to “{topic}”. I look no deeper than its keywords, because I am a demo. Now for the "
+    "answer."
 )
-NOTE = """*This comes from the demo model built into Holdline: it matches keywords and knows a few answers \
-by heart. For real answers set `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `CHAT_MODEL`; ask “how do I set a \
-real model?” for the details.*"""
+NOTE = """*This comes from the demo model built into Holdline: it matches keywords and knows a few \
+answers by heart. For real answers set `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `CHAT_MODEL`; ask \
+“how do I set a real model?” for the details.*"""
 
 RECALL = """## What you have asked
 
@@ -28,14 +29,14 @@ COUNTED = ("one question", "{} questions")
 
 SETUP = """### Real answers
 
-Holdline asks any API that speaks OpenAI's protocol. Three settings choose it, in the environment or in a \
-file named `.env`:
+Holdline works with any OpenAI-compatible API. Three settings choose it, in the environment or in \
+a file named `.env`:
 
 | Setting | Meaning |
 | --- | --- |
-| `OPENAI_API_KEY` | the key; a local server usually takes any word |
-| `OPENAI_BASE_URL` | where the API is; unset, it is OpenAI's own |
-| `CHAT_MODEL` | the model to ask; several, separated by commas, give a choice |
+| `OPENAI_API_KEY` | the key; a local server usually accepts any value |
+| `OPENAI_BASE_URL` | the address of the API; if unset, OpenAI's own |
+| `CHAT_MODEL` | the model; several, separated by commas, offer a choice |
 
 ```sh
 # OpenAI
@@ -45,11 +46,12 @@ OPENAI_API_KEY=sk-your-key CHAT_MODEL=gpt-5-mini python server.py
 OPENAI_BASE_URL=http://127.0.0.1:11434/v1 OPENAI_API_KEY=ollama CHAT_MODEL=llama3.2 python server.py
 ```
 
-Restart the server, and the demo is gone. Conversations stay."""
+After a restart the real model answers instead of the demo. Existing conversations are kept."""
 
 HELLO = """Hello, and welcome to **Holdline**.
 
-I am its demo model: a few prepared answers that arrive over the same protocol as a real model's. Try:
+I am its demo model: a few prepared answers that arrive over the same protocol as a real model's. \
+Try:
 
 - *write some Python code*, for a code block
 - *compare green, black and oolong tea*, for a table
@@ -63,19 +65,19 @@ DEFAULT = """## You asked
 
 {question}
 
-I cannot answer that. I am the demo model built into Holdline, and I know a few things by heart. What I can \
-do is show you how an answer looks on this page.
+I cannot answer that. I am the demo model built into Holdline, and I know a few things by heart. \
+What I can do is show you how an answer looks on this page.
 
 ### Text and lists
 
-Words may be **strong**, *emphasised* or `code`, and [CommonMark](https://commonmark.org) says how.
+Words may be **strong**, *emphasised* or `code`; [CommonMark](https://commonmark.org) has the rules.
 
 1. Lists may be numbered,
-2. and may hold others:
+2. and may contain other lists:
    - 中文与 English 可以混排，**重点**也能正确显示；
    - so can math signs: ∑ ≤ π.
 
-> A quotation stands apart like this.
+> A quotation is set apart like this.
 
 ### A table: what to ask for
 
@@ -84,7 +86,7 @@ Words may be **strong**, *emphasised* or `code`, and [CommonMark](https://common
 | `python` | a code example with tests |
 | `compare` | a table |
 | `how does it work` | how Holdline keeps an answer |
-| `long` | some 1,500 words, good for a reload in the middle |
+| `long` | about 1,500 words, good for a reload in the middle |
 | `what did I ask` | your questions so far |
 
 ### Code
@@ -96,8 +98,8 @@ def greet(name: str = "world") -> str:
 
 CODE = """## Merging overlapping intervals
 
-Whatever program you asked for, this is the one that the demo knows by heart. Sort the intervals by their \
-start; then each one either overlaps the last one kept, and extends it, or begins a new one.
+Whatever program you asked for, this is the one that the demo knows by heart. Sort the intervals \
+by their start; then each one either overlaps the last one kept and extends it, or begins a new one.
 
 ```python
 def merge(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -121,15 +123,15 @@ def test_merge() -> None:
 
 ### Why it is right
 
-- **Sorted by start**, an interval can only overlap the last one kept, for all earlier ones end before that \
-begins.
+- **Sorted by start**, an interval can only overlap the last one kept, because all earlier ones \
+end before that one begins.
 - **`max(last, end)`** matters when an interval lies wholly within the last one.
 - The cost is *O(n log n)* for sorting and *O(n)* for the pass."""
 
 TABLE = """## Green, oolong and black tea
 
-Whatever you asked to compare, this is the table that the demo knows by heart. All three come from one \
-plant, *Camellia sinensis*; what differs is how far the leaves oxidise before heat stops them.
+Whatever you asked to compare, this is the table that the demo knows by heart. All three come from \
+one plant, *Camellia sinensis*; what differs is how far the leaves oxidise before heat stops them.
 
 | | Green | Oolong | Black |
 | :--- | :--- | :--- | :--- |
@@ -147,13 +149,15 @@ In short:
 
 TCP = """## How TCP recovers a lost packet
 
-1. **Every byte has a number.** A segment says the number of its first byte, so the receiver can tell a gap.
-2. **The receiver says what it expects next.** An acknowledgement names the first byte still missing, \
-however much has arrived after it; selective acknowledgements (SACK) add which ranges those are.
-3. **The gap shows.** Each later segment brings the same acknowledgement once more. Three such duplicates, \
-and the sender takes the segment for lost: *fast retransmit*.
-4. **If nothing comes back at all**, a timer runs out, set by the measured round trip, and the sender sends \
-again; each further timeout doubles the wait.
+1. **Every byte has a number.** A segment carries the number of its first byte, so the receiver \
+notices a gap.
+2. **The receiver states which byte it expects next.** An acknowledgement names the first byte \
+still missing, however much has arrived after it; selective acknowledgements (SACK) list the other \
+ranges received.
+3. **The gap shows.** Each later segment causes the same acknowledgement once more. After three \
+such duplicates the sender takes the segment for lost and sends it again: *fast retransmit*.
+4. **If nothing comes back at all**, a timer based on the measured round trip expires, and the \
+sender sends again; each further timeout doubles the wait.
 5. **The gap closes.** One acknowledgement now covers everything that had arrived in the meantime.
 6. **The sender slows down**, because a loss usually means that a queue on the way was full.
 
@@ -170,37 +174,41 @@ seq 101  ───────────────▶ ack 501               
 | Recovery by | Starts after | Typical wait |
 | --- | --- | --- |
 | duplicates | three equal acknowledgements | about one round trip |
-| timeout | silence | a few round trips, 200 ms or more |
+| timeout | no acknowledgement at all | a few round trips, 200 ms or more |
 
 The program on top notices nothing but the delay: it reads the bytes in order, each exactly once."""
 
 HOW = """## How Holdline keeps an answer
 
-**What you have seen on the screen is durable, and what you asked is asked once.** An answer takes this way:
+**Every word you have seen is durable, and every question is sent to the model once.** These are \
+the steps:
 
 1. Your browser opens an event stream with the question and an id for the turn, chosen by the page.
-2. One atomic step in Redis begins the turn. The same id never begins a second one: it only attaches.
-3. A task of its own asks the model. It does not belong to your connection, so a closed tab does not end it.
-4. Each token becomes a *frame* and is appended to the turn's *log*: the very bytes of the event stream.
-5. Only when Redis has a frame does your browser get it. Frames go to Redis in groups, so the cost per \
-token falls as the load grows.
+2. One atomic step in Redis begins the turn. The same id never begins a second turn; it attaches \
+to the first.
+3. A separate task sends the question to the model. It does not belong to your connection, so \
+closing the tab does not stop it.
+4. Each token becomes a *frame* and is appended to the turn's *log*: the very bytes of the event \
+stream.
+5. Your browser receives a frame only after Redis has stored it. Frames go to Redis in batches, so \
+the cost per token falls as the load grows.
 
-The id of each frame says where in the log it ends:
+The id of each frame is the position in the log at which it ends:
 
 ```text
 id: 5TqXk0dZr1mPw8yLc3aVhQ.1482
 data: the next few words
 ```
 
-So a browser that comes back names the last frame it has had, and gets the log from there on:
+So a browser that reconnects names the last frame it has received, and gets the log from there on:
 
 | What happens | What you see |
 | --- | --- |
-| you reload the page | the answer goes on where it was |
-| the line drops | the browser reconnects; nothing is lost or doubled |
+| you reload the page | the answer resumes where it was |
+| the connection drops | the browser reconnects; nothing is lost or doubled |
 | you open a second tab | both show the same answer as it grows |
-| you press Stop | what was made is kept, and nothing more is asked |
-| the server's process dies | what was shown is kept; another sees to the turn |
+| you press Stop | the text so far is kept, and the model stops |
+| the server's process dies | the text shown is kept; another process continues the turn |
 
 Try it: ask for *a long answer*, and reload this page in the middle of it."""
 

@@ -1,8 +1,9 @@
-"""The model of a first run: with neither key nor base URL set, each worker asks this one, in its own loop.
+"""Serve the demo model, which answers when neither a key nor a base URL is set.
 
-It stands where an upstream stands, behind a loopback port, and speaks OpenAI's protocol. What it says comes
-from `demo_answers`. Some of its models misbehave, to show and to test what Holdline then does; asked to go on
-after a failure of their own, they finish the answer.
+Each worker runs one in its own event loop. It is an upstream like any other: it listens on a
+loopback port and implements OpenAI's protocol, with the answers of `chat.demo.answers`. Some of
+its models fail in a certain way, to show and to test how Holdline reacts. When asked to continue
+after such a failure, they finish the answer.
 """
 
 import asyncio
@@ -16,59 +17,77 @@ import msgspec
 from aiohttp import web
 
 from chat.demo import answers
-from chat.demo.answers import Said, tokens
+from chat.demo.answers import ChatMessage, split_tokens
 
 MODELS = ("demo", "demo-length", "demo-reasoning", "demo-drop", "demo-stall", "demo-429")
-LENGTH_MAX = 40  # tokens that demo-length gives at a time
-BREAK_AFTER = 40  # tokens after which demo-drop and demo-stall break, or half of a shorter answer
+MAX_LENGTH_TOKENS = 40
+"""Tokens in one response of demo-length."""
+
+FAULT_AFTER_TOKENS = 40
+"""Tokens after which demo-drop and demo-stall fail; half of a shorter answer."""
+
 RETRY_AFTER_S = 1
-BODY_MAX = 1 << 26  # bytes; the history is bounded by Holdline, not here
-STOP_S = 0.1  # what open streams get to end by themselves; aiohttp takes 0 for no limit
+MAX_BODY_BYTES = 1 << 26
+"""Limit of aiohttp; Holdline itself bounds the history."""
+
+STOP_TIMEOUT_S = 0.1
+"""How long open streams may take to end; aiohttp takes 0 for no limit."""
 
 Ending = Literal["stop", "length", "drop", "stall"]
-BREAKS: dict[str, Ending] = {"demo-drop": "drop", "demo-stall": "stall"}
-Limit = Annotated[int, msgspec.Meta(ge=1)]
+"""How an answer ends: with this finish reason, a closed connection, or no more data."""
+
+FAULTS: dict[str, Ending] = {"demo-drop": "drop", "demo-stall": "stall"}
+TokenLimit = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Part(msgspec.Struct):
-    """A part of a message; only text has any meaning here."""
+    """A part of a message; parts other than text are ignored."""
 
     text: str | None = None
 
 
 class Message(msgspec.Struct):
+    """A message of a request."""
+
     role: str
     content: str | list[Part] | None = None
 
-    def said(self) -> Said:
-        """This message with its text in one piece."""
+    def to_chat_message(self) -> ChatMessage:
+        """Return this message with its parts joined."""
         if isinstance(self.content, list):
-            return Said(self.role, "".join(part.text or "" for part in self.content))
-        return Said(self.role, self.content or "")
+            return ChatMessage(self.role, "".join(part.text or "" for part in self.content))
+        return ChatMessage(self.role, self.content or "")
 
 
 class StreamOptions(msgspec.Struct):
+    """The options of a streamed response."""
+
     include_usage: bool | None = None
 
 
-class Asked(msgspec.Struct):
-    """The body of a request, as far as the demo reads it."""
+class CompletionRequest(msgspec.Struct):
+    """The body of a request; other fields are ignored."""
 
     model: str = ""
     messages: list[Message] = []
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Limit | None = None
-    max_completion_tokens: Limit | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
 
     @property
-    def wants_usage(self) -> bool:
+    def includes_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def token_limit(self) -> int:
+        limit = MAX_LENGTH_TOKENS if self.model == "demo-length" else sys.maxsize
+        return min(limit, self.max_tokens or limit, self.max_completion_tokens or limit)
 
 
 @dataclass(frozen=True)
-class Script:
-    """The tokens of one answer and how it ends."""
+class ScriptedAnswer:
+    """The tokens of one answer, and how it ends."""
 
     reasoning: list[str]
     content: list[str]
@@ -76,18 +95,18 @@ class Script:
     prompt_tokens: int
 
     def usage(self) -> dict[str, Any]:
-        """The tokens, counted as they were cut."""
-        made = len(self.reasoning) + len(self.content)
+        """Return the exact number of tokens."""
+        completion_tokens = len(self.reasoning) + len(self.content)
         return {
             "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": made,
-            "total_tokens": self.prompt_tokens + made,
+            "completion_tokens": completion_tokens,
+            "total_tokens": self.prompt_tokens + completion_tokens,
             "completion_tokens_details": {"reasoning_tokens": len(self.reasoning)},
         }
 
 
-class Refused(Exception):
-    """The request is refused, in OpenAI's words for it."""
+class ApiError(Exception):
+    """The request is rejected; `body` is the error in OpenAI's format."""
 
     def __init__(
         self, status: int, kind: str, message: str, *, code: str | None, param: str | None
@@ -98,51 +117,55 @@ class Refused(Exception):
 
 
 class DemoModel:
-    """A small OpenAI-compatible server on a loopback port; `pace_s` is the time between two tokens."""
+    """A small OpenAI-compatible server on a loopback port."""
 
-    def __init__(self, pace_s: float = 0.02) -> None:
-        self._pace_s = pace_s
+    def __init__(self, token_interval_s: float = 0.02) -> None:
+        self._token_interval_s = token_interval_s
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen on a port that the system chooses; returns the base URL."""
-        app = web.Application(client_max_size=BODY_MAX)
+        """Listen on a port that the system chooses; return the base URL."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", self._list_models)
-        # Without handler_cancellation a stalled answer would outlive its client.
+        # handler_cancellation: otherwise a stalled answer would outlive its client.
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_S
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=STOP_TIMEOUT_S
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 
     async def stop(self) -> None:
-        """Stop listening and cut the streams that are open; safe to call again."""
+        """Stop listening and close open streams; safe to repeat."""
         runner, self._runner = self._runner, None
         if runner:
             await runner.cleanup()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         try:
-            asked = read(await request.read())
-        except Refused as refused:
-            headers = {"Retry-After": str(RETRY_AFTER_S)} if refused.status == 429 else None
-            return web.json_response(refused.body, status=refused.status, headers=headers)
-        script = write(asked)
-        head = {
+            completion_request = parse_request(await request.read())
+        except ApiError as error:
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status == 429 else None
+            return web.json_response(error.body, status=error.status, headers=headers)
+        answer = script_answer(completion_request)
+        common = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": asked.model,
+            "model": completion_request.model,
         }
-        if asked.stream:
-            return await self._stream(request, head, script, asked.wants_usage)
-        if script.ending in ("drop", "stall"):
-            await _break(request, script.ending)
-        return web.json_response(_completion(head, script))
+        if completion_request.stream:
+            return await self._stream(request, common, answer, completion_request.includes_usage)
+        if answer.ending in ("drop", "stall"):
+            await _inject_fault(request, answer.ending)
+        return web.json_response(_format_completion(common, answer))
 
     async def _stream(
-        self, request: web.Request, head: dict[str, Any], script: Script, wants_usage: bool
+        self,
+        request: web.Request,
+        common: dict[str, Any],
+        answer: ScriptedAnswer,
+        includes_usage: bool,
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={
@@ -153,22 +176,22 @@ class DemoModel:
         await response.prepare(request)
 
         async def send(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> None:
-            chunk = {**head, "object": "chat.completion.chunk", "choices": choices}
-            if wants_usage:
+            chunk = {**common, "object": "chat.completion.chunk", "choices": choices}
+            if includes_usage:
                 chunk["usage"] = usage
             await response.write(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
 
-        await send(_choice({"role": "assistant", "content": ""}))
-        for name, pieces in (("reasoning_content", script.reasoning), ("content", script.content)):
-            for piece in pieces:
-                await send(_choice({name: piece}))
-                await asyncio.sleep(self._pace_s)
-        if script.ending in ("drop", "stall"):
-            await _break(request, script.ending)
+        await send(_format_choices({"role": "assistant", "content": ""}))
+        for field, tokens in (("reasoning_content", answer.reasoning), ("content", answer.content)):
+            for token in tokens:
+                await send(_format_choices({field: token}))
+                await asyncio.sleep(self._token_interval_s)
+        if answer.ending in ("drop", "stall"):
+            await _inject_fault(request, answer.ending)
             return response
-        await send(_choice({}, script.ending))
-        if wants_usage:
-            await send([], script.usage())
+        await send(_format_choices({}, answer.ending))
+        if includes_usage:
+            await send([], answer.usage())
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -179,68 +202,68 @@ class DemoModel:
         return web.json_response({"object": "list", "data": models})
 
 
-def read(body: bytes) -> Asked:
-    """Parse and check a request; raises Refused."""
+def parse_request(body: bytes) -> CompletionRequest:
+    """Decode and validate the body of a request; raises ApiError."""
     invalid = "invalid_request_error"
     try:
-        asked = msgspec.json.decode(body, type=Asked)
+        request = msgspec.json.decode(body, type=CompletionRequest)
     except msgspec.ValidationError as error:
-        raise Refused(400, invalid, str(error), code=None, param=None) from None
+        raise ApiError(400, invalid, str(error), code=None, param=None) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
-        words = "We could not parse the JSON body of your request."
-        raise Refused(400, invalid, words, code=None, param=None) from None
+        message = "We could not parse the JSON body of your request."
+        raise ApiError(400, invalid, message, code=None, param=None) from None
     for name in ("model", "messages"):
-        if not getattr(asked, name):
-            words = f"Missing required parameter: '{name}'."
-            raise Refused(400, invalid, words, code="missing_required_parameter", param=name)
-    if asked.model not in MODELS:
-        words = (
-            f"The model `{asked.model}` does not exist; Holdline's demo has {', '.join(MODELS)}."
+        if not getattr(request, name):
+            message = f"Missing required parameter: '{name}'."
+            raise ApiError(400, invalid, message, code="missing_required_parameter", param=name)
+    if request.model not in MODELS:
+        names = ", ".join(MODELS)
+        message = f"The model `{request.model}` does not exist; Holdline's demo has {names}."
+        raise ApiError(404, invalid, message, code="model_not_found", param=None)
+    if request.model == "demo-429":
+        message = (
+            f"Rate limit reached for {request.model} on requests per min. "
+            f"Please try again in {RETRY_AFTER_S}s."
         )
-        raise Refused(404, invalid, words, code="model_not_found", param=None)
-    if asked.model == "demo-429":
-        words = f"Rate limit reached for {asked.model} on requests per min. Please try again in {RETRY_AFTER_S}s."
-        raise Refused(429, "requests", words, code="rate_limit_exceeded", param=None)
-    return asked
+        raise ApiError(429, "requests", message, code="rate_limit_exceeded", param=None)
+    return request
 
 
-def write(asked: Asked) -> Script:
-    """The answer that this model gives, and how it ends."""
-    messages = [message.said() for message in asked.messages]
+def script_answer(request: CompletionRequest) -> ScriptedAnswer:
+    """Choose the tokens of the answer, and how it ends."""
+    messages = [message.to_chat_message() for message in request.messages]
     reply = answers.reply_to(messages)
-    # One for each message's role, and its text by the same measure as the answer's.
-    prompt_tokens = sum(1 + len(tokens(said.text)) for said in messages)
-    reasoning = tokens(reply.reasoning) if asked.model == "demo-reasoning" else []
-    content = tokens(reply.text)
-    if asked.model in BREAKS and not reply.continued:
-        half = content[: min(BREAK_AFTER, len(content) // 2)]
-        return Script([], half, BREAKS[asked.model], prompt_tokens)
-    left = _limit(asked) - len(reasoning)
-    if left < len(content):
-        return Script(reasoning[: _limit(asked)], content[: max(0, left)], "length", prompt_tokens)
-    return Script(reasoning, content, "stop", prompt_tokens)
+    # One token for the role of each message, and the tokens of its text.
+    prompt_tokens = sum(1 + len(split_tokens(message.text)) for message in messages)
+    reasoning = split_tokens(reply.reasoning) if request.model == "demo-reasoning" else []
+    content = split_tokens(reply.text)
+    if request.model in FAULTS and not reply.is_continuation:
+        count = min(FAULT_AFTER_TOKENS, len(content) // 2)
+        return ScriptedAnswer([], content[:count], FAULTS[request.model], prompt_tokens)
+    limit = request.token_limit
+    if len(reasoning) + len(content) > limit:
+        content = content[: max(0, limit - len(reasoning))]
+        return ScriptedAnswer(reasoning[:limit], content, "length", prompt_tokens)
+    return ScriptedAnswer(reasoning, content, "stop", prompt_tokens)
 
 
-def _limit(asked: Asked) -> int:
-    own = LENGTH_MAX if asked.model == "demo-length" else sys.maxsize
-    return min(own, asked.max_tokens or own, asked.max_completion_tokens or own)
-
-
-async def _break(request: web.Request, ending: Ending) -> None:
-    """Cut the connection, or keep silent until the client goes."""
+async def _inject_fault(request: web.Request, ending: Ending) -> None:
+    """Close the connection, or send nothing more until the client disconnects."""
     if ending == "stall":
         await asyncio.Event().wait()
     elif request.transport:
         request.transport.abort()
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> list[dict[str, Any]]:
+def _format_choices(
+    delta: dict[str, str], finish_reason: str | None = None
+) -> list[dict[str, Any]]:
     return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
 
 
-def _completion(head: dict[str, Any], script: Script) -> dict[str, Any]:
-    message = {"role": "assistant", "content": "".join(script.content), "refusal": None}
-    if script.reasoning:
-        message["reasoning_content"] = "".join(script.reasoning)
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": script.ending}
-    return {**head, "object": "chat.completion", "choices": [choice], "usage": script.usage()}
+def _format_completion(common: dict[str, Any], answer: ScriptedAnswer) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "".join(answer.content), "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = "".join(answer.reasoning)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.ending}
+    return {**common, "object": "chat.completion", "choices": [choice], "usage": answer.usage()}

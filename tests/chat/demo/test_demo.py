@@ -1,4 +1,4 @@
-"""The demo model, asked over its real socket: the protocol, the answers, and each way of failing."""
+"""The demo model over its real socket: the protocol, the answers, and every fault."""
 
 import asyncio
 import json
@@ -18,32 +18,21 @@ from markdown_it import MarkdownIt
 from openai import AsyncOpenAI
 
 from chat.demo import answers, chinese, english
-from chat.demo.answers import (
-    Said,
-    is_chinese,
-    quote,
-    reply_to,
-    tokens,
-)
-from chat.demo.model import (
-    BREAK_AFTER,
-    LENGTH_MAX,
-    MODELS,
-    DemoModel,
-)
+from chat.demo.answers import ChatMessage, is_chinese, quote, reply_to, split_tokens
+from chat.demo.model import FAULT_AFTER_TOKENS, MAX_LENGTH_TOKENS, MODELS, DemoModel
 
 Messages = list[dict[str, str]]
 
-BOUND_S = 30  # only so that a failure ends
-MOST_ROUNDS = 200
+TIMEOUT_S = 30
+MAX_ROUNDS = 200
 LANGUAGES = (english, chinese)
-GO_ON = "Continue exactly where you stopped. Repeat nothing."
+CONTINUE_PROMPT = "Continue exactly where you stopped. Repeat nothing."
 
 
 @pytest_asyncio.fixture
 async def base_url() -> AsyncIterator[str]:
-    """A demo model that does not dawdle."""
-    model = DemoModel(pace_s=0)
+    """Run a demo model without a delay between tokens; yield its base URL."""
+    model = DemoModel(token_interval_s=0)
     yield await model.start()
     await model.stop()
 
@@ -55,11 +44,11 @@ async def client(base_url: str) -> AsyncIterator[AsyncOpenAI]:
 
 
 def connect(base_url: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=BOUND_S)
+    return AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=TIMEOUT_S)
 
 
-def question(*texts: str) -> Messages:
-    """A conversation so far: questions and answers in turn, the last a question."""
+def conversation(*texts: str) -> Messages:
+    """Return messages of the user and the assistant in turn, beginning with the user."""
     return [
         {"role": ("user", "assistant")[number % 2], "content": text}
         for number, text in enumerate(texts)
@@ -74,7 +63,7 @@ async def complete(
 
 
 async def ask(client: AsyncOpenAI, messages: Messages, model: str = "demo") -> str:
-    """The whole answer, not streamed."""
+    """Return the full answer, not streamed."""
     completion = await complete(client, messages, model)
     answer: str = completion.choices[0].message.content
     return answer
@@ -83,18 +72,18 @@ async def ask(client: AsyncOpenAI, messages: Messages, model: str = "demo") -> s
 async def stream(
     client: AsyncOpenAI, messages: Messages, model: str = "demo", **options: Any
 ) -> list[Any]:
-    """Every chunk of a streamed answer."""
+    """Return every chunk of a streamed answer."""
     return [
         chunk async for chunk in await complete(client, messages, model, stream=True, **options)
     ]
 
 
-def joined(chunks: list[Any]) -> str:
+def join_text(chunks: list[Any]) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
-def body(text: str, model: str = "demo", *, streamed: bool = True) -> dict[str, Any]:
-    return {"model": model, "messages": question(text), "stream": streamed}
+def request_body(text: str, model: str = "demo", *, streamed: bool = True) -> dict[str, Any]:
+    return {"model": model, "messages": conversation(text), "stream": streamed}
 
 
 # The protocol
@@ -103,17 +92,17 @@ def body(text: str, model: str = "demo", *, streamed: bool = True) -> dict[str, 
 @pytest.mark.parametrize(
     "text", ["hello", "write some python", "你好", "用表格比较三种茶", "what is 1 + 1?"]
 )
-async def test_the_streamed_pieces_join_to_the_answer_that_is_not_streamed(
+async def test_streamed_deltas_join_to_the_answer_that_is_not_streamed(
     client: AsyncOpenAI, text: str
 ) -> None:
-    chunks = await stream(client, question(text))
+    chunks = await stream(client, conversation(text))
     assert len(chunks) > 20
-    assert joined(chunks) == await ask(client, question(text))
+    assert join_text(chunks) == await ask(client, conversation(text))
 
 
-async def test_a_stream_has_the_shape_of_openais(base_url: str) -> None:
-    async with httpx.AsyncClient() as browser:
-        response = await browser.post(f"{base_url}/chat/completions", json=body("hello"))
+async def test_a_stream_has_the_format_of_openai(base_url: str) -> None:
+    async with httpx.AsyncClient() as http:
+        response = await http.post(f"{base_url}/chat/completions", json=request_body("hello"))
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
     events = response.text.removesuffix("\n\n").split("\n\n")
@@ -137,28 +126,27 @@ async def test_a_stream_has_the_shape_of_openais(base_url: str) -> None:
     }
 
 
-async def test_usage_comes_only_when_asked_for(client: AsyncOpenAI) -> None:
-    plain = await stream(client, question("hello"))
+async def test_usage_is_sent_only_on_request(client: AsyncOpenAI) -> None:
+    plain = await stream(client, conversation("hello"))
     assert all(chunk.usage is None and chunk.choices for chunk in plain)
-    counted = await stream(client, question("hello"), stream_options={"include_usage": True})
+    counted = await stream(client, conversation("hello"), stream_options={"include_usage": True})
     assert all(chunk.usage is None for chunk in counted[:-1])
     assert counted[-1].choices == []
-    assert (
-        counted[-1].usage.completion_tokens == len(plain) - 2
-    )  # neither the role nor the finish is a token
+    tokens = len(plain) - 2  # without the chunks of the role and of the finish reason
+    assert counted[-1].usage.completion_tokens == tokens
 
 
-async def test_the_tokens_counted_are_the_pieces_of_the_text(client: AsyncOpenAI) -> None:
-    completion = await complete(client, question("hello there"))
+async def test_usage_counts_the_tokens_of_the_text(client: AsyncOpenAI) -> None:
+    completion = await complete(client, conversation("hello there"))
     assert completion.object == "chat.completion"
     assert completion.choices[0].finish_reason == "stop"
     usage = completion.usage
-    assert usage.completion_tokens == len(tokens(completion.choices[0].message.content))
+    assert usage.completion_tokens == len(split_tokens(completion.choices[0].message.content))
     assert usage.prompt_tokens == 1 + len(["hello", " there"])
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
-async def test_the_models_are_listed(client: AsyncOpenAI) -> None:
+async def test_the_models_endpoint_lists_every_model(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == list(MODELS)
 
 
@@ -178,11 +166,11 @@ async def test_the_models_are_listed(client: AsyncOpenAI) -> None:
         b'{"model": "demo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 0}',
     ],
 )
-async def test_a_request_that_makes_no_sense_gets_openais_error(
+async def test_an_invalid_request_gets_an_error_in_the_format_of_openai(
     base_url: str, content: bytes
 ) -> None:
-    async with httpx.AsyncClient() as browser:
-        response = await browser.post(f"{base_url}/chat/completions", content=content)
+    async with httpx.AsyncClient() as http:
+        response = await http.post(f"{base_url}/chat/completions", content=content)
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["type"] == "invalid_request_error"
@@ -190,101 +178,103 @@ async def test_a_request_that_makes_no_sense_gets_openais_error(
     assert set(error) == {"message", "type", "param", "code"}
 
 
-async def test_an_unknown_model_is_not_found(client: AsyncOpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as refused:
-        await ask(client, question("hello"), "gpt-9")
-    assert refused.value.code == "model_not_found"
+async def test_an_unknown_model_gets_404(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await ask(client, conversation("hello"), "gpt-9")
+    assert caught.value.code == "model_not_found"
 
 
-async def test_max_tokens_ends_an_answer_with_length(client: AsyncOpenAI) -> None:
-    completion = await complete(client, question("hello"), max_tokens=7)
+async def test_max_tokens_ends_an_answer_with_finish_reason_length(client: AsyncOpenAI) -> None:
+    completion = await complete(client, conversation("hello"), max_tokens=7)
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage.completion_tokens == 7
 
 
-async def test_content_in_parts_is_read_as_one_text(base_url: str) -> None:
+async def test_text_parts_are_read_as_one_text(base_url: str) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "image_url"}, {"type": "text", "text": "lo"}]
-    asked = {"model": "demo", "messages": [{"role": "user", "content": parts}]}
-    async with httpx.AsyncClient() as browser:
-        whole = await browser.post(
-            f"{base_url}/chat/completions", json=body("hello", streamed=False)
+    request = {"model": "demo", "messages": [{"role": "user", "content": parts}]}
+    async with httpx.AsyncClient() as http:
+        full = await http.post(
+            f"{base_url}/chat/completions", json=request_body("hello", streamed=False)
         )
-        in_parts = await browser.post(f"{base_url}/chat/completions", json=asked)
-    assert in_parts.json()["choices"] == whole.json()["choices"]
+        in_parts = await http.post(f"{base_url}/chat/completions", json=request)
+    assert in_parts.json()["choices"] == full.json()["choices"]
 
 
-# The misbehaving models
+# The models that fail
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_demo_drop_cuts_the_connection_in_mid_answer(base_url: str, streamed: bool) -> None:
-    async with httpx.AsyncClient() as browser:
+async def test_demo_drop_closes_the_connection_in_the_middle_of_the_answer(
+    base_url: str, streamed: bool
+) -> None:
+    async with httpx.AsyncClient() as http:
         received = ""
         with pytest.raises(httpx.RemoteProtocolError):
-            async with browser.stream(
+            async with http.stream(
                 "POST",
                 f"{base_url}/chat/completions",
-                json=body("hello", "demo-drop", streamed=streamed),
+                json=request_body("hello", "demo-drop", streamed=streamed),
             ) as response:
                 async for text in response.aiter_text():
                     received += text
     assert received.count('"content":') == (
-        BREAK_AFTER + 1 if streamed else 0
-    )  # and the empty one of the role
+        FAULT_AFTER_TOKENS + 1 if streamed else 0
+    )  # with the empty content of the first chunk
     assert '"finish_reason":"' not in received
     assert "[DONE]" not in received
 
 
-async def test_demo_stall_falls_silent_until_the_client_goes(base_url: str) -> None:
-    at_rest = asyncio.all_tasks()
+async def test_demo_stall_sends_no_more_data_until_the_client_disconnects(base_url: str) -> None:
+    tasks_before = asyncio.all_tasks()
     received = 0
-    async with httpx.AsyncClient(timeout=httpx.Timeout(BOUND_S, read=1)) as browser:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(TIMEOUT_S, read=1)) as http:
         with pytest.raises(httpx.ReadTimeout):
-            async with browser.stream(
-                "POST", f"{base_url}/chat/completions", json=body("hello", "demo-stall")
+            async with http.stream(
+                "POST", f"{base_url}/chat/completions", json=request_body("hello", "demo-stall")
             ) as response:
                 async for line in response.aiter_lines():
                     received += '"content":' in line
-    assert received == BREAK_AFTER + 1
-    async with asyncio.timeout(BOUND_S):
-        while asyncio.all_tasks() - at_rest:
+    assert received == FAULT_AFTER_TOKENS + 1
+    async with asyncio.timeout(TIMEOUT_S):
+        while asyncio.all_tasks() - tasks_before:
             await asyncio.sleep(0.01)
 
 
-async def test_demo_429_refuses_and_says_when_to_come_back(client: AsyncOpenAI) -> None:
-    with pytest.raises(openai.RateLimitError) as refused:
-        await ask(client, question("hello"), "demo-429")
-    assert refused.value.code == "rate_limit_exceeded"
-    assert refused.value.response.headers["retry-after"] == "1"
+async def test_demo_429_rejects_a_request_with_retry_after(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.RateLimitError) as caught:
+        await ask(client, conversation("hello"), "demo-429")
+    assert caught.value.code == "rate_limit_exceeded"
+    assert caught.value.response.headers["retry-after"] == "1"
 
 
-async def test_demo_reasoning_thinks_before_it_speaks(client: AsyncOpenAI) -> None:
+async def test_demo_reasoning_sends_the_reasoning_before_the_answer(client: AsyncOpenAI) -> None:
     chunks = await stream(
-        client, question("hello"), "demo-reasoning", stream_options={"include_usage": True}
+        client, conversation("hello"), "demo-reasoning", stream_options={"include_usage": True}
     )
     deltas = [chunk.choices[0].delta.model_dump(exclude_unset=True) for chunk in chunks[1:-2]]
     names = [name for delta in deltas for name in delta]
-    thoughts = names.count("reasoning_content")
-    assert thoughts > 10
-    assert names == ["reasoning_content"] * thoughts + ["content"] * (len(names) - thoughts)
+    reasoning = names.count("reasoning_content")
+    assert reasoning > 10
+    assert names == ["reasoning_content"] * reasoning + ["content"] * (len(names) - reasoning)
     assert "hello" in "".join(delta.get("reasoning_content", "") for delta in deltas)
-    assert joined(chunks) == await ask(client, question("hello"))
+    assert join_text(chunks) == await ask(client, conversation("hello"))
     usage = chunks[-1].usage
-    assert usage.completion_tokens_details.reasoning_tokens == thoughts
+    assert usage.completion_tokens_details.reasoning_tokens == reasoning
     assert usage.completion_tokens == len(names)
 
 
 @pytest.mark.parametrize("text", ["hello", "你好", "tell me about bread"])
-@pytest.mark.parametrize("way", ["prefill", "prompt", "prompt after every part"])
-async def test_demo_length_goes_on_until_the_answer_is_whole(
-    client: AsyncOpenAI, text: str, way: str
+@pytest.mark.parametrize("mode", ["prefill", "prompt", "prompt after every part"])
+async def test_demo_length_continues_until_the_answer_is_complete(
+    client: AsyncOpenAI, text: str, mode: str
 ) -> None:
-    before = question("what came first", "The egg.", text)
+    before = conversation("what came first", "The egg.", text)
     parts: list[str] = []
-    for _ in range(MOST_ROUNDS):
-        chunks = await stream(client, asked_to_go_on(before, parts, way), "demo-length")
-        parts.append(joined(chunks))
-        assert len(chunks) - 2 <= LENGTH_MAX
+    for _ in range(MAX_ROUNDS):
+        chunks = await stream(client, add_partial_answer(before, parts, mode), "demo-length")
+        parts.append(join_text(chunks))
+        assert len(chunks) - 2 <= MAX_LENGTH_TOKENS
         if chunks[-1].choices[0].finish_reason == "stop":
             break
         assert chunks[-1].choices[0].finish_reason == "length"
@@ -292,44 +282,48 @@ async def test_demo_length_goes_on_until_the_answer_is_whole(
     assert "".join(parts) == await ask(client, before)
 
 
-def asked_to_go_on(before: Messages, parts: list[str], way: str) -> Messages:
-    """The conversation with what has been said, as different clients send it."""
+def add_partial_answer(before: Messages, parts: list[str], mode: str) -> Messages:
+    """Return the conversation with a partial answer, as different clients send it."""
     if not parts:
         return before
-    said = {"role": "assistant", "content": "".join(parts)}
-    if way == "prefill":
-        return [*before, said]
-    if way == "prompt":
-        return [*before, said, {"role": "user", "content": GO_ON}]
+    partial = {"role": "assistant", "content": "".join(parts)}
+    if mode == "prefill":
+        return [*before, partial]
+    if mode == "prompt":
+        return [*before, partial, {"role": "user", "content": CONTINUE_PROMPT}]
     rounds = (
-        [{"role": "assistant", "content": part}, {"role": "user", "content": GO_ON}]
+        [{"role": "assistant", "content": part}, {"role": "user", "content": CONTINUE_PROMPT}]
         for part in parts
     )
     return [*before, *(message for pair in rounds for message in pair)]
 
 
 @pytest.mark.parametrize("model", ["demo", "demo-drop", "demo-stall"])
-async def test_a_broken_answer_is_finished_on_request(client: AsyncOpenAI, model: str) -> None:
-    whole = await ask(client, question("hello"))
-    half = whole[: len(whole) // 2]
-    assert half + await ask(client, question("hello", half, "请继续"), model) == whole
+async def test_a_partial_answer_is_finished_on_request(client: AsyncOpenAI, model: str) -> None:
+    full = await ask(client, conversation("hello"))
+    half = full[: len(full) // 2]
+    assert half + await ask(client, conversation("hello", half, "请继续"), model) == full
 
 
-async def test_a_history_shortened_on_the_way_does_not_hinder_going_on(client: AsyncOpenAI) -> None:
-    whole = await ask(client, question("one", "…", "two", "…", "hello"))
-    half = whole[: len(whole) // 2]
-    assert half + await ask(client, question("hello", half, GO_ON)) == whole
+async def test_a_partial_answer_is_finished_although_the_history_was_shortened(
+    client: AsyncOpenAI,
+) -> None:
+    full = await ask(client, conversation("one", "…", "two", "…", "hello"))
+    half = full[: len(full) // 2]
+    assert half + await ask(client, conversation("hello", half, CONTINUE_PROMPT)) == full
 
 
-async def test_a_new_question_after_a_cut_answer_gets_its_own_answer(client: AsyncOpenAI) -> None:
-    half = (await ask(client, question("hello")))[:200]
-    answer = await ask(client, question("hello", half, "compare some teas"))
+async def test_a_new_question_after_a_partial_answer_gets_its_own_answer(
+    client: AsyncOpenAI,
+) -> None:
+    half = (await ask(client, conversation("hello")))[:200]
+    answer = await ask(client, conversation("hello", half, "compare some teas"))
     assert "Camellia sinensis" in answer
 
 
-async def test_an_answer_that_is_complete_goes_on_with_nothing(client: AsyncOpenAI) -> None:
-    whole = await ask(client, question("hello"))
-    completion = await complete(client, question("hello", whole))
+async def test_a_continuation_of_a_complete_answer_is_empty(client: AsyncOpenAI) -> None:
+    full = await ask(client, conversation("hello"))
+    completion = await complete(client, conversation("hello", full))
     assert completion.choices[0].message.content == ""
     assert completion.choices[0].finish_reason == "stop"
 
@@ -337,13 +331,13 @@ async def test_an_answer_that_is_complete_goes_on_with_nothing(client: AsyncOpen
 # The answers
 
 
-async def test_the_second_answer_names_the_first_question(client: AsyncOpenAI) -> None:
-    first = await ask(client, question("Why is the sky blue?"))
+async def test_an_answer_mentions_the_previous_question(client: AsyncOpenAI) -> None:
+    first = await ask(client, conversation("Why is the sky blue?"))
     assert "Earlier you asked" not in first
-    second = await ask(client, question("Why is the sky blue?", first, "And the sea?"))
+    second = await ask(client, conversation("Why is the sky blue?", first, "And the sea?"))
     assert second.startswith("Earlier you asked: “Why is the sky blue?”\n")
     third = await ask(
-        client, question("Why is the sky blue?", first, "And the sea?", second, "hello")
+        client, conversation("Why is the sky blue?", first, "And the sea?", second, "hello")
     )
     assert third.startswith("Earlier you asked: “And the sea?” (and one question more before that)")
 
@@ -351,40 +345,44 @@ async def test_the_second_answer_names_the_first_question(client: AsyncOpenAI) -
 @pytest.mark.parametrize(
     "text", ["What did I ask?", "我问过什么", "what have I asked so far?", "我都问了些什么？"]
 )
-async def test_asked_what_was_asked_it_lists_every_question(client: AsyncOpenAI, text: str) -> None:
+async def test_a_question_about_earlier_questions_lists_them_all(
+    client: AsyncOpenAI, text: str
+) -> None:
     answer = await ask(
-        client, question("Why is the sky blue?", "Air.", "天为什么是蓝的？", "空气。", text)
+        client, conversation("Why is the sky blue?", "Air.", "天为什么是蓝的？", "空气。", text)
     )
     assert "\n1. “Why is the sky blue?”\n2. “天为什么是蓝的？”\n" in answer
     assert is_chinese(text) == ("您问过的问题" in answer)
 
 
-async def test_requests_to_go_on_are_not_questions(client: AsyncOpenAI) -> None:
-    whole = await ask(client, question("hello"))
-    history = question("hello", whole[:99], GO_ON, whole[99:], "what did I ask")
+async def test_requests_to_continue_are_not_counted_as_questions(client: AsyncOpenAI) -> None:
+    full = await ask(client, conversation("hello"))
+    history = conversation("hello", full[:99], CONTINUE_PROMPT, full[99:], "what did I ask")
     assert "1. “hello”" in await ask(client, history)
     assert "2. " not in await ask(client, history)
 
 
 async def test_a_chinese_question_gets_a_chinese_answer(client: AsyncOpenAI) -> None:
-    answer = await ask(client, question("why?", "Because.", "天为什么是蓝的？"))
+    answer = await ask(client, conversation("why?", "Because.", "天为什么是蓝的？"))
     assert answer.startswith("您之前问过：“why?”")
     assert "天为什么是蓝的？" in answer
     assert not re.search(r"\b(the|you|is)\b", answer)
 
 
-async def test_a_system_message_is_mentioned_and_no_more(client: AsyncOpenAI) -> None:
-    plain = await ask(client, question("hello"))
-    told = await ask(client, [{"role": "system", "content": "Be a pirate."}, *question("hello")])
+async def test_a_system_message_is_mentioned_but_not_followed(client: AsyncOpenAI) -> None:
+    plain = await ask(client, conversation("hello"))
+    answer = await ask(
+        client, [{"role": "system", "content": "Be a pirate."}, *conversation("hello")]
+    )
     assert english.SYSTEM not in plain
-    assert english.SYSTEM in told
-    assert "pirate" not in told
+    assert english.SYSTEM in answer
+    assert "pirate" not in answer
 
 
-async def test_an_answer_restates_the_question_and_shows_what_the_page_renders(
+async def test_the_default_answer_quotes_the_question_and_uses_every_kind_of_markdown(
     client: AsyncOpenAI,
 ) -> None:
-    answer = await ask(client, question("Why is the sky blue?"))
+    answer = await ask(client, conversation("Why is the sky blue?"))
     assert "“Why is the sky blue?”" in answer
     html = MarkdownIt("commonmark").enable("table").render(answer)
     for tag in ("h2", "h3", "p", "ol", "ul", "table", "strong", "em", "blockquote", "pre"):
@@ -394,12 +392,12 @@ async def test_an_answer_restates_the_question_and_shows_what_the_page_renders(
 
 @pytest.mark.parametrize("topic", sorted(english.ANSWERS))
 @pytest.mark.parametrize("language", LANGUAGES, ids=["English", "Chinese"])
-def test_every_answer_says_that_it_is_a_demo_and_how_to_set_a_real_model(
+def test_every_answer_mentions_the_demo_and_the_settings_of_a_real_model(
     language: Any, topic: str
 ) -> None:
-    asked = {"setup": "OPENAI_API_KEY", "default": "?", "how": "reload"}.get(topic, topic)
+    question = {"setup": "OPENAI_API_KEY", "default": "?", "how": "reload"}.get(topic, topic)
     answer = reply_to(
-        [Said("user", asked if language is english else CHINESE_QUESTIONS[topic])]
+        [ChatMessage("user", question if language is english else CHINESE_QUESTIONS[topic])]
     ).text
     assert language.ANSWERS[topic].partition("{")[0] in answer
     assert "demo" in answer if language is english else "演示" in answer
@@ -419,17 +417,17 @@ CHINESE_QUESTIONS = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=["English", "Chinese"])
-def test_everything_that_an_answer_suggests_has_an_answer(language: Any) -> None:
-    answers = "\n".join(language.ANSWERS[topic] for topic in ("hello", "how"))
+def test_every_suggested_question_has_an_answer(language: Any) -> None:
+    texts = "\n".join(language.ANSWERS[topic] for topic in ("hello", "how"))
     suggested = re.findall(
-        r"^- \*(.+?)\*|Try it: ask for \*(.+?)\*|请我\*(.+?)\*", answers, re.MULTILINE
+        r"^- \*(.+?)\*|Try it: ask for \*(.+?)\*|请我\*(.+?)\*", texts, re.MULTILINE
     )
     table = re.findall(r"^\| `(.+?)` \|", language.ANSWERS["default"], re.MULTILINE)
-    asked = [text for found in suggested for text in found if text] + table
-    assert len(asked) == 11
-    for text in asked:
+    questions = [text for found in suggested for text in found if text] + table
+    assert len(questions) == 11
+    for text in questions:
         assert "\n{question}\n" in language.ANSWERS["default"]
-        assert f"\n{quote(text)}\n" not in reply_to([Said("user", text)]).text, text
+        assert f"\n{quote(text)}\n" not in reply_to([ChatMessage("user", text)]).text, text
 
 
 @pytest.mark.parametrize("topic", ["code"])
@@ -443,7 +441,7 @@ def test_the_code_in_the_answer_runs(language: Any, topic: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("topic", sorted(english.ANSWERS))
 @pytest.mark.parametrize("language", LANGUAGES, ids=["English", "Chinese"])
-def test_no_mark_of_markdown_is_left_over_in_an_answer(language: Any, topic: str) -> None:
+def test_answers_render_without_leftover_markdown_characters(language: Any, topic: str) -> None:
     tree = (
         MarkdownIt("commonmark")
         .enable("table")
@@ -456,8 +454,10 @@ def test_no_mark_of_markdown_is_left_over_in_an_answer(language: Any, topic: str
 
 
 def test_the_long_answer_is_long() -> None:
-    assert 1_400 < len(reply_to([Said("user", "a long answer, please")]).text.split()) < 1_800
-    assert len(reply_to([Said("user", "写一篇长文")]).text) > 2_000
+    assert (
+        1_400 < len(reply_to([ChatMessage("user", "a long answer, please")]).text.split()) < 1_800
+    )
+    assert len(reply_to([ChatMessage("user", "写一篇长文")]).text) > 2_000
 
 
 @pytest.mark.parametrize(
@@ -470,14 +470,14 @@ def test_the_long_answer_is_long() -> None:
         ("?", False),
     ],
 )
-def test_the_language_is_that_of_most_of_the_question(text: str, chinese: bool) -> None:
+def test_the_language_is_that_of_most_words_of_the_question(text: str, chinese: bool) -> None:
     assert is_chinese(text) is chinese
 
 
 @given(st.text())
 def test_tokens_join_to_the_text(text: str) -> None:
-    assert "".join(tokens(text)) == text
-    assert all(tokens(text))
+    assert "".join(split_tokens(text)) == text
+    assert all(split_tokens(text))
 
 
 @pytest.mark.parametrize(
@@ -489,21 +489,21 @@ def test_tokens_join_to_the_text(text: str) -> None:
         "see https://example.com or www.example.com or me@example.com | a ~~b~~",
     ],
 )
-def test_a_quoted_question_shows_as_it_was_typed(text: str) -> None:
-    assert shown(quote(text)) == "“" + " ".join(text.split()) + "”"
+def test_a_quoted_question_renders_as_it_was_typed(text: str) -> None:
+    assert render_text(quote(text)) == "“" + " ".join(text.split()) + "”"
 
 
 @given(st.text(st.sampled_from("\\`*_[]()<>&|~#+-=.!:/@ \n\t\u202e\u200dab1中😀w")))
-def test_no_question_gets_out_of_its_quotation(text: str) -> None:
-    line = shown(quote(text))
+def test_no_question_escapes_its_quotation(text: str) -> None:
+    line = render_text(quote(text))
     assert line.startswith("“")
     assert line.endswith("”")
     assert "\u202e" not in line
-    assert len(line) <= answers.QUOTE_MAX + 2
+    assert len(line) <= answers.MAX_QUOTE_CHARS + 2
 
 
-def shown(markdown: str) -> str:
-    """What a page shows of one line; fails if anything in it is more than text."""
+def render_text(markdown: str) -> str:
+    """Render one line; fail if it contains anything but text."""
     inline = MarkdownIt("commonmark").enable(["strikethrough", "table"]).parse(f"1. {markdown}")[3]
     assert inline.type == "inline"
     assert {token.type for token in inline.children or ()} <= {"text", "text_special"}
@@ -513,21 +513,21 @@ def shown(markdown: str) -> str:
 # Starting and stopping
 
 
-@pytest.mark.parametrize(("model", "pace_s"), [("demo-stall", 0), ("demo", 3600)])
-async def test_stopping_ends_an_open_stream_at_once(model: str, pace_s: float) -> None:
-    demo = DemoModel(pace_s=pace_s)
+@pytest.mark.parametrize(("model", "token_interval_s"), [("demo-stall", 0), ("demo", 3600)])
+async def test_stop_closes_open_streams_immediately(model: str, token_interval_s: float) -> None:
+    demo = DemoModel(token_interval_s=token_interval_s)
     async with connect(await demo.start()) as client:
-        answer = await complete(client, question("hello"), model, stream=True)
+        answer = await complete(client, conversation("hello"), model, stream=True)
         assert (await anext(answer)).choices[0].delta.role == "assistant"
-        async with asyncio.timeout(BOUND_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await demo.stop()
         with pytest.raises(openai.APIConnectionError):
             _ = [chunk async for chunk in answer]
         with pytest.raises(openai.APIConnectionError):
-            await ask(client, question("hello"))
+            await ask(client, conversation("hello"))
 
 
-async def test_stopping_twice_or_before_the_start_does_no_harm() -> None:
+async def test_stop_is_harmless_when_repeated_or_before_a_start() -> None:
     demo = DemoModel()
     await demo.stop()
     await demo.start()
@@ -535,7 +535,7 @@ async def test_stopping_twice_or_before_the_start_does_no_harm() -> None:
     await demo.stop()
 
 
-async def test_it_listens_on_loopback_only_and_on_a_port_of_its_own() -> None:
+async def test_each_model_listens_on_loopback_on_its_own_port() -> None:
     one, other = DemoModel(), DemoModel()
     first, second = await one.start(), await other.start()
     assert first != second
