@@ -1,4 +1,4 @@
-# Set-up and everyday commands. Each environment is made when it is missing and made anew when its lock changes.
+# Set-up and everyday commands. An environment is created if missing, rebuilt if its lock changes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,37 +17,37 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 14
 
-run: $(VENV)/run.lock $(PAGE)  ## Start Holdline: http://127.0.0.1:8000 unless HOST and PORT say otherwise
+run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on HOST and PORT
 	@exec $(BIN)/python server.py
 
-test: $(VENV)/dev.lock $(PAGE)  ## Run every test, with a real Redis and a real browser
+test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real browser
 	@.ci/system-packages
 	$(BIN)/python -m pytest
 
-check: $(VENV)/dev.lock  ## Lint, look at the format, check the types
+check: $(VENV)/dev.lock  ## Lint, check the format, check the types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/python -m mypy $(SOURCES)
 
-format: $(VENV)/dev.lock  ## Put the code into its format
+format: $(VENV)/dev.lock  ## Format the code and apply automatic fixes
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Measure it beside its peers: 80 minutes, alone on the machine
+bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Run the benchmark: 80 minutes, on an otherwise idle machine
 	@.ci/system-packages
 	-@.ci/system-packages nginx
 	@command -v node >/dev/null || [ -x $(BIN)/node ] || $(PIP_INSTALL) -r requirements-node.lock
 	$(BIN)/python -m bench.run --output bench/RESULTS.md
 	$(BIN)/python -m bench.page --append bench/RESULTS.md
 
-# A peer that does not install is named in the results, and the others are measured all the same.
+# If a peer fails to install, the results say so, and the benchmark runs without it.
 bench/peers/%/.venv/done: bench/peers/%/requirements.lock $(VENV)/dev.lock
-	@echo "Installing the bench's $*"
+	@echo "Installing the benchmark's $*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
 	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $< || rm -rf $(@D)/bin
 	@touch $@
 
-screenshots: $(VENV)/dev.lock $(PAGE)  ## Take the README's pictures anew
+screenshots: $(VENV)/dev.lock $(PAGE)  ## Retake the screenshots of the README
 	@.ci/system-packages
 	$(BIN)/python -m docs.screenshots
 
@@ -58,7 +58,7 @@ lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and packa
 	for peer in fastapi litellm; do $(COMPILE) bench/peers/$$peer/requirements.in -o bench/peers/$$peer/requirements.lock; done
 	cd frontend && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
-clean:  ## Remove what set-up made; the data stays
+clean:  ## Remove the environments and caches; keep the data
 	rm -rf $(VENV) frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INTERPRETER):
@@ -66,17 +66,17 @@ $(INTERPRETER):
 	@touch $@
 
 $(VENV)/run.lock: requirements.lock $(INTERPRETER)
-	@echo "Installing Holdline's packages (about a minute, once)"
+	@echo "Installing Holdline's packages (takes about a minute)"
 	@$(PIP_INSTALL) -r requirements.lock
 	@cp requirements.lock $@
 
 $(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
-	@echo "Installing the packages for development"
+	@echo "Installing the development packages"
 	@$(PIP_INSTALL) -r requirements-dev.lock
 	@cp requirements-dev.lock $@
 
 $(PAGE): frontend/package-lock.json requirements-node.lock $(INTERPRETER)
-	@echo "Installing the page's libraries"
+	@echo "Installing the libraries of the web UI"
 	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || $(PIP_INSTALL) -r requirements-node.lock
 	@cd frontend && PATH="$$PATH:../$(BIN)" npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@

@@ -1,1 +1,1 @@
-"""Documents, and what makes their pictures."""
+"""Documents, and the script that takes their screenshots."""

@@ -1,4 +1,4 @@
-"""Takes the README's pictures of a real server with its demo model: `make screenshots`."""
+"""Take the README's screenshots of a real server with its demo model: `make screenshots`."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from playwright.async_api import Browser, async_playwright, expect
 from tests.processes import holdline
 
 IMAGES = Path(__file__).parent / "images"
-LARGEST = 400_000
-"""Most bytes of a picture: it is loaded with the README."""
+MAX_IMAGE_BYTES = 400_000
+"""The README loads every screenshot."""
 
 CODE = "Write a Python function that merges overlapping intervals, with tests"
 TABLE = "用表格比较一下绿茶、红茶和乌龙茶"
@@ -24,7 +24,7 @@ ARGUMENTS = [
 
 
 async def take(browser: Browser, url: str, name: str, questions: list[str], **options: Any) -> None:
-    """Ask each question in a conversation of its own, and keep what the window then shows of the last."""
+    """Ask each question in a new conversation, and take a screenshot of the last."""
     context = await browser.new_context(base_url=url, locale="en-GB", **options)
     page = await context.new_page()
     await page.goto("/")
@@ -37,24 +37,26 @@ async def take(browser: Browser, url: str, name: str, questions: list[str], **op
         await expect(answer.locator(".message-body")).not_to_be_empty()
         await expect(page.locator("[data-streaming]")).to_have_count(0, timeout=120_000)
         await expect(answer.locator(".failure")).to_be_hidden()
-    asked = page.locator('article.message[data-role="user"]')
-    await asked.evaluate("(question) => { question.scrollIntoView(); scroller.scrollBy(0, -16); }")
+    question_shown = page.locator('article.message[data-role="user"]')
+    await question_shown.evaluate(
+        "(question) => { question.scrollIntoView(); scroller.scrollBy(0, -16); }"
+    )
     await page.locator("textarea#question").blur()
-    picture = IMAGES / f"{name}.png"
-    await page.screenshot(path=picture, animations="disabled")
+    image = IMAGES / f"{name}.png"
+    await page.screenshot(path=image, animations="disabled")
     await context.close()
-    size = picture.stat().st_size
-    print(f"docs/images/{picture.name}: {size:,} bytes")
-    if size > LARGEST:
-        raise SystemExit(f"{picture.name} is larger than {LARGEST:,} bytes")
+    size = image.stat().st_size
+    print(f"docs/images/{image.name}: {size:,} bytes")
+    if size > MAX_IMAGE_BYTES:
+        raise SystemExit(f"{image.name} is larger than {MAX_IMAGE_BYTES:,} bytes")
 
 
 async def main() -> None:
-    """Take all pictures at once, each in a profile of its own."""
+    """Take all screenshots concurrently, each in its own browser context."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
     if path is None:
-        sys.exit("no Chromium on the PATH: make screenshots installs one as root")
+        sys.exit("no Chromium on the PATH: run make screenshots as root, which installs it")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     desk, phone = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
     IMAGES.mkdir(exist_ok=True)
