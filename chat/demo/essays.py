@@ -15,8 +15,8 @@ again and gets the same thing. Asking twice costs a little time and nothing else
 A language model breaks that bargain. Its answer takes seconds or minutes, it is made word by \
 word, and it is shown while it is being made, since nobody likes to look at an empty page. Asking \
 twice does not give the same answer, and costs as much as the first time. So between the first \
-word and the last there is a stretch in which the only copy of something that someone has paid for \
-is on its way through a handful of machines, any of which may go away.
+word and the last, something that someone has paid for exists in one copy only. That copy is on \
+its way through a handful of machines, any of which may go away.
 
 ## 2. Where it breaks
 
@@ -43,7 +43,7 @@ turn takes no notice.
 
 This sounds like a detail, and changes everything around it. Closing a tab is no longer a way to \
 stop a model, so there has to be a real Stop, one that closes the connection to the model and \
-keeps what was made. A reload is no longer a new question, so a turn needs a name that the page \
+keeps the text so far. A reload is no longer a new question, so a turn needs a name that the page \
 can ask for again. And since no reader slows the making down, something has to hold what has been \
 made and not yet been read.
 
@@ -54,7 +54,7 @@ from them again for each viewer. Holdline stores the event stream itself: the lo
 string in Redis that holds the very bytes that go over the connection.
 
 The gain is that there is nothing left to get wrong. A frame is encoded once. A viewer who was \
-there from the start, one who came late and one who came back all receive slices of the same \
+there from the start, one who joined late and one who reconnected all receive slices of the same \
 string. And the question “where was I?” has a plain number for its answer: how many bytes of it \
 you have had.
 
@@ -86,8 +86,9 @@ is a thousand words, for the same single round trip. The busier it gets, the les
 ## 6. Who may write
 
 A log wants exactly one writer. As long as there is one process this is no question. With several, \
-there comes the day when a process is not dead but merely slow: paused for ten seconds, taken for \
-lost, replaced by another, and then it wakes up and goes on writing as if nothing had happened.
+there comes the day when a process is not dead but merely slow. It is paused for ten seconds, \
+taken for lost and replaced by another. Then it wakes up and continues to write as if nothing had \
+happened.
 
 The remedy has two parts. A *lease* is the right to append for a limited time, renewed as long as \
 its holder is well. A *fence* is a number that grows each time the lease changes hands. Every \
@@ -111,21 +112,21 @@ The same care is due to the question. A browser that reconnects sends its reques
 same address, with the same question in it. Taken literally, it asks the model a second time, and \
 pays a second time.
 
-So the page gives each turn an id of its own making before it asks. The first request with that id \
-begins the turn; any other attaches to it. It does not matter which tab it comes from, or which \
-process receives it, or whether both arrive in the same millisecond, because beginning a turn is \
-one atomic step and only one of them can be first.
+So the page gives each turn an id that it has chosen before it asks. The first request with that \
+id begins the turn; any other attaches to it. It does not matter which tab it comes from, which \
+process receives it, or whether both arrive in the same millisecond. Beginning a turn is one \
+atomic step, and only one of them can be first.
 
 ## 8. The end must be explicit
 
-How do you know that an answer is complete? Not by the connection having closed, for that is \
+How do you know that an answer is complete? Not by the connection having closed, because that is \
 exactly what happens when it breaks. A stream that just ends may be finished or may be cut short, \
 and at the level of bytes the two can look alike.
 
-A finished answer therefore ends with a frame that says so and carries the whole text once more, \
-so that the page can render it cleanly from beginning to end. A failed one ends with a frame that \
-says what went wrong, and whether it is worth trying again. If neither has come, the stream is not \
-over, and the browser reconnects. The absence of an end is never read as an end.
+A finished answer therefore ends with a special frame, which carries the whole text once more, so \
+that the page can render it cleanly from beginning to end. A failed one ends with a frame that \
+names the error and states whether another try is worthwhile. If neither has come, the stream is \
+not over, and the browser reconnects. The absence of an end is never read as an end.
 
 ## 9. What it costs
 
@@ -133,7 +134,7 @@ None of this is free. There is one more program to run, although Holdline brings
 along when you have none. Each word waits for one round trip inside your own network, usually well \
 below a millisecond, while the model takes twenty or more to think of it. And logs take room, so a \
 finished one is dropped after a while: the answer itself is by then in the history, and a viewer \
-who comes back later gets it whole.
+who returns later gets it whole.
 
 What you get for it is the absence of something. No spinner that never stops. No half sentence \
 that is gone after a reload. No second bill for the same question. A chat that works as people \
