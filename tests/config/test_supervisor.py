@@ -128,6 +128,7 @@ async def test_a_killed_worker_is_replaced_and_another_continues_its_turn(
             while len(find_children(server.process.pid, "python")) < 2:
                 await asyncio.sleep(0.02)
         await ask(client, upstream, question + "?", "another answer")
+        assert "died (signal 9); replacing it" in server.logged()
 
 
 async def test_a_frozen_worker_that_resumes_after_a_takeover_cannot_write(
@@ -299,6 +300,7 @@ async def test_an_embedded_redis_that_dies_is_restarted(
                 await asyncio.sleep(0.05)
         (conversation,) = (await client.get("/api/conversations/")).json()["conversations"]
         assert conversation["title"] == question
+        assert "embedded Redis died (signal 9); restarting it" in server.logged()
         await ask(client, upstream, question + "?", "another answer")
 
 
