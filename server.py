@@ -16,7 +16,7 @@ from sanic import Sanic
 from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
-from chat.log.batch import Committer
+from chat.log.batch import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
 from chat.turns.prompt import Prompt
@@ -84,12 +84,12 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         )
         notifications = Notifications(redis)
         follower = Follower(notifications, turn_store)
-        committer = Committer(turn_store, settings.lease_s)
+        batches = Batches(turn_store, settings.lease_s)
         turns = app.ctx.turns = Turns(
             turn_store,
             app.ctx.conversation_store,
             Logs(turn_store, follower),
-            committer,
+            batches,
             Prompt(
                 app.ctx.conversation_store,
                 system_prompt=settings.system_prompt,
@@ -101,7 +101,7 @@ def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> No
         )
         app.ctx.notifications = notifications
         for name, work in (
-            ("committer", committer.run()),
+            ("batches", batches.run()),
             ("follower", follower.run(turns.stop_local)),
             ("takeover", Takeover(turn_store, turns, follower).run()),
         ):

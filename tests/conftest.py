@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from chat.log.batch import Committer
+from chat.log.batch import Batches
 from sessions.client.connection import Client, connect
 from sessions.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream
@@ -54,9 +54,9 @@ def turns(redis: Client) -> TurnStore:
 
 
 @pytest_asyncio.fixture
-async def writers(turns: TurnStore) -> AsyncIterator[Committer]:
-    """A worker's committer at work."""
-    writers = Committer(turns, lease_s=600)
+async def writers(turns: TurnStore) -> AsyncIterator[Batches]:
+    """A worker's batches at work."""
+    writers = Batches(turns, lease_s=600)
     running = asyncio.create_task(writers.run())
     await asyncio.sleep(0)
     yield writers

@@ -139,7 +139,7 @@ def test_pure_modules_perform_no_io() -> None:
     [
         ("sanic", HTTP_EDGES),
         ("sanic_ext", {"server"}),
-        ("openai", {"chat.upstream.client"}),
+        ("openai", {"chat.upstream.client", "chat.upstream.failures"}),
         (
             "redis",
             {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},

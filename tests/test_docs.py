@@ -91,8 +91,7 @@ def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> Non
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.MAX_LOG_BYTES >> 20} MiB" in BEHAVIOUR
     assert f"more than {registry.MAX_VIEWERS} viewers" in BEHAVIOUR
-    # "where twenty and more answers stream in one lane …, every 80 ms"
-    assert (batch._CROWD, batch._PACE_S) == (20, 0.08)
+    assert (batch.MIN_INTERVAL_S, batch.MAX_INTERVAL_S) == (0.025, 0.08)  # "25 to 80 ms"
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_S == 3600  # "an hour after its end"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.formats import sse
 from chat.log import records
-from chat.log.batch import Committer
+from chat.log.batch import Batches
 from chat.log.log import Log, LogState
 from chat.log.logs import Logs
 from chat.log.records import Kind
@@ -50,7 +50,7 @@ class Turns:
         turn_store: TurnStore,
         store: ConversationStore,
         logs: Logs,
-        committer: Committer,
+        batches: Batches,
         prompt: Prompt,
         upstreams: Sequence[Upstream],
         questions: QuestionBuilder,
@@ -58,7 +58,7 @@ class Turns:
         self._turn_store = turn_store
         self._store = store
         self._logs = logs
-        self._committer = committer
+        self._batches = batches
         self._prompt = prompt
         self._upstreams = upstreams
         self._questions = questions
@@ -129,7 +129,7 @@ class Turns:
         log = self._logs.write(record.ref, data)
         turn = self._turns[key] = Turn(
             record,
-            self._committer.open(log, fence),
+            self._batches.open(log, fence),
             self._prompt,
             self._upstreams,
             interrupted=interrupted,

@@ -1,7 +1,6 @@
 """One turn that this worker generates: from the question in the history to the last frame in the log."""
 
 import asyncio
-import functools
 import json
 import logging
 import time
@@ -9,9 +8,9 @@ from collections.abc import Sequence
 from enum import Enum
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.log.batch import Backoff, Fenced, Writer
 from chat.log.log import MAX_LOG_BYTES
 from chat.log.records import Kind
+from chat.log.writer import Backoff, Fenced, Writer
 from chat.turns import prompt
 from chat.turns.answer import Answer
 from chat.turns.continuation import (
@@ -23,6 +22,7 @@ from chat.turns.continuation import (
 )
 from chat.turns.prompt import Prompt
 from chat.upstream.client import Upstream
+from chat.upstream.completion import Completion, Delta
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_store import State, TurnRecord
 
@@ -68,6 +68,8 @@ class Turn:
         self._begun_at = time.monotonic()
         self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
         self._is_handed_over = False
+        self._completion: Completion | None = None
+        self._trimmer = OverlapTrimmer("")
         partial = writer.log.codec.decode_answer(bytes(writer.log.data))
         self._answer = Answer(
             record,
@@ -78,6 +80,8 @@ class Turn:
             continued=partial.continued,
             attempts=partial.attempts,
         )
+        writer.advance = self._advance
+        writer.fail = self._fail
         writer.on_stop = self.stop
         writer.on_fenced = self._fence
         self.task = asyncio.create_task(self._run(), name=f"turn {record.ref.turn}")
@@ -224,32 +228,57 @@ class Turn:
         messages = await self._prompt.messages(self.record, model, partial)
         messages_size = prompt.size(messages)
         prefill = bool(partial) and self._prompt.prefill
-        trimmer = OverlapTrimmer(partial)
+        self._trimmer = OverlapTrimmer(partial)
         answer.model, answer.upstream = model, self._upstream.name
         mode = "prefill" if prefill else "prompt" if partial else "new"
         reason = self._last_error.kind if self._last_error else None
         self._writer.append(Kind.ATTEMPT, answer.add_attempt(mode, reason))
-        async with self._upstream.ask(messages, model, prefill=prefill) as completion:
+        async with self._upstream.request(messages, model, prefill=prefill) as completion:
+            self._completion = completion
             try:
-                take = functools.partial(self._take, trimmer)
-                await completion.relay(take, self._writer.pace, self._writer.is_crowded)
+                completion.pull(self._writer.wake)
+                await completion.wait()
             finally:
-                self._emit(trimmer.end())
-                if self.phase is Phase.RUNNING:
-                    answer.finish_reason = completion.finish_reason
-                answer.add_usage(completion.usage)
+                self._end_response(completion)
+            completion.check()
         if completion.usage and completion.usage.prompt_tokens:
             self._prompt.calibrate(model, messages_size, completion.usage.prompt_tokens)
 
-    def _take(self, trimmer: OverlapTrimmer, text: str, in_reasoning: bool) -> None:
+    def _advance(self) -> bool:
+        """Append the deltas received by now; return whether there may be more at the next tick."""
+        if self._completion is None:
+            return False
+        deltas, has_read = self._completion.take()
+        self._append(deltas)
+        return has_read
+
+    def _fail(self, error: Exception) -> None:
+        """End the response under way with an error of ours."""
+        if self._completion:
+            self._completion.fail(error)
+
+    def _end_response(self, completion: Completion) -> None:
+        """Append the rest of a response that has ended, and note how it ended."""
+        try:
+            self._advance()
+            self._append(completion.flush())
+        finally:
+            self._completion = None
+            self._emit(self._trimmer.end())
+            if self.phase is Phase.RUNNING:
+                self._answer.finish_reason = completion.finish_reason
+            self._answer.add_usage(completion.usage)
+
+    def _append(self, deltas: list[Delta]) -> None:
         answer = self._answer
-        if answer.first_token_ms is None:
-            answer.first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
-        if in_reasoning:
-            answer.reasoning += text.encode()
-            self._writer.append(Kind.REASONING, text)
-        else:
-            self._emit(trimmer.feed(text))
+        for text, is_reasoning in deltas:
+            if answer.first_token_ms is None:
+                answer.first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
+            if is_reasoning:
+                answer.reasoning += text.encode()
+                self._writer.append(Kind.REASONING, text)
+            else:
+                self._emit(self._trimmer.feed(text))
         if self._writer.log.end > MAX_LOG_BYTES:
             raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
 

@@ -1,24 +1,23 @@
-"""An upstream's answer: the bytes of its stream in, text that is ready for frames out."""
+"""One response of an upstream: the bytes of its stream in, deltas that fit a log out."""
 
-import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 import httpx2
 import msgspec
 
-from chat.errors import UpstreamFailed, UpstreamRejected
+from chat.errors import UpstreamError, UpstreamFailed
 from chat.event_stream import EventDecoder, TextNormaliser
-from chat.upstream.connection import Pace
-from chat.upstream.transport import BODY, Body
+from chat.upstream.failures import Failures
+from chat.upstream.transport import BODY, Body, BufferedBody
 
-_EVENT_MAX = 1 << 24
-"""Longest event or whole answer of an upstream, in bytes: more is no chat completion."""
+_MAX_EVENT_BYTES = 16 << 20
+"""A longer event, or whole response, is not a chat completion."""
 
 
-class Delta(msgspec.Struct, gc=False):
-    """What one chunk adds; the names by which servers call the reasoning differ, and some send parts."""
+class ChunkDelta(msgspec.Struct, gc=False):
+    """The text of one chunk. Servers name the reasoning differently, and some send parts."""
 
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
@@ -26,8 +25,8 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    delta: Delta | None = None
-    message: Delta | None = None
+    delta: ChunkDelta | None = None
+    message: ChunkDelta | None = None
     finish_reason: str | None = None
 
 
@@ -40,14 +39,14 @@ class Usage(msgspec.Struct):
 
     @classmethod
     def reported(cls, counts: dict[str, Any]) -> "Usage":
-        """What of an upstream's counts are numbers: odd ones are no reason to lose an answer."""
+        """Return an upstream's counts; values that are not numbers are ignored."""
         found = {name: counts.get(name) for name in cls.__struct_fields__}
         return cls(
             **{name: int(n) for name, n in found.items() if isinstance(n, (int, float)) and n >= 0}
         )
 
     def plus(self, other: "Usage | None") -> "Usage":
-        """The tokens of both; unchanged where the other was not reported."""
+        """Return the tokens of both requests."""
         if other is None:
             return self
         return Usage(
@@ -58,7 +57,7 @@ class Usage(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct, gc=False):
-    """A chat completion chunk, or a whole completion where an upstream does not stream."""
+    """A chat completion chunk, or a whole completion if an upstream does not stream."""
 
     choices: list[Choice] | None = None
     usage: dict[str, Any] | None = None
@@ -67,96 +66,117 @@ class Chunk(msgspec.Struct, gc=False):
 
 _decoder = msgspec.json.Decoder(Chunk)
 
-Take = Callable[[str, bool], None]
-"""Takes text that is ready for a frame, and whether it is reasoning."""
+
+class Delta(NamedTuple):
+    """A piece of an answer, or of its reasoning, that fits a log."""
+
+    text: str
+    is_reasoning: bool
 
 
 class Completion:
-    """One answer as it comes in: relay it; afterwards it knows how it ended."""
+    """A response while it is received: its deltas are pulled; afterwards it tells how it ended."""
 
-    def __init__(self, response: httpx2.Response, fail: Callable[[Any], NoReturn]) -> None:
+    def __init__(self, response: httpx2.Response, failures: Failures) -> None:
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
-        self._fail = fail
-        self._whole = "json" in response.headers.get("content-type", "")
+        self._failures = failures
+        self._is_whole = "json" in response.headers.get("content-type", "")
         body: Body | None = response.extensions.get(BODY)
-        raw = (
-            body
-            if body and not self._whole and "content-encoding" not in response.headers
-            else None
-        )
-        # Of a body that is poured the response is let go, and with it the request and all of the history.
-        self._source = raw or response
-        self._done = False
-        self._take: Take
-        self._joins: Callable[[], bool]
-        self._decoder = EventDecoder()
+        is_encoded = "content-encoding" in response.headers
+        # Keep the body only: the response holds the request with its whole history.
+        self._body = BufferedBody(response) if body is None or is_encoded else body
+        self._whole = bytearray()
+        self._is_done = False
+        self._failure: Exception | None = None
+        self._lost: Exception | None = None
+        self._events = EventDecoder()
         self._normalisers = TextNormaliser(), TextNormaliser()
-        self._said: list[str] = []
-        self._reasons = False
 
-    async def relay(self, take: Take, pace: Pace, joins: Callable[[], bool]) -> None:
-        """Have `take` called with every delta as it comes, reading on when `pace` says so.
+    def pull(self, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready` when there is something to take, and again after each empty `take`."""
+        self._body.pull(on_ready)
 
-        While `joins` says so too, deltas that came together go on as one.
-        """
-        self._take, self._joins = take, joins
+    def take(self) -> tuple[list[Delta], bool]:
+        """Return the deltas received so far, neighbours joined, and whether any byte was received."""
+        data = b"" if self._is_done or self._failure else self._body.take()
+        if not data:
+            return [], False
+        if not self._is_whole:
+            return self._decode(data, self._decode_events), True
+        self._whole += data
+        if len(self._whole) > _MAX_EVENT_BYTES:
+            self.fail(self._failures.invalid_response())
+        return [], True
+
+    def flush(self) -> list[Delta]:
+        """Return the deltas that only the end of the body completes; call it after `wait`."""
+        whole, self._whole = bytes(self._whole), bytearray()
+        if not whole or self._failure:
+            return []
+        return self._decode(whole, self._decode_chunk)
+
+    def fail(self, error: Exception) -> None:
+        """End the response with an error, which `check` raises."""
+        self._failure = self._failure or error
+        self._body.end()
+
+    async def wait(self) -> None:
+        """Return when the response has ended, in whatever way; what is left of it can be taken."""
         try:
-            await self._receive(pace)
-        except (httpx2.TransportError, TimeoutError):
-            if self.finish_reason is None:
-                raise
-            # The model has said that it is done: only the end of the line got lost.
-        if self.finish_reason is None and not self._done:
-            raise UpstreamFailed(
-                "connection_lost", "The model's server broke off in the middle of the answer."
+            await self._body.wait()
+        except (httpx2.RequestError, TimeoutError) as error:
+            self._lost = error
+
+    def check(self) -> None:
+        """Raise the failure of a response that has ended without saying so.
+
+        Raises UpstreamError, httpx2.RequestError or TimeoutError. After a finish reason, or `[DONE]`,
+        only the end of the connection can be lost, which loses nothing.
+        """
+        if self._failure:
+            raise self._failure
+        if self.finish_reason is None and not self._is_done:
+            raise self._lost or UpstreamFailed(
+                "connection_lost", "The model provider ended its response in the middle."
             )
 
-    async def _receive(self, pace: Pace) -> None:
-        source = self._source
-        if isinstance(source, Body):
-            await source.pour(self._feed, pace)
-            return
-        whole = bytearray()
-        async for part in source.aiter_bytes():
-            if self._whole:
-                whole += part
-                if len(whole) > _EVENT_MAX:
-                    raise invalid_response()
-                continue
-            if self._feed(part):
-                return
-            reason_to_read_on = asyncio.Event()
-            pace(reason_to_read_on.set)
-            await reason_to_read_on.wait()
-        if self._whole:
-            self._read(bytes(whole))
-            self._hand_on()
-
     async def close(self) -> None:
-        """Close the connection, or keep it where all of the answer has come."""
-        await self._source.aclose()
+        """Close the connection, or keep it if the response was received completely."""
+        await self._body.aclose()
 
-    def _feed(self, part: bytes) -> bool:
+    def _decode(self, data: bytes, decode: Callable[[bytes, list[Delta]], None]) -> list[Delta]:
+        """Return the deltas of some bytes, as far as they can be decoded."""
+        pieces: list[Delta] = []
         try:
-            for event in self._decoder.feed(part):
-                if event.data.startswith("[DONE]"):
-                    self._done = True
-                    break
-                if event.name == "message":
-                    self._read(event.data)
-                elif event.name == "error" and self.finish_reason is None:
-                    self._fail(event.data)
-        finally:
-            self._hand_on()
-        if self._decoder.pending > _EVENT_MAX:
-            raise invalid_response()
-        return self._done
+            decode(data, pieces)
+        except UpstreamError as error:
+            self.fail(error)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self.fail(self._failures.invalid_response())
+        deltas = []
+        for text, is_reasoning in pieces:
+            if normal := self._normalisers[is_reasoning].feed(text):
+                deltas.append(Delta(normal, is_reasoning))
+        return deltas
 
-    def _read(self, data: str | bytes) -> None:
-        chunk = _decode(data)
+    def _decode_events(self, data: bytes, pieces: list[Delta]) -> None:
+        for event in self._events.feed(data):
+            if event.data.startswith("[DONE]"):
+                self._is_done = True
+                self._body.end()
+                return
+            if event.name == "message":
+                self._decode_chunk(event.data, pieces)
+            elif event.name == "error" and self.finish_reason is None:
+                raise self._failures.from_stream(event.data)
+        if self._events.pending > _MAX_EVENT_BYTES:
+            raise self._failures.invalid_response()
+
+    def _decode_chunk(self, data: str | bytes, pieces: list[Delta]) -> None:
+        chunk = _parse(data)
         if chunk.error and self.finish_reason is None:
-            self._fail(chunk.error)
+            raise self._failures.from_stream(chunk.error)
         if chunk.usage:
             self.usage = Usage.reported(chunk.usage)
         for choice in (chunk.choices or ())[:1]:
@@ -165,47 +185,33 @@ class Completion:
             delta = choice.delta or choice.message
             if delta is None:
                 continue
-            thought = delta.reasoning_content or delta.reasoning
-            if thought:
-                self._add(thought, True)
-            said = delta.content if isinstance(delta.content, str) else _joined(delta.content)
-            if said:
-                self._add(said, False)
-
-    def _add(self, text: str, reasons: bool) -> None:
-        if reasons is not self._reasons:
-            self._hand_on()
-            self._reasons = reasons
-        self._said.append(text)
-
-    def _hand_on(self) -> None:
-        said, self._said = self._said, []
-        if len(said) > 1 and self._joins():
-            said = ["".join(said)]
-        feed = self._normalisers[self._reasons].feed
-        for text in map(feed, said):
-            if text:
-                self._take(text, self._reasons)
+            if reasoning := delta.reasoning_content or delta.reasoning:
+                _append(pieces, reasoning, True)
+            content = delta.content
+            if text := content if isinstance(content, str) else _join_parts(content):
+                _append(pieces, text, False)
 
 
-def invalid_response() -> UpstreamRejected:
-    """What is to be raised for an answer that is none: who sends such once will do it again."""
-    return UpstreamRejected(
-        "invalid_response", "The model's server sent something that is no answer."
-    )
+def _append(pieces: list[Delta], text: str, is_reasoning: bool) -> None:
+    """Add a piece; one of the same kind as the last is joined to it."""
+    if pieces and pieces[-1].is_reasoning is is_reasoning:
+        pieces[-1] = Delta(pieces[-1].text + text, is_reasoning)
+    else:
+        pieces.append(Delta(text, is_reasoning))
 
 
-def _joined(parts: list[Any] | None) -> str:
-    """The text of a content that comes in parts."""
+def _join_parts(parts: list[Any] | None) -> str:
+    """Return the text of a content that is a list of parts."""
     texts = [part.get("text") for part in parts or () if isinstance(part, dict)]
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _decode(data: str | bytes) -> Chunk:
+def _parse(data: str | bytes) -> Chunk:
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError:
         if not data.strip():
             return Chunk()
-        # Half a surrogate pair, as servers that cut text by UTF-16 send it, passes only the lenient decoder.
+        # Half a surrogate pair, which servers that cut text by UTF-16 send, passes only the lenient
+        # decoder.
         return msgspec.convert(json.loads(data), Chunk)

@@ -1,8 +1,7 @@
-"""HTTP/1.1 to an upstream, as an httpx2 transport that hands a stream's bytes on as they arrive.
+"""HTTP/1.1 to an upstream, as an httpx2 transport whose streams can be pulled.
 
-The `openai` package keeps the request, its authorisation, retries and errors; here bytes go out and come in.
-A body can be iterated like any other, or *poured* into a function that is called from the socket's own
-callback: no task wakes up for a token. Measured beside aiohttp in docs/performance.md.
+The `openai` package makes the request; this module sends and receives the bytes. A body can be
+iterated like any other, or pulled without waking a task for each token.
 """
 
 import asyncio
@@ -12,42 +11,40 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
-from chat.upstream.connection import (
-    Connection,
-    Origin,
-    Pace,
-    Sink,
-)
+from chat.upstream.connection import MAX_BUFFER_BYTES, Connection, Origin
 
 BODY = "body"
-"""The name under which a response's `extensions` hold its `Body`."""
+"""The key under which a response's `extensions` hold its `Body`."""
 
-_IDLE_MAX = 100
+_MAX_IDLE = 100
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections to any number of origins; those that may be used again are kept."""
+    """Connections to any number of origins; reusable ones are kept."""
 
     def __init__(self) -> None:
         self._idle: dict[Origin, deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request and return with the head of its response; raises httpx2.TransportError."""
+        """Send a request and return when the response's headers are there.
+
+        Raises httpx2.TransportError.
+        """
         timeout = request.extensions.get("timeout", {})
         content = await request.aread()
         connection = await self._connection(request.url, timeout.get("connect"))
         try:
             connection.send(request, content)
-            status, headers = await connection.head(timeout.get("read"))
+            status, headers = await connection.response_headers(timeout.get("read"))
         except BaseException:
             connection.close()
             raise
-        body = Body(connection, self._keep, timeout.get("read"))
+        body = Body(connection, self._return_to_pool, timeout.get("read"))
         return httpx2.Response(status, headers=headers, stream=body, extensions={BODY: body})
 
     async def aclose(self) -> None:
-        """Close the connections that wait to be used again."""
+        """Close the idle connections."""
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
@@ -69,9 +66,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 )
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
-        except (
-            OSError
-        ) as error:  # a name that is unknown, a refusal, a certificate that is not trusted
+        except OSError as error:  # an unknown name, a refusal, an untrusted certificate
             raise httpx2.ConnectError(str(error)) from error
         return connection
 
@@ -83,15 +78,15 @@ class Transport(httpx2.AsyncBaseTransport):
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    def _keep(self, connection: Connection) -> None:
-        idle = self._idle.setdefault(connection.origin, deque(maxlen=_IDLE_MAX))
-        if len(idle) == _IDLE_MAX:
+    def _return_to_pool(self, connection: Connection) -> None:
+        idle = self._idle.setdefault(connection.origin, deque(maxlen=_MAX_IDLE))
+        if len(idle) == _MAX_IDLE:
             idle[0].close()
         idle.append(connection)
 
 
 class Body(httpx2.AsyncByteStream):
-    """The body of one response: iterate it, or pour it."""
+    """The body of one response on a `Connection`: iterate it, or pull it."""
 
     def __init__(
         self,
@@ -102,7 +97,8 @@ class Body(httpx2.AsyncByteStream):
         self._connection = connection
         self._keep = keep
         self._timeout_s = read_timeout_s
-        self._closed = False
+        self._has_ended = False
+        self._is_closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         connection = self._connection
@@ -111,23 +107,91 @@ class Body(httpx2.AsyncByteStream):
                 yield part
             if connection.complete:
                 return
-            connection.resume()
             await connection.wait(self._timeout_s)
 
-    async def pour(self, sink: Sink, pace: Pace) -> None:
-        """Have `sink` called with every part of the body, until its end or until the sink is satisfied.
+    def pull(self, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready` when there is something to take, and again after each empty `take`."""
+        self._connection.pull(on_ready)
 
-        After each read `pace` is given a function, and nothing further is read until it is called. Raises
-        what `sink` raised, ReadTimeout when nothing came for the read timeout, RemoteProtocolError or
-        ReadError when the body broke off.
-        """
-        connection = self._connection
-        connection.begin(sink, pace)
-        while not (connection.satisfied or connection.complete):
-            await connection.wait(self._timeout_s)
+    def take(self) -> bytes:
+        """Return the bytes received so far; empty if there are none yet, or no more."""
+        return self._connection.take()
+
+    def end(self) -> None:
+        """Take no more: the content has ended, whether or not its HTTP body has. `wait` returns."""
+        self._has_ended = True
+        self._connection.wake()
+
+    async def wait(self) -> None:
+        """Return when the body is complete or was ended; raise ReadTimeout after the read timeout
+        without a byte, RemoteProtocolError or ReadError when the connection is lost."""
+        while not (self._has_ended or self._connection.complete):
+            await self._connection.wait(self._timeout_s)
 
     async def aclose(self) -> None:
-        """Keep the connection if all of the body has come, or is about to; else close it at once."""
-        if not self._closed:
-            self._closed = True
-            self._connection.release(self._keep)
+        """Keep the connection if the body is complete or has ended; otherwise close it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.release(self._keep, has_ended=self._has_ended)
+
+
+class BufferedBody:
+    """The body of a response that httpx2 decodes, or that another transport carries; pulled alike."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._buffer = bytearray()
+        self._has_room = asyncio.Event()
+        self._on_ready: Callable[[], None] | None = None
+        self._is_waiting = True
+        self._task: asyncio.Task[None]
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pull(self, on_ready: Callable[[], None]) -> None:
+        """Start to receive; see `Body.pull`."""
+        self._on_ready = on_ready
+        self._task = asyncio.create_task(self._receive())
+
+    def take(self) -> bytes:
+        """Return the bytes received so far; empty if there are none yet, or no more."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._has_room.set()
+        self._is_waiting = not data
+        return data
+
+    def end(self) -> None:
+        """Take no more; `wait` returns."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when the body is complete or was ended; raise httpx2.TransportError."""
+        await asyncio.shield(self._ended)
+
+    async def aclose(self) -> None:
+        """Close the response."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._ended.done() and not self._ended.cancelled():
+            self._ended.exception()  # it was raised by `wait`, or nobody waits any more
+        await self._response.aclose()
+
+    async def _receive(self) -> None:
+        try:
+            async for part in self._response.aiter_bytes():
+                self._buffer += part
+                self._signal()
+                while len(self._buffer) > MAX_BUFFER_BYTES:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+            self.end()
+        except Exception as error:
+            if not self._ended.done():
+                self._ended.set_exception(error)
+        self._signal()
+
+    def _signal(self) -> None:
+        if self._is_waiting and self._on_ready:
+            self._is_waiting = False
+            self._on_ready()

@@ -68,6 +68,11 @@ class PipelinePool:
         async with ReplyTimeout():
             with as_connection_error():
                 connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            # redis-py connects with asyncio.wait_for, which swallows a cancellation on Python 3.11
+            # (bpo-37658).
+            if (task := asyncio.current_task()) and task.cancelling():
+                await connection.disconnect(nowait=True)
+                raise asyncio.CancelledError
         connection.socket_timeout = None  # one timeout for all replies instead of one for each
         self._all.append(connection)
         return connection

@@ -1,143 +1,272 @@
-"""The groups in which frames go to Redis: who goes at once, and who waits for the next."""
+"""Batches: which records are committed at once, which wait for the tick, and what one turn can break."""
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from chat.log import batch
-from chat.log.batch import Committer, Writer
+from chat.log.batch import MAX_INTERVAL_S, MIN_INTERVAL_S, Batches
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
+from chat.log.writer import Writer
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_store import TurnRef, TurnStore
+from tests.processes import PATIENCE_S
 from tests.questions import question_at
 
+NEVER_S = 3600.0
 
-async def begun(turns: TurnStore, writers: Committer, owner: Owner) -> Writer:
-    """The writer of a turn that has just begun, in a conversation of its own."""
+
+@pytest_asyncio.fixture
+async def slow(turns: TurnStore) -> AsyncIterator[Batches]:
+    """Batches whose second tick never comes."""
+    slow = Batches(turns, lease_s=600, min_interval_s=NEVER_S, max_interval_s=NEVER_S)
+    running = asyncio.create_task(slow.run())
+    await asyncio.sleep(0)
+    yield slow
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def begin(turns: TurnStore, batches: Batches, owner: Owner | None = None) -> Writer:
+    """Return the writer of a turn that has just begun, in its own conversation."""
+    owner = owner or Owner(secrets.token_urlsafe(8))
     ref = TurnRef(owner, ConversationId(secrets.token_hex(8)), TurnId(secrets.token_hex(8)))
     assert (await turns.begin(question_at(ref))).outcome == "begun"
-    return writers.open(Log(ref, b"<user-1>", read=turns.read_range), fence=1)
+    return batches.open(Log(ref, b"<user-1>", read=turns.read_range), fence=1)
 
 
-async def shown(writer: Writer) -> None:
-    """Return when all that was appended is committed."""
-    while writer.log.committed < writer.log.end:
-        await writer.log.wait_for_commit()
+async def until_committed(writer: Writer) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while writer.log.committed < writer.log.end:
+            await writer.log.wait_for_commit()
 
 
-async def test_a_turns_first_words_and_its_last_wait_for_no_pace(
-    turns: TurnStore, writers: Committer, monkeypatch: pytest.MonkeyPatch
+async def until_ends_with(writer: Writer, text: str) -> None:
+    """Return when the log ends with a text that is committed."""
+    async with asyncio.timeout(PATIENCE_S):
+        while writer.log.committed < writer.log.end or not writer.log.data.endswith(text.encode()):
+            await writer.log.wait_for_commit()
+
+
+def deliver(writer: Writer, *texts: str) -> None:
+    """Let the writer's turn receive one text at each tick."""
+    left = list(texts)
+
+    def advance() -> bool:
+        writer.append(Kind.TEXT, left.pop(0))
+        return bool(left)
+
+    writer.advance = advance
+    writer.wake()
+
+
+async def test_the_first_and_the_last_records_of_a_turn_wait_for_no_tick(
+    turns: TurnStore, slow: Batches
 ) -> None:
-    monkeypatch.setattr(batch, "_PACE_S", 3600)
     owner = Owner(secrets.token_urlsafe(8))
-    one, two, *late = [await begun(turns, writers, owner) for _ in range(4)]
-    for word in ("first", "second", "more"):  # the first two groups may go at once
-        one.append(Kind.TEXT, word)
-        two.append(Kind.TEXT, word)
-        await shown(one)
-        await shown(two)
-    one.append(Kind.TEXT, "third")
-    two.append(Kind.TEXT, "third")
+    early, *late = [await begin(turns, slow, owner) for _ in range(4)]
+    early.append(Kind.ATTEMPT, "{}")
+    await until_committed(early)
+    deliver(early, "first")
+    await until_ends_with(early, "first")
+    early.append(Kind.TEXT, "second")  # the first tick may come at once
+    await until_committed(early)
+    early.append(Kind.TEXT, "third")
     for writer in late:
-        writer.append(Kind.TEXT, "first")
-        await shown(writer)
-    waiting = [writer.log.committed < writer.log.end for writer in (one, two)]
-    assert waiting == [True, True], "a group of two is followed by the next at its pace"
-    await one.finish([(Kind.END, "all of it")], "done", "")
-    assert one.log.state is LogState.FINISHED
-    assert await turns.read_log(one.log.ref) == (bytes(one.log.data), True)
-    assert b"third" in one.log.data
+        deliver(writer, "first")
+        await until_ends_with(writer, "first")
+    assert early.log.committed < early.log.end, "further records wait for the tick"
+    await early.finish([(Kind.END, "firstsecondthird")], "done", "")
+    assert early.log.state is LogState.FINISHED
+    stored, finished = await turns.read_log(early.log.ref)
+    assert (stored, finished) == (b"<user-1>\0a{}\0tfirst\0tsecond\0tthird\0e", True)
 
 
-async def test_a_lone_turn_waits_for_no_pace(
-    turns: TurnStore, writers: Committer, monkeypatch: pytest.MonkeyPatch
+async def test_the_last_records_and_the_pending_ones_are_one_step(
+    turns: TurnStore, slow: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_PACE_S", 3600)
-    lone = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
-    for word in ("first", "second", "third", "fourth"):
-        lone.append(Kind.TEXT, word)
-        await shown(lone)
-    assert await turns.read_log(lone.log.ref) == (bytes(lone.log.data), False)
+    writer = await begin(turns, slow)
+    for text in ("first", "second"):
+        writer.append(Kind.TEXT, text)
+        await until_committed(writer)
+    commits: list[object] = []
+    monkeypatch.setattr(turns, "commit", lambda parts: commits.append(parts))
+    writer.append(Kind.TEXT, "third")
+    await writer.finish([(Kind.END, "")], "done", "")
+    assert commits == []
+    assert (await turns.read_log(writer.log.ref))[0].endswith(b"\0tthird\0e")
 
 
-async def test_twenty_turns_are_a_crowd_until_one_has_ended(
-    turns: TurnStore, writers: Committer
+async def test_every_turn_of_a_batch_is_read_once_a_tick_and_committed_in_one_call(
+    turns: TurnStore, writers: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    commit = turns.commit
+
+    async def count(parts: list[Any]) -> list[Any]:
+        calls.append(len(parts))
+        return await commit(parts)
+
+    owner = Owner(secrets.token_urlsafe(8))
+    many = [await begin(turns, writers, owner) for _ in range(30)]
+    for writer in many:
+        deliver(writer, "first")
+        await until_ends_with(writer, "first")
+    monkeypatch.setattr(turns, "commit", count)
+    for writer in many:
+        deliver(writer, *(f"text {number} " for number in range(10)))
+    expected = b"<user-1>\0tfirst" + b"".join(b"\0ttext %d " % number for number in range(10))
+    for writer in many:
+        async with asyncio.timeout(PATIENCE_S):
+            while writer.log.committed < len(expected):
+                await writer.log.wait_for_commit()
+        assert (await turns.read_log(writer.log.ref))[0] == expected
+    assert (len(calls), set(calls)) == (10, {30})
+
+
+@pytest.mark.parametrize("stage", ["advance", "append", "commit"])
+async def test_of_a_hundred_turns_one_that_raises_ends_alone(
+    turns: TurnStore, writers: Batches, redis: Any, stage: str
 ) -> None:
     owner = Owner(secrets.token_urlsafe(8))
-    crowd = [await begun(turns, writers, owner) for _ in range(20)]
-    assert crowd[0].is_crowded()
-    crowd[-1].close()
-    assert not crowd[0].is_crowded()
+    many = [await begin(turns, writers, owner) for _ in range(100)]
+    broken, failures, fenced = many[41], list[Exception](), list[str]()
+    broken.fail = failures.append
+    broken.on_fenced = lambda: fenced.append("fenced")
+    for writer in many:
+        deliver(writer, "first")
+    for writer in many:
+        await until_ends_with(writer, "first")
+
+    def raise_in_advance() -> bool:
+        raise LookupError("broken")
+
+    def raise_in_append() -> bool:
+        broken.append(Kind.TEXT, "text " * 2)
+        broken.append(Kind.TEXT, None)  # type: ignore[arg-type]
+        return True
+
+    for writer in many:
+        deliver(writer, "second", "third")
+    if stage == "commit":
+        await redis.delete(broken.log.ref.turn_key)
+        await redis.rpush(broken.log.ref.turn_key, "not a turn")
+    else:
+        broken.advance = {"advance": raise_in_advance, "append": raise_in_append}[stage]
+    whole = b"<user-1>\0tfirst\0tsecond\0tthird"
+    for writer in many:
+        if writer is not broken:
+            async with asyncio.timeout(PATIENCE_S):
+                while writer.log.committed < len(whole):
+                    await writer.log.wait_for_commit()
+            assert (await turns.read_log(writer.log.ref))[0] == whole
+    if stage == "commit":
+        assert set(fenced) == {"fenced"}
+        assert broken.log.state is LogState.DETACHED
+    else:
+        assert len(failures) == 1
 
 
-async def test_a_lane_whose_node_is_away_costs_no_other_its_leases(
+async def test_the_interval_is_twice_the_last_rounds_within_its_bounds(
+    turns: TurnStore, writers: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 1)
+    one, two = await begin(turns, writers), await begin(turns, writers)
+    assert one.batch is not two.batch
+    for first_s, second_s, interval_s in (
+        (0.0, 0.0, MIN_INTERVAL_S),
+        (0.001, 0.01, MIN_INTERVAL_S),
+        (0.01, 0.02, 0.06),
+        (0.03, 0.02, MAX_INTERVAL_S),
+    ):
+        one.batch.round_s, two.batch.round_s = first_s, second_s
+        assert writers.interval_s == pytest.approx(interval_s)
+    one.close()
+    assert writers.interval_s == pytest.approx(0.04), "a batch without turns takes no time"
+
+
+async def test_batches_tick_at_different_points_of_the_interval(
+    turns: TurnStore, writers: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 1)
+    opened = [await begin(turns, writers) for _ in range(9)]
+    by_node: dict[str, list[float]] = {}
+    for writer in opened:
+        by_node.setdefault(turns.node(writer.log.ref), []).append(writer.batch._offset)
+    for offsets in by_node.values():
+        assert offsets == [number % 8 / 8 for number in range(len(offsets))]
+
+
+async def test_a_batch_whose_node_is_unavailable_delays_no_other_leases(
     turns: TurnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renewed = asyncio.Queue[set[TurnRef]]()
     renew = turns.renew
 
-    async def renews(held: list[tuple[TurnRef, int]]) -> list[Any]:
+    async def renew_when_available(held: list[tuple[TurnRef, int]]) -> list[Any]:
         await all_begun.wait()
         if lost.log.ref in {ref for ref, _ in held}:
-            await away.wait()
+            await available.wait()
         replies = await renew(held)
         renewed.put_nowait({ref for ref, _ in held})
         return replies
 
-    all_begun, away = asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(turns, "renew", renews)
-    monkeypatch.setattr(batch, "_LANE_MAX", 2)
-    writers = Committer(turns, lease_s=0.3)
-    running = asyncio.create_task(writers.run())
+    all_begun, available = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(turns, "renew", renew_when_available)
+    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 2)
+    batches = Batches(turns, lease_s=0.3)
+    running = asyncio.create_task(batches.run())
     await asyncio.sleep(0)
     owner = Owner(secrets.token_urlsafe(8))
-    lost, same_lane, other = [await begun(turns, writers, owner) for _ in range(3)]
+    lost, same_batch, other = [await begin(turns, batches, owner) for _ in range(3)]
     all_begun.set()
     for _ in range(3):
         assert await renewed.get() == {other.log.ref}
-    away.set()
-    while await renewed.get() != {lost.log.ref, same_lane.log.ref}:
+    available.set()
+    while await renewed.get() != {lost.log.ref, same_batch.log.ref}:
         pass
     running.cancel()
     await asyncio.wait([running])
 
 
-async def test_while_redis_is_away_an_upstream_is_read_but_once(tmp_path: Path) -> None:
-    away = connect(f"unix://{tmp_path}/nobody-listens-here")
-    writers = Committer(TurnStore(away, lease_s=600, ttl_s=1000, rate=(0, 1)), lease_s=600)
-    running = asyncio.create_task(writers.run())
+async def test_while_redis_is_unavailable_an_upstream_is_read_but_once(tmp_path: Path) -> None:
+    missing = connect(f"unix://{tmp_path}/no-server")
+    batches = Batches(TurnStore(missing, lease_s=600, ttl_s=1000, rate=(0, 1)), lease_s=600)
+    running = asyncio.create_task(batches.run())
     await asyncio.sleep(0)
     ref = TurnRef(Owner("o"), ConversationId("c"), TurnId("turn-0123456789ab"))
-    writer = writers.open(Log(ref), fence=1)
-    reads = asyncio.Queue[None]()
+    writer = batches.open(Log(ref), fence=1)
+    reads: list[int] = []
 
-    def read_on() -> None:
+    def advance() -> bool:
+        reads.append(writer.log.end)
         writer.append(Kind.TEXT, "more")
-        writer.pace(read_on)
-        reads.put_nowait(None)
+        return True
 
-    writer.append(Kind.TEXT, "first")
-    writer.pace(read_on)
-    await reads.get()
-    await asyncio.sleep(0.2)
-    assert reads.empty()
+    writer.advance = advance
+    writer.wake()
+    await asyncio.sleep(10 * MIN_INTERVAL_S)  # of many ticks, none may read again
+    assert reads == [0]
     running.cancel()
     await asyncio.wait([running])
-    await away.aclose()
+    await missing.aclose()
 
 
-async def test_of_a_long_log_only_the_end_is_held(turns: TurnStore, writers: Committer) -> None:
-    """Whoever comes late, or lags behind, reads the rest from Redis."""
-    writer = await begun(turns, writers, Owner(secrets.token_urlsafe(8)))
+async def test_only_the_end_of_a_long_log_is_retained(turns: TurnStore, writers: Batches) -> None:
+    """Viewers that come late, or lag behind, read the rest from Redis."""
+    writer = await begin(turns, writers)
     long, ref = writer.log, writer.log.ref
     for number in range(200):
-        writer.append(Kind.TEXT, f"word {number}")
-        await shown(writer)
+        writer.append(Kind.TEXT, f"text {number}" * 5)
+        writer.batch.flush(writer)
+        await until_committed(writer)
     stored, _ = await turns.read_log(ref)
     assert len(stored) == long.end
     assert len(long.data) < len(stored) / 2

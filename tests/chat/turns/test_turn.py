@@ -10,9 +10,10 @@ import pytest_asyncio
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat.errors import Unavailable, UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.log.batch import Committer, Writer
+from chat.log.batch import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
+from chat.log.writer import Writer
 from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
 from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
@@ -49,7 +50,7 @@ class Worker:
 
 @pytest_asyncio.fixture
 async def worker(
-    redis: Client, turns: TurnStore, writers: Committer, upstream: ScriptedUpstream
+    redis: Client, turns: TurnStore, writers: Batches, upstream: ScriptedUpstream
 ) -> AsyncIterator[Worker]:
     requested = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=PATIENCE_S, retries=0)
     store = ConversationStore(redis, ttl_s=1000)
@@ -349,7 +350,7 @@ async def test_an_unexpected_exception_in_one_turn_ends_no_other(
     worker.turns.start(whole, b"<user-1>", fence=1)
     exchanges = [await upstream.exchange("q", number + n) for n in range(2)]
     turn = worker.turns._turns[broken.ref.turn_key]
-    monkeypatch.setattr(turn, "_take", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(turn._writer, "advance", lambda: 1 / 0)
     for exchange in exchanges:
         await exchange.say("text")
     for exchange in exchanges:

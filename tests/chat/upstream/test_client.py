@@ -142,7 +142,7 @@ async def test_a_stream_that_just_ends_is_a_break_and_its_part_is_kept(
     events = await reading
     assert failure_of(events) == {
         "type": "connection_lost",
-        "message": "The model's server broke off in the middle of the answer.",
+        "message": "The model provider ended its response in the middle.",
         "retryable": True,
     }
     conversation = json.loads(events[0].data)["conversation"]
