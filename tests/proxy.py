@@ -16,12 +16,14 @@ class RedisProxy:
     """Forward every command and reply, except where a test injects a fault.
 
     `passed` lists all commands that were forwarded to Redis. `lost` holds those that ran and whose
-    reply was dropped.
+    reply was dropped. `exchanges` groups the forwarded commands by round trip: those of a connection
+    between two replies.
     """
 
     def __init__(self, redis_url: str) -> None:
         self.passed: list[Command] = []
         self.lost: set[Command] = set()
+        self.exchanges: list[list[Command]] = []
         self.url = ""
         self._path = redis_url.removeprefix("unix://")
         self._drops_reply: Callable[[Command], bool] = lambda command: False
@@ -131,6 +133,7 @@ class _Connection:
         self._to_client = to_client
         self._token = b""
         self._delayed = False
+        self._exchange: list[Command] | None = None
 
     async def forward_commands(self, client: asyncio.StreamReader) -> None:
         while True:
@@ -142,6 +145,10 @@ class _Connection:
             self._delayed = self._delayed or self._proxy._delays_reply(command)
             self._to_redis.write(_encode(command))
             self._proxy.passed.append(command)
+            if self._exchange is None:
+                self._exchange = []
+                self._proxy.exchanges.append(self._exchange)
+            self._exchange.append(command)
             if self._proxy._drops_reply(command) and command not in self._proxy.lost:
                 # Redis runs the commands of a connection in order: an echo proves that this ran.
                 self._token = secrets.token_hex(16).encode()
@@ -152,6 +159,7 @@ class _Connection:
     async def forward_replies(self) -> None:
         dropped = b""
         while data := await self._redis.read(1 << 16):
+            self._exchange = None
             await self._proxy._forwarding.wait()
             if self._delayed:
                 await self._proxy._released.wait()

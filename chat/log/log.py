@@ -19,7 +19,8 @@ HEARTBEAT_S = 12
 MAX_LOG_BYTES = 2 << 20
 """A turn whose records exceed this fails; models send far less in one answer."""
 
-_SLICE_BYTES = 64 << 10
+SLICE_BYTES = 64 << 10
+"""Bytes that are read from Redis for a viewer in one step."""
 
 _RETAINED_BYTES = 512
 """Committed bytes that stay in memory; twice as many and one record at most."""
@@ -197,7 +198,7 @@ class Log:
         """Return whole records from an offset on, about a slice of them; empty if they are lost."""
         if self.state is LogState.DETACHED and offset < self.begin:
             return b""
-        size = _SLICE_BYTES
+        size = SLICE_BYTES
         while True:
             end = min(self.committed, offset + size)
             data = await self.read(offset, end)

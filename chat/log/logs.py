@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chat.log.follower import Follower
-from chat.log.log import Log, LogState
+from chat.log.log import SLICE_BYTES, Log, LogState
 from sessions.turn_store import TurnRecord, TurnRef, TurnStore
 
 
@@ -48,12 +48,14 @@ class Logs:
         ref = record.ref
         log = self._find(ref)
         if log is None:
-            is_running = record.state == "running"
+            state, data, length = LogState.OPEN, b"", 0
+            if record.state != "running":
+                state, length = LogState.FINISHED, record.length
+                data = await self._read_short(record)
+                log = self._find(ref)  # another viewer may have opened it
+        if log is None:
             log = self._logs[ref.log_key] = Log(
-                ref,
-                begin=0 if is_running else record.length,
-                state=LogState.OPEN if is_running else LogState.FINISHED,
-                read=self._store.read_range,
+                ref, data, begin=length - len(data), state=state, read=self._store.read_range
             )
         log.viewers += 1
         try:
@@ -67,6 +69,11 @@ class Logs:
     def detach_all(self) -> None:
         """Disconnect every viewer, and those that follow a log later, so that they reconnect elsewhere."""
         self._follower.detach_all()
+
+    async def _read_short(self, record: TurnRecord) -> bytes:
+        """Return a finished log, unless it is longer than a slice: then empty."""
+        data = (await self._store.read(record.ref, 0, SLICE_BYTES)).data
+        return data if len(data) == record.length else b""
 
     def _find(self, ref: TurnRef) -> Log | None:
         log = self._logs.get(ref.log_key)

@@ -1,0 +1,165 @@
+"""The number of exchanges with Redis, counted at the socket, that a request or a takeover takes."""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+import pytest_asyncio
+
+from sessions import keys
+from sessions.client.scripts import SCRIPTS
+from tests.fake_upstream import ScriptedUpstream
+from tests.own_redis import OwnRedis, own_redis
+from tests.processes import PATIENCE_S, Server, holdline, serving
+from tests.proxy import RedisProxy, redis_proxy
+from tests.streams import STREAM, ask, asking
+
+NAMES = {
+    hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(): name
+    for name, text in SCRIPTS.items()
+}
+BACKGROUND = {"expired", "PING", "CLIENT"}
+"""Of the takeover's poll, of the pub/sub connection, and of a new connection."""
+
+SESSION = ["GETEX"]
+
+
+@dataclass
+class Site:
+    """A server of two workers whose exchanges with Redis are recorded."""
+
+    redis: OwnRedis
+    proxy: RedisProxy
+    client: httpx.AsyncClient
+    server: Server
+
+    def exchanges(self) -> list[list[str]]:
+        """Return the commands and scripts of every exchange since the last call, by name."""
+        found = [
+            [
+                NAMES[command[1]] if command[0] == b"EVALSHA" else command[0].decode()
+                for command in exchange
+            ]
+            for exchange in self.proxy.exchanges
+        ]
+        self.proxy.exchanges.clear()
+        return [names for names in found if not BACKGROUND.issuperset(names)]
+
+    def other_worker(self, worker: int) -> int:
+        """Return the worker that is not `worker`."""
+        parent = psutil.Process(worker).parent()
+        assert parent
+        return next(
+            child.pid
+            for child in parent.children()
+            if child.pid != worker and "redis-server" not in child.name()
+        )
+
+
+@pytest_asyncio.fixture
+async def site(upstream: ScriptedUpstream) -> AsyncIterator[Site]:
+    limits = httpx.Limits(max_keepalive_connections=0)  # each request may meet another worker
+    async with (
+        own_redis() as redis,
+        redis_proxy(redis.url) as proxy,
+        holdline(
+            REDIS_URL=proxy.url,
+            WORKERS="2",
+            LEASE_S="60",
+            OPENAI_BASE_URL=upstream.base_url,
+            CHAT_MODEL="m",
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client,
+    ):
+        await client.get("/")
+        yield Site(redis, proxy, client, server)
+
+
+async def test_a_worker_loads_all_scripts_in_one_exchange(site: Site) -> None:
+    loading = [names for names in site.exchanges() if "SCRIPT" in names]
+    assert loading == [["SCRIPT"] * len(SCRIPTS)] * 2
+
+
+async def test_a_question_and_its_answer_take_five_exchanges_besides_commits_and_six_in_a_known_conversation(
+    site: Site, upstream: ScriptedUpstream, question: str
+) -> None:
+    for number, known in enumerate(([], [["HMGET"]])):
+        site.exchanges()
+        await ask(site.client, upstream, f"{question} {number}", "an answer")
+        # The attempt to reach the upstream is committed, and then the answer.
+        assert [names for names, _ in itertools.groupby(site.exchanges())] == [
+            SESSION,
+            ["SET", "GET"],
+            *known,
+            ["register", "begin"],
+            ["HGET", "branch"],
+            ["commit"],
+            ["finish", "unregister"],
+        ]
+
+
+async def test_a_reconnect_to_a_finished_turn_takes_two_exchanges_and_its_session(
+    site: Site, upstream: ScriptedUpstream, question: str
+) -> None:
+    events = await ask(site.client, upstream, question, "an answer")
+    turn = json.loads(events[0].data)["turn"]
+    for last_id in ("", events[1].id, events[-1].id):
+        site.exchanges()
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        response = await site.client.get(STREAM, params={"turn": turn}, headers=headers)
+        assert response.status_code == (204 if last_id == events[-1].id else 200)
+        assert site.exchanges() == [SESSION, ["HMGET"], ["read"]]
+
+
+async def test_a_reconnect_to_a_running_turn_takes_one_exchange_and_three_on_another_worker(
+    site: Site, upstream: ScriptedUpstream, question: str
+) -> None:
+    turn = "turn-" + question[-32:]
+    async with asking(site.client, message=question, turn=turn) as source:
+        arriving = source.aiter_sse()
+        await anext(arriving)
+        exchange = await upstream.exchange(question)
+        await exchange.say("before")
+        said = await anext(arriving)
+    worker = serving(exchange.line)
+    elsewhere = [["SUBSCRIBE"], ["read"]]
+    for stopped, more in ((site.other_worker(worker), []), (worker, elsewhere)):
+        os.kill(stopped, signal.SIGSTOP)
+        site.exchanges()
+        async with asking(site.client, {"Last-Event-ID": said.id}, turn=turn) as source:
+            async with asyncio.timeout(PATIENCE_S):
+                await anext(source.response.aiter_raw())
+            assert site.exchanges() == [SESSION, ["HMGET"], *more]
+        os.kill(stopped, signal.SIGCONT)
+    await exchange.finish()
+
+
+async def test_a_takeover_takes_two_exchanges(
+    site: Site, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with asking(site.client, message=question) as source:
+        arriving = source.aiter_sse()
+        turn = json.loads((await anext(arriving)).data)["turn"]
+        exchange = await upstream.exchange(question)
+        await exchange.say("before ")
+        await anext(arriving)
+    worker = serving(exchange.line)
+    os.kill(worker, signal.SIGSTOP)
+    (key,) = [key async for key in site.redis.admin.scan_iter(f"holdline:*:turn:{turn}")]
+    members: list[Any] = await site.redis.admin.zrange(keys.running(), 0, -1)
+    site.exchanges()
+    await site.redis.admin.hset(key, "lease", 0)
+    await site.redis.admin.zadd(keys.running(), dict.fromkeys(members, 0))
+    again = await upstream.continued("before ")
+    taken = site.exchanges()
+    os.kill(worker, signal.SIGKILL)
+    await again.answer("after")
+    assert taken[:3] == [["take_over"], ["read"], ["HGET", "branch"]]
