@@ -157,6 +157,21 @@ def test_a_dependency_has_its_place(package: str, modules: set[str]) -> None:
     assert using == modules
 
 
+def test_leases_depend_on_no_workers_clock() -> None:
+    for path in PRODUCT:
+        if name_of(path) in ("sessions.turn_store", "sessions.client.scripts"):
+            assert not imports(path) & {"time", "datetime"}, path
+
+
+def test_commands_reach_redis_through_one_module() -> None:
+    """Every other module of the product uses a client only as an argument of scripts.py."""
+    method = re.compile(r"redis\.(?!exceptions|asyncio|backoff|pipelines|aclose|pubsub)[a-z_]+\(")
+    using = {name_of(path) for path in PRODUCT if method.search(path.read_text())}
+    assert using <= {"sessions.client.scripts", "sessions.client.connection"} | {
+        "sessions.client.notifications"
+    }
+
+
 def test_keys_are_named_in_one_place() -> None:
     pattern = re.compile(r"holdline:")
     naming = {name_of(path) for path in PRODUCT if pattern.search(path.read_text())}

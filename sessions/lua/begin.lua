@@ -11,7 +11,8 @@
 --       19 prefix of turn keys
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation | {"attach", turn} the same question is being answered
---         | {"busy", turn} another question is being answered | {"limited", s until the next window}
+--         | {"busy", turn} another question is being answered
+--         | {"limited", s until the next window}
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')

@@ -2,7 +2,8 @@
 -- KEYS  for each turn: turn, log (also the channel's name)
 -- ARGV  for each turn: fence, offset in bytes, bytes
 -- Result  for each turn: 1 committed | 2 committed, and the turn must stop
---         | -1 another worker holds the turn, or it does not run | -2 the offset is not the log's end
+--         | -1 another worker holds the turn, or it does not run
+--         | -2 the offset is not the log's end
 --         | an error of this turn alone
 -- Idempotent: bytes that are already at the offset count as committed.
 

@@ -1,11 +1,11 @@
--- Finish a turn: append the last records, store the answer and set the state, together or not at all.
+-- Finish a turn: write the last records, the answer and the state together, or nothing.
 -- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
 -- ARGV  1 fence  2 offset in bytes  3 last records  4 state  5 turn id  6 conversation id
 --       7 answer's message as JSON ("": none to store)  8 lifetime of the log in s  9 lifetime in s
 -- Result  1 finished | 2 no such turn: only a finished turn is deleted
 --         | -1 another worker holds the turn, or it finished otherwise
 --         | -2 the offset is not the log's end
--- Idempotent: a turn that finished with these frames is finished, also once it has been deleted.
+-- Idempotent: a turn that finished with these records is finished, also once it has been deleted.
 
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before')
 if not turn[1] then return 2 end

@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from sessions import keys
+from sessions.client import scripts
 from sessions.client.connection import Client
+from sessions.client.scripts import call
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.session_store import Session
@@ -75,9 +79,17 @@ async def state(redis: Client, owner: Owner) -> dict[str, Any]:
 
 
 async def test_every_step_sent_twice_is_one_step(
-    redis: Client, turns: TurnStore, question: NewTurn
+    redis: Client, turns: TurnStore, question: NewTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref, owner = question.ref, question.ref.owner
+    sent: set[str] = set()
+    send = scripts._send
+
+    async def record(redis: Client, calls: Sequence[scripts.Call]) -> list[Any]:
+        sent.update(name for name, _, _ in calls)
+        return await send(redis, calls)
+
+    monkeypatch.setattr(scripts, "_send", record)
 
     async def twice(act: Any) -> Any:
         first = await act()
@@ -109,6 +121,26 @@ async def test_every_step_sent_twice_is_one_step(
     )
     store = ConversationStore(redis, ttl_s=1000)
     assert await twice(lambda: store.select(owner, ref.conversation, "user-1"))
+    assert await twice(lambda: store.change(owner, ref.conversation, title="new"))
+    assert len(await twice(lambda: store.branch(owner, ref.conversation))) == 2
+
+    third = another(question, number=3, digest="d3")
+    await turns.begin(third)
+    assert await twice(lambda: turns.request_stop(third.ref))
+    await twice(lambda: turns.release(third.ref, 1))
+    assert third.ref in await twice(turns.expired_leases)
+    await twice(lambda: turns.unregister(third.ref))
+    found = await store.read(owner, ref.conversation)
+    assert found
+    assert await twice(lambda: store.delete(owner, found)) == third.ref.turn
+    assert await turns.finish(third.ref, 1, 8, b"last", "stopped", "")
+    assert await twice(lambda: store.delete(owner, found)) is None
+    session, created = SessionDigest("digest"), ConversationId("created")
+    names = [
+        keys.conversation(owner, created), keys.conversations(owner), keys.current(owner, session)
+    ]  # fmt: skip
+    assert await twice(lambda: call(redis, "create", names, [created, 1000, "title", "t"])) == 1
+    assert sent >= set(scripts.SCRIPTS)
 
 
 async def expired(redis: Client, ref: TurnRef) -> None:
@@ -298,6 +330,49 @@ async def test_the_list_of_running_turns_tells_which_are_overdue(
     assert question.ref in await turns.expired_leases()
     await turns.unregister(question.ref)
     assert question.ref not in await turns.expired_leases()
+
+
+@pytest.mark.parametrize("offset_s", [-3600, 3600])
+async def test_a_worker_whose_clock_is_wrong_neither_loses_nor_takes_a_turn(
+    redis: Client, question: NewTurn, monkeypatch: pytest.MonkeyPatch, offset_s: int
+) -> None:
+    right, right_ns = time.time, time.time_ns
+    turns = TurnStore(redis, lease_s=30, ttl_s=1000, rate=(0, 1))
+    other = another(question).ref
+    other = replace(other, conversation=ConversationId("other"))
+    await turns.begin(question)
+    await turns.begin(replace(another(question), ref=other))
+    monkeypatch.setattr(time, "time", lambda: right() + offset_s)
+    monkeypatch.setattr(time, "time_ns", lambda: right_ns() + offset_s * 1_000_000_000)
+    mine = {question.ref, other}
+    assert not mine & set(await turns.expired_leases())
+    assert (await turns.take_over(question.ref, "another")).fence == 0
+    assert await turns.renew([(question.ref, 1)]) == [1]
+    await turns.release(other, 1)
+    monkeypatch.undo()
+    assert mine & set(await turns.expired_leases()) == {other}
+    assert (await turns.take_over(question.ref, "another")).fence == 0
+    taken = await turns.take_over(other, "another")
+    assert (taken.fence, taken.record) == (2, await turns.find(other.owner, other.turn))
+    for ref in (question.ref, other):
+        await turns.unregister(ref)
+
+
+async def test_a_log_is_read_with_its_turns_state_and_its_length(
+    redis: Client, turns: TurnStore, question: NewTurn
+) -> None:
+    ref = question.ref
+    assert await turns.read(ref, 0, 10) == (None, 0, b"")
+    await turns.begin(question)
+    await turns.commit([(ref, 1, 8, b"0123456789")])
+    assert await turns.read(ref, 8, 4) == ("running", 18, b"0123")
+    assert await turns.read(ref, 12, 100) == ("running", 18, b"456789")
+    assert await turns.read(ref, 12, 0) == ("running", 18, b"")
+    assert await turns.read(ref, 18, 5) == ("running", 18, b"")
+    await turns.finish(ref, 1, 18, b"end", "done", "")
+    assert await turns.read(ref, 18, 5) == ("done", 21, b"end")
+    await redis.delete(ref.log_key)
+    assert await turns.read(ref, 18, 5) == ("done", 0, b"")
 
 
 @pytest.mark.parametrize(
