@@ -1,0 +1,111 @@
+"""The one way to Redis: its errors, its scripts, its connections."""
+
+import asyncio
+import hashlib
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sessions.client import scripts
+from sessions.client.connection import MAX_CONNECTIONS, connect
+from sessions.client.errors import (
+    UNAVAILABLE_ERRORS,
+    ReplyTimeout,
+    WritesUnavailable,
+    as_connection_error,
+    classify_reply,
+)
+from tests.own_redis import own_redis
+from tests.proxy import redis_proxy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Redis is configured to save RDB snapshots, but it cannot persist on disk.",
+        "Error running script (call to f_1): @user_script:1: -OOM command not allowed when used",
+        "Error running script (call to f_1): @user_script:1: -READONLY You can't write against",
+    ],
+)
+def test_an_error_that_rejects_writes_for_now_counts_as_unavailable(text: str) -> None:
+    found = classify_reply(ResponseError(text))
+    assert isinstance(found, WritesUnavailable)
+    assert isinstance(found, UNAVAILABLE_ERRORS)
+    assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        1,
+        b"MISCONF as data",
+        None,
+        ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ResponseError("ERR about MISCONF "),
+        NoScriptError("No matching script."),
+    ],
+)
+def test_another_reply_stays_as_it_is(reply: object) -> None:
+    assert classify_reply(reply) is reply
+
+
+@pytest.mark.parametrize("error", [AttributeError("x"), KeyError("x"), RuntimeError("x")])
+async def test_an_error_of_a_closed_connection_is_one_only_around_the_call(
+    error: Exception,
+) -> None:
+    with pytest.raises(RedisConnectionError), as_connection_error():
+        raise error
+    assert isinstance(classify_reply(error), RedisConnectionError)
+    with pytest.raises(type(error)):  # an error of Holdline's own code must not be retried
+        async with ReplyTimeout():
+            raise error
+
+
+async def test_a_late_reply_is_a_timeout_of_redis() -> None:
+    with pytest.raises(RedisTimeoutError):
+        async with ReplyTimeout(0.01):
+            await asyncio.Event().wait()
+
+
+async def test_scripts_are_loaded_again_in_one_write_after_redis_has_lost_them() -> None:
+    async with own_redis() as redis, redis_proxy(redis.url) as proxy:
+        client = connect(proxy.url)
+        await scripts.load(client)
+        await redis.admin.script_flush()
+        proxy.exchanges.clear()
+        calls: list[scripts.Call] = [
+            ("register", ["holdline:running"], [0, "member"]),
+            ("expired", ["holdline:running"], [10]),
+        ]
+        assert (await scripts.call_in_order(client, calls))[1] == [b"member"]
+        sent = [[command[0] for command in exchange] for exchange in proxy.exchanges]
+        assert sent == [[b"EVALSHA"] * 2, [b"SCRIPT"] * len(scripts.SCRIPTS), [b"EVALSHA"] * 2]
+        await client.aclose()
+
+
+async def test_commands_and_notifications_share_one_pool() -> None:
+    async with own_redis() as redis:
+        client = connect(redis.url)
+        pubsub = client.pubsub()
+        await asyncio.gather(
+            *(scripts.call(client, "ECHO", [], ["x"]) for _ in range(4 * MAX_CONNECTIONS))
+        )
+        await pubsub.subscribe("channel")
+        await asyncio.gather(
+            *(scripts.call(client, "ECHO", [], ["x"]) for _ in range(4 * MAX_CONNECTIONS))
+        )
+        listed = await redis.admin.client_list()
+        own = int((await redis.admin.client_info())["id"])
+        assert len([one for one in listed if int(one["id"]) != own]) == MAX_CONNECTIONS
+        await pubsub.aclose()
+        await client.aclose()
+
+
+def test_a_script_is_called_by_the_hash_of_its_text() -> None:
+    for name, text in scripts.SCRIPTS.items():
+        command = scripts._command((name, ["key"], ["argument"]), scripts._SHAS)
+        sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        assert command == ("EVALSHA", sha, 1, "key", "argument")
