@@ -142,11 +142,11 @@ async def test_the_keys_that_a_turn_leaves_share_a_slot_and_end(
             f"messages:{begun['conversation']}",
             f"turns:{begun['conversation']}",
             f"turn:{begun['turn']}",
-            f"log:{begun['turn']}",
+            f"records:{begun['turn']}",
             f"current:{digest}",
         )
     }
-    assert await redis.ttl(f"{prefix}log:{begun['turn']}") <= 3600
+    assert await redis.ttl(f"{prefix}records:{begun['turn']}") <= 3600
     for name in left:
         assert 3500 < await redis.ttl(name) <= 34_560_000
     await client.delete(f"/api/conversations/{begun['conversation']}")
