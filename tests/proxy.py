@@ -16,8 +16,8 @@ class RedisProxy:
     """Forward every command and reply, except where a test injects a fault.
 
     `passed` lists all commands that were forwarded to Redis. `lost` holds those that ran and whose
-    reply was dropped. `exchanges` groups the forwarded commands by round trip: those of a connection
-    between two replies.
+    reply was dropped. `exchanges` groups the forwarded commands by round trip: those of a
+    connection between two replies.
     """
 
     def __init__(self, redis_url: str) -> None:

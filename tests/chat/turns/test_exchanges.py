@@ -27,7 +27,7 @@ NAMES = {
     for name, text in SCRIPTS.items()
 }
 BACKGROUND = {"expired", "PING", "CLIENT"}
-"""Of the takeover's poll, of the pub/sub connection, and of a new connection."""
+"""Calls of the takeover's poll, of the pub/sub connection and of a new connection."""
 
 SESSION = ["GETEX"]
 
@@ -88,7 +88,7 @@ async def test_a_worker_loads_all_scripts_in_one_exchange(site: Site) -> None:
     assert loading == [["SCRIPT"] * len(SCRIPTS)] * 2
 
 
-async def test_a_question_and_its_answer_take_five_exchanges_besides_commits_and_six_in_a_known_conversation(
+async def test_a_question_takes_five_exchanges_besides_commits_and_six_in_a_known_conversation(
     site: Site, upstream: ScriptedUpstream, question: str
 ) -> None:
     for number, known in enumerate(([], [["HMGET"]])):
