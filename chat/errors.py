@@ -1,25 +1,25 @@
-"""What can go wrong, in words for the person whom it meets.
+"""Define the errors that clients receive.
 
-HoldlineError                  status and public message of an HTTP answer
+HoldlineError                  an HTTP response with a status, a type and a message
 ├── BadRequest          400
 ├── Forbidden           403
-├── NotFound            404    also for what is another owner's
+├── NotFound            404    unknown, or another owner's
 ├── Conflict            409
 ├── TooLarge            413
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
 └── UpstreamError              after a turn has begun: a `failed` frame
-    ├── UpstreamRefused        key, model or request: asking again does not help
-    └── UpstreamBroke          unreachable, busy, silent or broken off: asking again may help
+    ├── UpstreamRejected       key, model or request rejected: a retry does not help
+    └── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
 
-Messages hold no key, no header and no trace, for they go to clients.
+Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
 
 from typing import ClassVar
 
 
 class HoldlineError(Exception):
-    """Carries a message that a client may read, and the status and type that go with it."""
+    """An error with a public message; `retry_after_s` is sent as Retry-After, in seconds."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal"
@@ -66,7 +66,7 @@ class Unavailable(HoldlineError):
 
 
 class UpstreamError(HoldlineError):
-    """The upstream gave no whole answer; `kind` is the `type` of the `failed` frame."""
+    """The upstream sent no complete answer; `kind` is the `type` of the `failed` frame."""
 
     status = 502
     type = "upstream"
@@ -78,10 +78,10 @@ class UpstreamError(HoldlineError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The operator or the person must change something first."""
+    """A retry fails too, unless the operator or the user changes something."""
 
 
 class UpstreamFailed(UpstreamError):
-    """The same question may well be answered the next time."""
+    """A retry of the same question may succeed."""
 
     retryable = True

@@ -1,4 +1,4 @@
-"""Decode any event stream (WHATWG HTML §9.2), and normalise text so that one can carry it. Pure."""
+"""Decode event streams (WHATWG HTML §9.2) and normalise text for them. Pure."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One decoded server-sent event; `name` is "message" where the frame named none."""
+    """A decoded server-sent event; `name` is "message" if the frame has no `event` field."""
 
     name: str
     data: str
@@ -14,15 +14,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventDecoder:
-    """Bytes of any event stream, cut anywhere, to its events; it buffers one unfinished event at most.
+    """Decodes an event stream that is split at any byte; buffers at most one incomplete event.
 
-    Takes LF, CRLF and CR, comments, a byte order mark and characters cut in two. Data that is not
-    UTF-8 is decoded with U+FFFD, as §9.2.5 says.
+    Accepts LF, CRLF and CR, comments, a byte order mark and split characters. Bytes that are not
+    UTF-8 become U+FFFD, as §9.2.5 requires.
     """
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        self._begun = False
+        self._buffer = bytearray()
+        self._bom_checked = False
         self._name = ""
         self._data: list[str] = []
         self._size = 0
@@ -30,24 +30,26 @@ class EventDecoder:
 
     @property
     def pending(self) -> int:
-        """How many bytes, or characters, of an unfinished event wait for the rest of it."""
-        return len(self._rest) + self._size
+        """The size of the incomplete event: bytes of its last line, characters of its data."""
+        return len(self._buffer) + self._size
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """The events that `chunk` completes."""
-        if self._begun and not (b"\n" in chunk or b"\r" in chunk or self._rest.endswith(b"\r")):
-            self._rest += chunk  # a long line is not looked through again with every part of it
+        """Yield the events that `chunk` completes."""
+        if self._bom_checked and not (
+            b"\n" in chunk or b"\r" in chunk or self._buffer.endswith(b"\r")
+        ):
+            self._buffer += chunk  # an incomplete line is not searched again for each chunk
             return
-        buffer = bytes(self._rest) + chunk
-        if not self._begun:
+        buffer = bytes(self._buffer) + chunk
+        if not self._bom_checked:
             if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
-                self._rest = bytearray(buffer)
+                self._buffer = bytearray(buffer)
                 return
-            self._begun = True
+            self._bom_checked = True
             buffer = buffer.removeprefix(b"\xef\xbb\xbf")
         lines = buffer.splitlines(keepends=True)
-        # A line that ends in CR may yet go on with LF; one that has no end is not whole.
-        self._rest = bytearray(lines.pop() if lines and not lines[-1].endswith(b"\n") else b"")
+        # The last line is incomplete unless it ends in LF: an LF may follow a CR.
+        self._buffer = bytearray(lines.pop() if lines and not lines[-1].endswith(b"\n") else b"")
         for line in lines:
             if not (line := line.rstrip(b"\r\n")):
                 name, data = self._name, self._data
@@ -67,11 +69,12 @@ class EventDecoder:
 
 
 class TextNormaliser:
-    """Makes one text's deltas fit for an event stream, which cannot carry CR or U+0000 as they are.
+    """Normalises the deltas of one text for event streams, which cannot contain CR or U+0000.
 
-    CRLF and CR become LF, also where the two come in two deltas; U+0000 is dropped; halves of a
-    surrogate pair that come apart are joined, and a half that stays alone becomes U+FFFD (or nothing, where
-    it is the text's very last character).
+    - CRLF and CR become LF, even if a CRLF is split between two deltas.
+    - U+0000 is removed.
+    - Surrogates that are split between two deltas are joined. A lone surrogate becomes U+FFFD; at
+      the very end of the text, it is removed.
     """
 
     def __init__(self) -> None:
@@ -79,7 +82,7 @@ class TextNormaliser:
         self._high = ""
 
     def feed(self, delta: str) -> str:
-        """What of the text may be shown now; may be empty."""
+        """Return the normalised text that is complete so far; may be empty."""
         if delta.isascii() and not self._high and "\r" not in delta and "\0" not in delta:
             if self._after_cr and delta:
                 self._after_cr = False

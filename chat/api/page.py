@@ -1,4 +1,4 @@
-"""Serve the page: its own files and its two libraries, each by its name."""
+"""Serve the web UI: its own files and its two libraries."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,9 @@ FRONTEND = Path(__file__).parents[2] / "frontend"
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -21,10 +22,10 @@ SECURITY_HEADERS = {
 
 
 def install(app: Sanic[Any, Any]) -> None:
-    """The page, its own files and its two libraries, all from here."""
+    """Register `/`, the files of the web UI and the security headers of all responses."""
 
     @app.get("/")
-    async def index(request: Request) -> HTTPResponse:
+    async def get_index(request: Request) -> HTTPResponse:
         return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
 
     libraries = FRONTEND / "node_modules"
@@ -36,13 +37,13 @@ def install(app: Sanic[Any, Any]) -> None:
         **{f"js/{path.name}": path for path in (FRONTEND / "js").glob("*.js")},
     }
     types = {".css": "text/css", ".svg": "image/svg+xml"}
-    for name, path in files.items():  # each by its name: no folder is open to what a URL may say
+    for name, path in files.items():  # one route per file, so that no URL reaches another file
         content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
         app.static(f"/{name}", path, name=re.sub(r"\W", "_", name), content_type=content_type)
 
-    async def secure(request: Request, response: BaseHTTPResponse) -> None:
+    async def add_headers(request: Request, response: BaseHTTPResponse) -> None:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-cache")
 
-    app.register_middleware(secure, "response")
+    app.register_middleware(add_headers, "response")
