@@ -1,4 +1,4 @@
-"""Errors to answers: one shape of JSON for all, and nothing in it that is not meant for clients."""
+"""Turn exceptions into HTTP responses: JSON of one shape, with messages written for clients."""
 
 import logging
 from typing import Any
@@ -11,49 +11,51 @@ from chat.errors import HoldlineError
 from chat.formats import sse
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
-logger = logging.getLogger("holdline.problems")
+logger = logging.getLogger("holdline.api")
 
 STREAM_PATH = "/api/chat_stream/"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
-_WORDS = {
-    400: "The request is not valid HTTP of the kind that this takes.",
-    404: "There is nothing at this address.",
-    405: "This address does not take that method.",
-    408: "The request took too long to arrive.",
-    413: "The request is too large; send a long question in the body of a POST.",
-    503: "The answer took too long to begin.",
+_MESSAGES = {
+    400: "The request is not valid HTTP.",
+    404: "There is nothing at this URL.",
+    405: "This URL does not support the request's method.",
+    408: "The request took too long to arrive. Try again.",
+    413: "The request is too large. Send a long question in the body of a POST request.",
+    503: "The response took too long to begin. Try again.",
 }
+"""Messages for Sanic's own errors, whose texts may quote the request."""
 
 
 def install(app: Sanic[Any, Any]) -> None:
-    """Answer every exception that a handler lets through."""
+    """Register the handlers of all exceptions."""
 
     @app.exception(HoldlineError)
-    async def ours(request: Request, error: HoldlineError) -> HTTPResponse:
-        return _answer(error.status, error.type, error.message, error.retry_after_s)
+    async def handle_holdline_error(request: Request, error: HoldlineError) -> HTTPResponse:
+        return _response(error.status, error.type, error.message, error.retry_after_s)
 
     @app.exception(*UNAVAILABLE_ERRORS)
-    async def away(request: Request, error: Exception) -> HTTPResponse:
-        logger.warning("Redis is away (%s)", type(error).__name__)
-        if request.path == STREAM_PATH:  # an error would close an EventSource for good
+    async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
+        logger.warning("Redis unavailable (%s); %s failed", type(error).__name__, request.endpoint)
+        if request.path == STREAM_PATH:  # an EventSource does not reconnect after an error
             return HTTPResponse(sse.RETRY_LATER, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
-        return _answer(503, "unavailable", "The store does not answer. Try again in a moment.", 5)
+        return _response(503, "unavailable", "Redis is unavailable. Try again in a moment.", 5)
 
     @app.exception(SanicException)
-    async def theirs(request: Request, error: SanicException) -> HTTPResponse:
-        status = error.status_code
-        return _answer(
-            status, "http", _WORDS.get(status, "The request could not be answered."), None
-        )
+    async def handle_sanic_error(request: Request, error: SanicException) -> HTTPResponse:
+        message = _MESSAGES.get(error.status_code, "The request failed.")
+        return _response(error.status_code, "http", message)
 
     @app.exception(Exception)
-    async def unforeseen(request: Request, error: Exception) -> HTTPResponse:
-        logger.error("a request failed", exc_info=error)
-        return _answer(500, "internal", "Something went wrong on the server.", None)
+    async def handle_unexpected_error(request: Request, error: Exception) -> HTTPResponse:
+        logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
+        message = "The server failed unexpectedly. Its log describes the error."
+        return _response(500, "internal", message)
 
 
-def _answer(status: int, kind: str, message: str, retry_after_s: int | None) -> HTTPResponse:
+def _response(
+    status: int, kind: str, message: str, retry_after_s: int | None = None
+) -> HTTPResponse:
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
     return json({"error": {"type": kind, "message": message}}, status=status, headers=headers)
