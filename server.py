@@ -1,21 +1,20 @@
-"""Holdline's server. `python server.py` starts it; `create_app(settings)` is its table of contents."""
+"""Start Holdline: `python server.py`. `create_app` lists the parts of one worker."""
 
 import asyncio
 import gc
-import logging
 import os
-import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sanic import Sanic
 from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
+from chat.api.state import State, get_state
 from chat.log.batch import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
@@ -25,6 +24,8 @@ from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
 from chat.upstream.client import Upstream
 from config import settings as configuration
+from config.background import run_in_background
+from config.banner import print_banner
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
@@ -37,11 +38,9 @@ from sessions.conversation_store import ConversationStore
 from sessions.session_store import SessionStore
 from sessions.turn_store import TurnStore
 
-logger = logging.getLogger("holdline.server")
-
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
-    """One worker's application."""
+    """Return the application of one worker."""
     app = Sanic("holdline", configure_logging=False)
     app.config.update(
         REQUEST_MAX_HEADER_SIZE=16_384,
@@ -50,126 +49,106 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         RESPONSE_TIMEOUT=60,
         ACCESS_LOG=False,
     )
-    # For HEAD and OPTIONS; its pages of API documentation load scripts from other hosts.
+    # Adds HEAD and OPTIONS. Not its pages of API documentation: they load scripts of other hosts.
     Extend(app, config={"oas": False})
-    app.ctx.settings = settings
     error_handlers.install(app)
-    middleware.install(app, lambda request: request.app.ctx.session_store, settings.session_max_s)
-    app.blueprint(chat_stream.api)
+    middleware.install(
+        app, lambda request: get_state(request).session_store, settings.session_max_s
+    )
+    app.blueprint(chat_stream.chat_stream)
     app.blueprint(conversations.conversations)
     app.blueprint(operations.operations)
     page.install(app)
-    add_services(app, settings, redis_url)
+    install_lifespan(app, settings, redis_url)
     return app
 
 
-def add_services(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> None:
-    """What lives as long as the worker: made before it serves, drained before it stops, closed after."""
-    background: list[asyncio.Task[None]] = []
+def install_lifespan(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> None:
+    """Build the state before the worker serves, drain turns before it stops, then close all."""
+    resources = AsyncExitStack()
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
-        redis = connection.connect(redis_url)
-        app.ctx.redis = redis
-        with suppress(*UNAVAILABLE_ERRORS):  # otherwise the first call loads the scripts
-            await scripts.load(redis)
-        app.ctx.models = settings.models
-        app.ctx.upstreams = await open_upstreams(app, settings)
-        app.ctx.session_store = SessionStore(
-            redis, idle_s=settings.session_idle_s, ttl_s=settings.session_max_s
-        )
-        app.ctx.conversation_store = ConversationStore(redis, ttl_s=settings.session_max_s)
-        turn_store = TurnStore(
-            redis, lease_s=settings.lease_s, ttl_s=settings.session_max_s, rate=settings.rate
-        )
-        notifications = Notifications(redis)
-        follower = Follower(notifications, turn_store)
-        batches = Batches(turn_store, settings.lease_s)
-        turns = app.ctx.turns = Turns(
-            turn_store,
-            app.ctx.conversation_store,
-            Logs(turn_store, follower),
-            batches,
-            Prompt(
-                app.ctx.conversation_store,
-                system_prompt=settings.system_prompt,
-                context_tokens=settings.context_tokens,
-                prefill=settings.continue_mode == "prefill",
-            ),
-            app.ctx.upstreams,
-            QuestionBuilder(app.ctx.conversation_store, app.ctx.models, settings.continue_max),
-        )
-        app.ctx.notifications = notifications
-        for name, work in (
-            ("batches", batches.run()),
-            ("follower", follower.run(turns.stop_local)),
-            ("takeover", Takeover(turn_store, turns, follower).run()),
-        ):
-            background.append(asyncio.create_task(work, name=name))
-            background[-1].add_done_callback(exit_on_task_failure)
+        app.ctx.state = await resources.enter_async_context(open_state(settings, redis_url))
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:
-        await app.ctx.turns.drain()
+        await app.ctx.state.turns.drain()
 
     @app.after_server_stop
     async def close(app: Sanic[Any, Any]) -> None:
-        await app.ctx.turns.close()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await app.ctx.notifications.close()
-        for upstream in app.ctx.upstreams:
-            await upstream.close()
-        if settings.demo:
-            await app.ctx.demo.stop()
-        await app.ctx.redis.aclose()
+        await resources.aclose()
 
 
-def exit_on_task_failure(task: asyncio.Task[None]) -> None:
-    """End the worker if a task broke that it needs: it is replaced, its turns go on elsewhere."""
-    if not task.cancelled() and task.exception():
-        logger.critical(
-            "the %s broke, and this worker ends", task.get_name(), exc_info=task.exception()
+@asynccontextmanager
+async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]:
+    """Build the state of a worker and start its background tasks; close them in reverse order."""
+    async with AsyncExitStack() as resources:
+        redis = connection.connect(redis_url)
+        resources.push_async_callback(redis.aclose)
+        with suppress(*UNAVAILABLE_ERRORS):  # otherwise the first call loads the scripts
+            await scripts.load(redis)
+        upstreams = await open_upstreams(settings, resources)
+        notifications = Notifications(redis)
+        resources.push_async_callback(notifications.close)
+        ttl_s = settings.session_max_s
+        store = ConversationStore(redis, ttl_s=ttl_s)
+        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, rate=settings.rate)
+        follower = Follower(notifications, turn_store)
+        batches = Batches(turn_store, settings.lease_s)
+        prompt = Prompt(
+            store,
+            system_prompt=settings.system_prompt,
+            context_tokens=settings.context_tokens,
+            prefill=settings.continue_mode == "prefill",
         )
-        os._exit(70)  # EX_SOFTWARE
+        questions = QuestionBuilder(store, settings.models, settings.continue_max)
+        logs = Logs(turn_store, follower)
+        turns = Turns(turn_store, store, logs, batches, prompt, upstreams, questions)
+        takeover = Takeover(turn_store, turns, follower)
+        for name, work in (
+            ("batches", batches.run()),
+            ("follower", follower.run(turns.stop_local)),
+            ("takeover", takeover.run()),
+        ):
+            await resources.enter_async_context(run_in_background(name, work))
+        resources.push_async_callback(turns.close)
+        yield State(
+            redis=redis,
+            session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
+            conversation_store=store,
+            turns=turns,
+            models=settings.models,
+            message_max=settings.message_max,
+            is_demo=settings.demo,
+        )
 
 
-async def open_upstreams(app: Sanic[Any, Any], settings: Settings) -> list[Upstream]:
-    """The upstreams in the order in which they are asked."""
+async def open_upstreams(settings: Settings, resources: AsyncExitStack) -> list[Upstream]:
+    """Return the upstreams in the order in which they are tried; `resources` closes them."""
     timeout_s = settings.upstream_timeout_s
     if settings.demo:
-        return [
-            Upstream(base_url=await start_demo(app), api_key=None, timeout_s=timeout_s, name="demo")
+        from chat.demo.model import DemoModel  # here, because its HTTP server is slow to import
+
+        demo = DemoModel()
+        resources.push_async_callback(demo.stop)
+        base_url = await demo.start()
+        upstreams = [Upstream(base_url=base_url, api_key=None, timeout_s=timeout_s, name="demo")]
+    else:
+        upstreams = [
+            Upstream(
+                base_url=one.base_url,
+                api_key=one.api_key.get_secret_value() if one.api_key else None,
+                timeout_s=timeout_s,
+                model=one.model,
+                # One retry covers a stale connection; then the next upstream is tried, if any.
+                retries=1 if len(settings.all_upstreams) > 1 else 2,
+            )
+            for one in settings.all_upstreams
         ]
-    configured = (
-        [(settings.openai_base_url, settings.openai_api_key, "")]
-        if settings.has_primary_upstream
-        else []
-    )
-    configured += [(other.base_url, other.api_key, other.model) for other in settings.upstreams]
-    return [
-        Upstream(
-            base_url=base_url,
-            api_key=key.get_secret_value() if key else None,
-            timeout_s=timeout_s,
-            model=model,
-            # A stale connection is worth one more try; for the rest the next upstream is there.
-            retries=1 if len(configured) > 1 else 2,
-        )
-        for base_url, key, model in configured
-    ]
-
-
-async def start_demo(app: Sanic[Any, Any]) -> str:
-    """Start the built-in model; returns its base URL."""
-    from chat.demo.model import (
-        DemoModel,  # its web server takes a while to import, and few servers need it
-    )
-
-    app.ctx.demo = DemoModel()
-    base_url: str = await app.ctx.demo.start()
-    return base_url
+    for upstream in upstreams:
+        resources.push_async_callback(upstream.close)
+    return upstreams
 
 
 def serve(
@@ -179,73 +158,52 @@ def serve(
     ready: Callable[[], None],
     supervisor_fd: int,
 ) -> None:
-    """Be one worker: serve on `listener` until SIGTERM; exit at once when the supervisor is gone."""
+    """Run one worker on `listener` until SIGTERM, or until the supervisor is gone."""
     app = create_app(settings, redis_url)
 
     @app.after_server_start
-    async def announce(app: Sanic[Any, Any]) -> None:
+    async def signal_ready(app: Sanic[Any, Any]) -> None:
         asyncio.get_running_loop().add_reader(supervisor_fd, os._exit, 1)
         ready()
 
-    # Sanic listens anew on the socket, by default with a queue of 100.
+    # Sanic calls listen() again, by default with a backlog of 100.
     app.run(sock=listener, single_process=True, motd=False, access_log=False, backlog=4096)
 
 
+def supervise(
+    settings: Settings,
+    listener: socket.socket,
+    redis_url: str,
+    embedded_redis: EmbeddedRedis | None = None,
+) -> int:
+    """Run the workers until SIGTERM or SIGINT; return the exit status."""
+    gc.freeze()  # the garbage collector would write to, and so copy, memory that workers share
+    supervisor = Supervisor(
+        lambda *arguments: serve(settings, redis_url, *arguments),
+        listener,
+        settings.workers,
+        embedded_redis,
+    )
+    return supervisor.run(lambda: print_banner(settings, listener, embedded_redis))
+
+
 def main() -> int:
-    """Start the server and stay until it is told to stop; returns the exit status."""
+    """Start the server and run it until SIGTERM or SIGINT; return the exit status."""
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
         listener = bind(settings.host, settings.port)
-        private = None if settings.redis_url else EmbeddedRedis(settings.data_dir)
-        if private:
-            private.start()
+        if settings.redis_url:
+            return supervise(settings, listener, settings.redis_url)
+        embedded_redis = EmbeddedRedis(settings.data_dir)
+        embedded_redis.start()
+        try:
+            return supervise(settings, listener, embedded_redis.url, embedded_redis)
+        finally:
+            embedded_redis.stop()
     except (SettingsError, StartError, EmbeddedRedisError) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
-    try:
-        redis_url = private.url if private else settings.redis_url
-        assert redis_url is not None
-        gc.freeze()  # what is loaded by now is shared by all workers: leave its pages untouched
-        supervisor = Supervisor(
-            lambda *arguments: serve(settings, redis_url, *arguments),
-            listener,
-            settings.workers,
-            private,
-        )
-        return supervisor.run(lambda: announce(settings, listener, private))
-    except EmbeddedRedisError as error:
-        print(f"holdline: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if private:
-            private.stop()
-
-
-def announce(settings: Settings, listener: socket.socket, private: EmbeddedRedis | None) -> None:
-    """Say where the page is, which model answers and where the data lies."""
-    host, port = listener.getsockname()[:2]
-    # An address that stands for every interface is none that a browser could open.
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
-    if settings.demo:
-        model = "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
-    else:
-        upstreams = [(other.model, other.base_url) for other in settings.upstreams]
-        if settings.has_primary_upstream:
-            upstreams.insert(
-                0, (", ".join(settings.chat_model), settings.openai_base_url or "OpenAI")
-            )
-        # An address may hold a password.
-        upstreams = [(name, re.sub(r"//.*@", "//", address)) for name, address in upstreams]
-        model = ", then ".join(f"{name} at {address}" for name, address in upstreams)
-    data = (
-        f"{settings.data_dir.resolve()} (embedded Redis {private.version})"
-        if private
-        else "your own Redis"
-    )
-    print(
-        f"\nHoldline   http://{shown}:{port}/\nmodel      {model}\ndata       {data}\n", flush=True
-    )
 
 
 if __name__ == "__main__":

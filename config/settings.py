@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+OPENAI_URL = "https://api.openai.com/v1"
+"""Base URL of the upstream if only OPENAI_API_KEY is set."""
+
 
 class SettingsError(Exception):
     """A setting is invalid; the message names the variable and the values that it accepts."""
@@ -199,6 +202,16 @@ class Settings(BaseSettings):
     def has_primary_upstream(self) -> bool:
         """Whether OPENAI_API_KEY or OPENAI_BASE_URL is set; that upstream precedes UPSTREAMS."""
         return self.openai_api_key is not None or self.openai_base_url is not None
+
+    @property
+    def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """The upstreams in order; the primary one has model "", which stands for CHAT_MODEL."""
+        if not self.has_primary_upstream:
+            return self.upstreams
+        primary = UpstreamSettings.model_construct(
+            base_url=self.openai_base_url or OPENAI_URL, api_key=self.openai_api_key, model=""
+        )
+        return (primary, *self.upstreams)
 
 
 def load(**overrides: object) -> Settings:

@@ -1,7 +1,7 @@
-"""Cookie → `request.ctx.session`: every request of the page or the API belongs to a session.
+"""Open the session of each request for the web UI or the API.
 
-An id that Redis does not know is replaced by a new one, never adopted. The cookie goes out with the
-response's head, which for a stream means before its first byte.
+A session id that Redis does not know is never adopted: the client gets a new one. Sanic sends the
+cookie with the response headers, which precede the first byte of a stream.
 """
 
 from collections.abc import Callable
@@ -12,42 +12,50 @@ from sanic.response import BaseHTTPResponse
 
 from sessions import cookie
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.session_store import SessionStore
+from sessions.session_store import Session, SessionStore
 
 
-def is_secure(request: Request) -> bool:
-    """Whether the browser speaks https, to us or to the proxy before us; a lie here harms only the liar."""
-    return (
-        request.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
-    )
+def get_session(request: Request) -> Session:
+    """Return the session of a request whose path begins with `/api/`."""
+    session: Session = request.ctx.session
+    return session
 
 
 def install(
-    app: Sanic[Any, Any], store_of: Callable[[Request], SessionStore], cookie_max_age_s: int
+    app: Sanic[Any, Any], get_store: Callable[[Request], SessionStore], cookie_max_age_s: int
 ) -> None:
-    """Give requests for `/` and `/api/` their session; an API request raises what is in AWAY."""
+    """Give requests for `/` and `/api/` a session; raises UNAVAILABLE_ERRORS for `/api/` only."""
 
     async def open_session(request: Request) -> None:
         request.ctx.session = None
         request.ctx.new_cookie = None
         if request.path != "/" and not request.path.startswith("/api/"):
             return
-        store = store_of(request)
-        secure = is_secure(request)
+        store = get_store(request)
+        secure = _is_secure(request)
         try:
             request.ctx.session = await store.find(request.cookies.get(cookie.name(secure)))
             if request.ctx.session is None:
                 session_id, request.ctx.session = await store.create()
                 request.ctx.new_cookie = cookie.header(session_id, secure, cookie_max_age_s)
         except UNAVAILABLE_ERRORS:
-            if (
-                request.path != "/"
-            ):  # the page itself is served all the same, and says what is wrong
+            if request.path != "/":  # the web UI loads without a session and shows the error
                 raise
 
     async def set_cookie(request: Request, response: BaseHTTPResponse) -> None:
+        # `new_cookie` is unset if Sanic rejected the request before `open_session` ran.
         if getattr(request.ctx, "new_cookie", None):
             response.headers.add("Set-Cookie", request.ctx.new_cookie)
 
     app.register_middleware(open_session, "request")
     app.register_middleware(set_cookie, "response")
+
+
+def _is_secure(request: Request) -> bool:
+    """Return whether the browser uses https, to this server or to a proxy in front of it.
+
+    A client that sends a false `X-Forwarded-Proto` harms only itself.
+    """
+    return (
+        request.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
+    )

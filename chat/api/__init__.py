@@ -1,1 +1,1 @@
-"""HTTP in, frames out."""
+"""Handle HTTP requests: validate them, begin and view turns, and serve the web UI."""

@@ -1,23 +1,23 @@
-"""HTTP in, frames out: ask, view and stop a turn."""
+"""Begin, view and stop turns over HTTP."""
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing, viewer
+from chat.api.state import get_state
 from chat.errors import BadRequest, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
-from chat.turns.registry import Turns
 from sessions.keys import TurnId
-from sessions.session_store import Session
+from sessions.middleware import get_session
 from sessions.turn_store import TurnRecord
 
-api = Blueprint("chat", url_prefix="/api")
+chat_stream = Blueprint("chat", url_prefix="/api")
 
 
-class QuestionBody(msgspec.Struct):
-    """What a POST asks; `input` and `prompt` are other clients' words for `message`."""
+class StreamRequest(msgspec.Struct):
+    """The parameters of a stream; `input` and `prompt` are aliases of `message`."""
 
     message: str | None = None
     input: str | None = None
@@ -31,105 +31,107 @@ class QuestionBody(msgspec.Struct):
     may_continue: bool = msgspec.field(name="continue", default=True)
 
 
-@api.get("/chat_stream/")
+@chat_stream.get("/chat_stream/")
 async def stream_by_get(request: Request) -> HTTPResponse | None:
-    """Ask a question, or go on with a turn, as an EventSource does."""
-    if request.method != "GET":  # sanic-ext would have a HEAD begin a turn
+    """Begin or resume a turn and stream it, with the parameters in the query (EventSource)."""
+    if request.method != "GET":  # sanic-ext routes HEAD here, which would begin a turn
         return HTTPResponse(status=405, headers={"Allow": "GET, POST"})
-    query = parsing.query(request)
+    query = parsing.parse_query(request)
     names = ("message", "conversation", "turn", "model", "parent", "regenerate")
-    last_event_id = query.get("last_event_id") or query.get("lastEventId")
-    may_continue = query.get("continue", "1") not in ("0", "false")
-    asked = QuestionBody(
+    parameters = StreamRequest(
         **{name: query.get(name) for name in names},
-        last_event_id=last_event_id,
-        may_continue=may_continue,
+        last_event_id=query.get("last_event_id") or query.get("lastEventId"),
+        may_continue=query.get("continue", "1") not in ("0", "false"),
     )
-    return await _stream(request, asked)
+    return await _stream(request, parameters)
 
 
-@api.post("/chat_stream/")
+@chat_stream.post("/chat_stream/")
 async def stream_by_post(request: Request) -> HTTPResponse | None:
-    """The same for fetch clients, and for questions too long for a URL."""
-    return await _stream(request, parsing.body(request, QuestionBody))
+    """Begin or resume a turn and stream it, with the parameters in a JSON body."""
+    return await _stream(request, parsing.parse_body(request, StreamRequest))
 
 
-async def _stream(request: Request, body: QuestionBody) -> HTTPResponse | None:
+async def _stream(request: Request, parameters: StreamRequest) -> HTTPResponse | None:
     guard.check(request)
-    turns: Turns = request.app.ctx.turns
-    record, offset = await _turn(request, body)
-    async with turns.open_view(record, offset) as view:
+    record, offset = await _find_or_begin_turn(request, parameters)
+    async with get_state(request).turns.open_view(record, offset) as view:
         if view is None:
             return empty()
-        await viewer.send(request, view)
+        await viewer.send_view(request, view)
     return None
 
 
-async def _turn(request: Request, body: QuestionBody) -> tuple[TurnRecord, int | None]:
-    """The turn that a request means, and the offset from which its viewer goes on."""
-    turns: Turns = request.app.ctx.turns
-    session: Session = request.ctx.session
-    last_event_id = request.headers.get("last-event-id") or body.last_event_id
+async def _find_or_begin_turn(
+    request: Request, parameters: StreamRequest
+) -> tuple[TurnRecord, int | None]:
+    """Return the requested turn, and the offset from which to send it; None for all of it."""
+    turns, session = get_state(request).turns, get_session(request)
+    turn = parameters.turn
+    last_event_id = request.headers.get("last-event-id") or parameters.last_event_id
     seen = sse.parse_id(last_event_id) if last_event_id else None
-    if last_event_id and seen is None and body.turn is None:
-        raise BadRequest("Last-Event-ID names no frame of ours.")
-    if body.turn is not None and not sse.is_turn_id(body.turn):
-        raise BadRequest("A turn's id has 16 to 64 of the characters A-Z, a-z, 0-9, _ and -.")
-    if seen and body.turn in (None, seen[0]):
-        # A line that comes back is never a new question, whatever else its URL says.
+    if last_event_id and seen is None and turn is None:
+        raise BadRequest("Invalid Last-Event-ID: expected `<turn>.<offset>`.")
+    if turn is not None and not sse.is_turn_id(turn):
+        raise BadRequest("Invalid `turn`: expected 16 to 64 of the characters A-Z a-z 0-9 _ -.")
+    if seen and turn in (None, seen[0]):
+        # A reconnecting EventSource repeats its URL: that must not ask the question again.
         return await turns.find(session.owner, TurnId(seen[0])), seen[1]
-    message = next(
-        (text for text in (body.message, body.input, body.prompt) if text is not None), None
-    )
-    offset = -1 if last_event_id else None
-    if body.regenerate:
-        if message is not None or body.parent is not None:
-            raise BadRequest("To regenerate an answer takes neither message nor parent.")
-        return await turns.begin(session, _ask(request, body, "")), offset
-    if message is None:
-        if body.turn is None:
-            raise BadRequest("There is no message: what is the question?")
-        return await turns.find(session.owner, TurnId(body.turn)), offset
-    return await turns.begin(session, _ask(request, body, message)), offset
+    offset = -1 if last_event_id else None  # -1 is invalid: the viewer gets a `restart`
+    message = _get_message(parameters)
+    if message is None and not parameters.regenerate:
+        if turn is None:
+            raise BadRequest("`message` is required.")
+        return await turns.find(session.owner, TurnId(turn)), offset
+    return await turns.begin(session, _build_question(request, parameters, message)), offset
 
 
-def _ask(request: Request, body: QuestionBody, message: str) -> Question:
-    message = message.replace("\r\n", "\n").replace("\r", "\n")
-    limit = request.app.ctx.settings.message_max
-    if not message.strip() and not body.regenerate:
-        raise BadRequest("The message is empty.")
-    if len(message) > limit:
-        raise TooLarge(f"The message has {len(message)} characters; at most {limit} are taken.")
+def _get_message(parameters: StreamRequest) -> str | None:
+    aliases = (parameters.message, parameters.input, parameters.prompt)
+    return next((text for text in aliases if text is not None), None)
+
+
+def _build_question(request: Request, parameters: StreamRequest, message: str | None) -> Question:
+    """Return the question; raises BadRequest, TooLarge, and NotFound for a malformed id."""
+    if parameters.regenerate and (message is not None or parameters.parent is not None):
+        raise BadRequest("`regenerate` excludes `message` and `parent`: send it without them.")
+    text = (message or "").replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip() and not parameters.regenerate:
+        raise BadRequest("`message` must not be blank.")
+    max_length = get_state(request).message_max
+    if len(text) > max_length:
+        raise TooLarge(f"`message` has {len(text)} characters: the maximum is {max_length}.")
+    conversation = parameters.conversation
     return Question(
-        message=message,
-        conversation=parsing.conversation_id(body.conversation) if body.conversation else None,
-        turn=TurnId(body.turn) if body.turn else None,
-        model=parsing.known_model(request, body.model),
-        may_continue=body.may_continue,
-        parent=body.parent,
-        regenerate=body.regenerate,
+        message=text,
+        conversation=parsing.parse_conversation_id(conversation) if conversation else None,
+        turn=TurnId(parameters.turn) if parameters.turn else None,
+        model=parsing.parse_model(request, parameters.model),
+        may_continue=parameters.may_continue,
+        parent=parameters.parent,
+        regenerate=parameters.regenerate,
     )
 
 
-@api.post("/turns/<turn:str>/stop")
+@chat_stream.post("/turns/<turn:str>/stop")
 async def stop_turn(request: Request, turn: str) -> HTTPResponse:
-    """Stop a turn, keeping what was made of its answer."""
+    """Stop a turn and keep its partial answer."""
     guard.check(request)
     if not sse.is_turn_id(turn):
         raise NotFound("There is no such turn.")
-    await request.app.ctx.turns.stop(request.ctx.session.owner, TurnId(turn))
+    await get_state(request).turns.stop(get_session(request).owner, TurnId(turn))
     return empty()
 
 
-@api.get("/info")
-async def info(request: Request) -> HTTPResponse:
-    """What the page must know of this server."""
-    ctx = request.app.ctx
+@chat_stream.get("/info")
+async def get_info(request: Request) -> HTTPResponse:
+    """Return the settings that the web UI needs."""
+    state = get_state(request)
     return json(
         {
-            "model": ctx.models[0],
-            "models": ctx.models,
-            "demo": ctx.settings.demo,
-            "message_max": ctx.settings.message_max,
+            "model": state.models[0],
+            "models": state.models,
+            "demo": state.is_demo,
+            "message_max": state.message_max,
         }
     )

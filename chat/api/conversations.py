@@ -1,4 +1,4 @@
-"""The JSON API of conversations: list, make, read, export, change, delete."""
+"""Serve the JSON API of conversations: list, create, read, export, change, delete."""
 
 import asyncio
 import dataclasses
@@ -10,12 +10,17 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing
+from chat.api.state import get_state
 from chat.errors import BadRequest, Conflict, NotFound
 from chat.export import rendering
 from sessions.conversation_store import TITLE_MAX, Conversation, ConversationStore, Message
-from sessions.keys import ConversationId, MessageId
+from sessions.keys import ConversationId, MessageId, Owner
+from sessions.middleware import get_session
 
-_PAGE = 200
+_MAX_PAGE = 200
+"""Maximum number of conversations or messages that one request, or one read of Redis, returns."""
+
+_DEFAULT_PAGE = 50
 _MAX_DELETE_TRIES = 3
 """Number of times that a running turn is stopped in order to delete its conversation."""
 
@@ -24,14 +29,15 @@ _EXPORTS = {
     "json": ("application/json", "json"),
     "html": ("text/html", "html"),
 }
+"""Content type and file extension of each format."""
 
 conversations = Blueprint("conversations", url_prefix="/api/conversations")
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_MAX)]
 
 
-class ConversationBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The fields of a conversation that its owner may set."""
+class NewConversation(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a POST: the fields of a conversation that its owner may set."""
 
     title: Title | None = None
     pinned: bool | None = None
@@ -39,39 +45,43 @@ class ConversationBody(msgspec.Struct, forbid_unknown_fields=True):
     system: str | None = None
 
 
-class ChangeBody(ConversationBody):
-    """What may be changed besides: the branch shown, by any message on it."""
+class ConversationChange(NewConversation):
+    """Body of a PATCH: also `branch`, the id of any message on the branch to show."""
 
     branch: str | None = None
 
 
 @conversations.get("/")
 async def list_conversations(request: Request) -> HTTPResponse:
-    """The session's conversations, newest first, a page at a time."""
-    query = parsing.query(request)
+    """Return a page of the owner's conversations, newest first."""
+    query, (store, owner) = parsing.parse_query(request), _open_store(request)
+    limit = _parse_limit(query) or _DEFAULT_PAGE
     try:
-        limit = parsing.count(query["limit"], _PAGE) if "limit" in query else 50
-        found, following = await _store(request).page(_owner(request), limit, query.get("cursor"))
-    except ValueError as error:
-        raise BadRequest(f"The cursor is {error}.") from None
-    return json({"conversations": [_listed(one) for one in found], "next": following})
+        page, next_cursor = await store.page(owner, limit, query.get("cursor"))
+    except ValueError:
+        raise BadRequest("Invalid `cursor`: expected the `next` of an earlier page.") from None
+    return json({"conversations": [_conversation_json(one) for one in page], "next": next_cursor})
 
 
 @conversations.post("/")
 async def create_conversation(request: Request) -> HTTPResponse:
-    """Make an empty conversation, which becomes the session's current one."""
+    """Create an empty conversation, which becomes the session's current one."""
     guard.check(request)
-    fields = _fields(request, parsing.body(request, ConversationBody))
-    conversation_id = await _store(request).create(request.ctx.session, **fields)
-    return json(_listed(await _conversation(request, conversation_id)), status=201)
+    fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
+    store, _ = _open_store(request)
+    conversation_id = await store.create(get_session(request), **fields)
+    return json(_conversation_json(await _find(request, conversation_id)), status=201)
 
 
 @conversations.get("/<conversation:str>")
 async def read_conversation(request: Request, conversation: str) -> HTTPResponse:
-    """One conversation with its messages: all, or the last `limit`, or those before the message `before`."""
-    query, store, owner = parsing.query(request), _store(request), _owner(request)
-    found = await _conversation(request, conversation)
-    limit = parsing.count(query["limit"], _PAGE) if "limit" in query else None
+    """Return a conversation with its messages: all, or the last `limit`.
+
+    With `before`, the id of a message, only earlier messages are returned.
+    """
+    query, (store, owner) = parsing.parse_query(request), _open_store(request)
+    found = await _find(request, conversation)
+    limit = _parse_limit(query)
     start = None
     if "before" in query:
         before = await store.message(owner, found.id, query["before"])
@@ -79,34 +89,36 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
             raise NotFound("There is no such message.")
         start = before.parent
         if start is None:
-            return json({**_listed(found), "messages": [], "earlier": False})
-    messages, earlier = await _messages(store, owner, found.id, start, limit)
+            return json({**_conversation_json(found), "messages": [], "earlier": False})
+    messages, has_earlier = await _read_messages(store, owner, found.id, start, limit)
     alternatives = await store.alternatives(owner, found.id, messages)
     shown = [
-        {**_plain(message), **({"alternatives": ids} if len(ids) > 1 else {})}
+        {**_message_json(message), **({"alternatives": ids} if len(ids) > 1 else {})}
         for message, ids in zip(messages, alternatives, strict=True)
     ]
-    return json({**_listed(found), "messages": shown, "earlier": earlier}, ensure_ascii=False)
+    content = {**_conversation_json(found), "messages": shown, "earlier": has_earlier}
+    return json(content, ensure_ascii=False)
 
 
 @conversations.get("/<conversation:str>/export")
 async def export_conversation(request: Request, conversation: str) -> HTTPResponse:
-    """A conversation as a file: `format` is markdown, json or html."""
-    kind = parsing.query(request).get("format", "markdown")
+    """Return a conversation as a file; `format` is markdown, json or html."""
+    query, (store, owner) = parsing.parse_query(request), _open_store(request)
+    kind = query.get("format", "markdown")
     if kind not in _EXPORTS:
-        raise BadRequest(f"The format is one of {', '.join(_EXPORTS)}.")
-    found = await _conversation(request, conversation)
-    messages, _ = await _messages(_store(request), _owner(request), found.id, None, None)
+        raise BadRequest(f"Invalid `format`: expected one of {', '.join(_EXPORTS)}.")
+    found = await _find(request, conversation)
+    messages, _ = await _read_messages(store, owner, found.id, None, None)
     content_type, extension = _EXPORTS[kind]
-    # Rendering takes some 3 ms a kilobyte, which other people's answers should not wait for.
+    # In a thread, because rendering takes about 3 ms per kB and would delay every stream.
     content = await asyncio.to_thread(
-        _export, kind, _listed(found), [_plain(one) for one in messages]
+        _render, kind, _conversation_json(found), [_message_json(one) for one in messages]
     )
     headers = {"Content-Disposition": rendering.file_name(found.title, extension)}
     return HTTPResponse(content, content_type=f"{content_type}; charset=utf-8", headers=headers)
 
 
-def _export(kind: str, conversation: dict[str, Any], messages: list[dict[str, Any]]) -> str:
+def _render(kind: str, conversation: dict[str, Any], messages: list[dict[str, Any]]) -> str:
     if kind == "json":
         return rendering.as_json({**conversation, "messages": messages})
     render = rendering.as_html if kind == "html" else rendering.as_markdown
@@ -117,56 +129,70 @@ def _export(kind: str, conversation: dict[str, Any], messages: list[dict[str, An
 async def change_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Rename or pin a conversation, set its model or system prompt, or show another branch."""
     guard.check(request)
-    body = parsing.body(request, ChangeBody)
-    fields = _fields(request, body)
+    body = parsing.parse_body(request, ConversationChange)
+    fields = _parse_fields(request, body)
     if not fields and body.branch is None:
-        raise BadRequest("Nothing to change: give title, pinned, model, system or branch.")
-    found = await _conversation(request, conversation)
+        raise BadRequest(
+            "The body changes nothing: send `title`, `pinned`, `model`, `system` or `branch`."
+        )
+    found = await _find(request, conversation)
+    store, owner = _open_store(request)
     if body.branch is not None:
-        selected = await _store(request).select(_owner(request), found.id, body.branch)
+        selected = await store.select(owner, found.id, body.branch)
         if selected is None:
             raise NotFound("There is no such message.")
         if not selected:
             raise Conflict(
-                "An answer is being made in this conversation. Stop it, or wait for its end."
+                "An answer is being generated in this conversation. Stop it, or wait for its end."
             )
     if fields:
-        await _store(request).change(_owner(request), found.id, **fields)
-    return json(_listed(await _conversation(request, conversation)))
+        await store.change(owner, found.id, **fields)
+    return json(_conversation_json(await _find(request, conversation)))
 
 
 @conversations.delete("/<conversation:str>")
 async def delete_conversation(request: Request, conversation: str) -> HTTPResponse:
-    """Stop a conversation's running turn and delete all of it."""
+    """Stop a conversation's running turn, then delete the conversation."""
     guard.check(request)
-    found, owner = await _conversation(request, conversation), _owner(request)
+    found = await _find(request, conversation)
+    store, owner = _open_store(request)
     for _ in range(_MAX_DELETE_TRIES):
-        running = await _store(request).delete(owner, found)
+        running = await store.delete(owner, found)
         if running is None:
             return empty()
-        with suppress(NotFound):  # it was deleted in the meantime
-            await request.app.ctx.turns.stop(owner, running)
-    raise Conflict("New answers begin in this conversation. Stop them, then delete it.")
+        with suppress(NotFound):  # another request deleted it
+            await get_state(request).turns.stop(owner, running)
+    raise Conflict("New answers keep starting in this conversation. Stop them, then delete it.")
 
 
-async def _conversation(request: Request, conversation: str) -> Conversation:
-    found = await _store(request).read(_owner(request), parsing.conversation_id(conversation))
+def _open_store(request: Request) -> tuple[ConversationStore, Owner]:
+    """Return the store, and the owner whose conversations the request may use."""
+    return get_state(request).conversation_store, get_session(request).owner
+
+
+async def _find(request: Request, conversation: str) -> Conversation:
+    """Return the owner's conversation; raises NotFound."""
+    store, owner = _open_store(request)
+    found = await store.read(owner, parsing.parse_conversation_id(conversation))
     if found is None:
         raise NotFound("There is no such conversation.")
     return found
 
 
-async def _messages(
+async def _read_messages(
     store: ConversationStore,
-    owner: Any,
+    owner: Owner,
     conversation_id: ConversationId,
     start: MessageId | None,
     limit: int | None,
 ) -> tuple[list[Message], bool]:
-    """Messages in order of time, and whether earlier ones exist; read by pages, not to hold up Redis."""
+    """Return messages, oldest first, and whether earlier ones exist.
+
+    The messages are read in pages, because one long read would block Redis.
+    """
     found: list[Message] = []
     while True:
-        count = _PAGE if limit is None else limit - len(found)
+        count = _MAX_PAGE if limit is None else limit - len(found)
         page = await store.branch(owner, conversation_id, start=start, max_count=count + 1)
         found += page[:count]
         if len(page) <= count:
@@ -176,32 +202,28 @@ async def _messages(
         start = page[count].id
 
 
-def _listed(conversation: Conversation) -> dict[str, Any]:
-    return dataclasses.asdict(conversation)
+def _parse_limit(query: dict[str, str]) -> int | None:
+    return parsing.parse_limit(query["limit"], _MAX_PAGE) if "limit" in query else None
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    return {"id": message.id, "parent": message.parent, **message.body}
-
-
-def _fields(request: Request, body: ConversationBody) -> dict[str, str]:
-    parsing.known_model(request, body.model)
+def _parse_fields(request: Request, body: NewConversation) -> dict[str, str]:
+    """Return the fields to store; raises BadRequest for a blank title or an unknown model."""
+    parsing.parse_model(request, body.model)
     fields = {
         "title": body.title and body.title.strip(),
         "model": body.model,
         "system": body.system,
     }
     if body.title is not None and not fields["title"]:
-        raise BadRequest("The title is empty.")
+        raise BadRequest("`title` must not be blank.")
     if body.pinned is not None:
         fields["pinned"] = str(int(body.pinned))
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _store(request: Request) -> ConversationStore:
-    store: ConversationStore = request.app.ctx.conversation_store
-    return store
+def _conversation_json(conversation: Conversation) -> dict[str, Any]:
+    return dataclasses.asdict(conversation)
 
 
-def _owner(request: Request) -> Any:
-    return request.ctx.session.owner
+def _message_json(message: Message) -> dict[str, Any]:
+    return {"id": message.id, "parent": message.parent, **message.body}

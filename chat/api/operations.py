@@ -1,8 +1,9 @@
-"""What operators ask: is it alive, is it ready?"""
+"""Report the health of a worker to load balancers and orchestrators."""
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
+from chat.api.state import get_state
 from sessions.client import scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
@@ -10,18 +11,19 @@ operations = Blueprint("operations")
 
 
 @operations.get("/healthz")
-async def healthz(request: Request) -> HTTPResponse:
-    """Alive: a worker answers. Redis is not asked."""
+async def check_health(request: Request) -> HTTPResponse:
+    """Return 200 from any running worker, whether or not Redis is available."""
     return json({"status": "alive"})
 
 
 @operations.get("/readyz")
-async def readyz(request: Request) -> HTTPResponse:
-    """Ready: Redis answers, and the server is not stopping."""
-    if request.app.ctx.turns.is_draining:
+async def check_readiness(request: Request) -> HTTPResponse:
+    """Return 200 if Redis is available and the server is not stopping, else 503."""
+    state = get_state(request)
+    if state.turns.is_draining:
         return json({"status": "stopping"}, status=503)
     try:
-        await scripts.ping(request.app.ctx.redis)
+        await scripts.ping(state.redis)
     except UNAVAILABLE_ERRORS:
-        return json({"status": "Redis does not answer"}, status=503)
+        return json({"status": "Redis is unavailable"}, status=503)
     return json({"status": "ready"})

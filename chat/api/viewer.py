@@ -1,4 +1,4 @@
-"""Send one viewer a turn's stream over its HTTP response."""
+"""Send a turn's stream to one viewer."""
 
 import asyncio
 from typing import cast
@@ -10,12 +10,15 @@ from chat.formats import sse
 from chat.log.log import Format, Push
 from chat.turns.registry import View
 
-_BUFFER_MAX = 64 << 10
-"""Bytes that may wait for a viewer who reads slowly before it counts as lagging behind."""
+_MAX_BUFFER_BYTES = 64 << 10
+"""Bytes that may wait in a viewer's connection; a viewer with more is sent slices of the log."""
 
 
 def _chunk(frames: bytes) -> bytes:
-    """Return one chunk of a chunked body (RFC 9112 §7.1); empty for no frames, which would end it."""
+    """Return one chunk of a chunked body (RFC 9112 §7.1); no bytes for no frames.
+
+    An empty chunk would end the body.
+    """
     return b"%x\r\n%b\r\n" % (len(frames), frames) if frames else b""
 
 
@@ -32,34 +35,34 @@ _LEGACY = Format(
     encode_end=lambda turn, length, answer: b"",
     heartbeat=sse.HEARTBEAT,
 )
-"""A log of version 0.1 holds the frames themselves, the last one included."""
+"""The log of a turn that version 0.1 began: it consists of SSE frames, `end` included."""
 
 
-async def send(request: Request, view: View) -> None:
-    """Send the view's own bytes, then its log until the turn ends or the viewer must reconnect."""
+async def send_view(request: Request, view: View) -> None:
+    """Send a view, and follow its log until the turn ends or the viewer must reconnect."""
     response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
     if view.before:
         await response.send(view.before)
     if view.log:
         viewer_format = _LEGACY if view.log.ref.is_legacy else _SSE
-        await view.log.relay(view.offset, viewer_format, response.send, _pusher(request))
+        await view.log.relay(view.offset, viewer_format, response.send, _create_push(request))
     await response.eof()
 
 
-def _pusher(request: Request) -> Push:
-    """Return a function that writes chunks of the body straight to the connection of a begun response.
+def _create_push(request: Request) -> Push:
+    """Return a function that writes chunks to the connection of a response that has begun.
 
-    What `response.send` does besides is to wait for slow readers and to tell Sanic that the response is not
-    stuck: the heartbeats, which it sends, do that too.
+    It omits two steps of `response.send`: waiting for slow viewers, and postponing Sanic's response
+    timeout. The heartbeats, which are sent by `response.send`, perform both.
     """
     transport = cast(asyncio.Transport, request.transport)
 
     def push(data: bytes) -> bool:
-        if transport.is_closing() or transport.get_write_buffer_size() > _BUFFER_MAX:
+        if transport.is_closing() or transport.get_write_buffer_size() > _MAX_BUFFER_BYTES:
             return False
         try:
             transport.write(data)
-        except RuntimeError:  # uvloop's word for a connection that was lost a moment ago
+        except RuntimeError:  # raised by uvloop if the connection has just been lost
             return False
         return True
 

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from server import exit_on_task_failure
+from config.background import exit_on_task_failure
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import PATIENCE_S, holdline, private_folder, serving, start
 from tests.streams import ask, asking, read, text_of

@@ -1,0 +1,31 @@
+"""The parts of a worker that request handlers use."""
+
+from dataclasses import dataclass
+
+from sanic import Request
+
+from chat.turns.registry import Turns
+from sessions.client.connection import Client
+from sessions.conversation_store import ConversationStore
+from sessions.session_store import SessionStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The application context of one worker; server.py builds it before the worker serves."""
+
+    redis: Client
+    session_store: SessionStore
+    conversation_store: ConversationStore
+    turns: Turns
+    models: tuple[str, ...]
+    """The models that clients may choose; the first is the default."""
+    message_max: int
+    """Maximum length of a question, in characters."""
+    is_demo: bool
+
+
+def get_state(request: Request) -> State:
+    """Return the state of the worker that handles the request."""
+    state: State = request.app.ctx.state
+    return state

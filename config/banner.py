@@ -1,0 +1,41 @@
+"""Print the address, the models and the storage when the server is ready."""
+
+import re
+import socket
+
+from config.embedded_redis import EmbeddedRedis
+from config.settings import Settings
+
+
+def print_banner(
+    settings: Settings, listener: socket.socket, embedded_redis: EmbeddedRedis | None
+) -> None:
+    """Print the URL of the web UI, the upstreams in order, and the location of the data."""
+    data = "the Redis at REDIS_URL"
+    if embedded_redis:
+        data = f"{settings.data_dir.resolve()} (embedded Redis {embedded_redis.version})"
+    print(
+        f"\nHoldline   {_describe_url(listener)}\nmodel      {_describe_models(settings)}\n"
+        f"data       {data}\n",
+        flush=True,
+    )
+
+
+def _describe_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 (a browser cannot open the wildcard address)
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _describe_models(settings: Settings) -> str:
+    if settings.demo:
+        return "built-in demo model; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one"
+    return ", then ".join(
+        f"{one.model or ', '.join(settings.chat_model)} at {_without_password(one.base_url)}"
+        for one in settings.all_upstreams
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//.*@", "//", url)
