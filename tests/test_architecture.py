@@ -191,7 +191,7 @@ def test_every_script_says_what_it_takes_and_gives(path: Path) -> None:
 
 
 def test_files_fit_on_a_few_screens() -> None:
-    scripts = sorted((ROOT / "frontend" / "js").glob("*.js"))
+    scripts = sorted((ROOT / "frontend" / "js").rglob("*.js"))
     long = {
         path.name: n
         for path in [*PRODUCT, *scripts]

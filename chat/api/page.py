@@ -28,13 +28,13 @@ def install(app: Sanic[Any, Any]) -> None:
     async def get_index(request: Request) -> HTTPResponse:
         return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
 
+    own = [*(FRONTEND / "styles").glob("*.css"), *(FRONTEND / "js").rglob("*.js")]
     libraries = FRONTEND / "node_modules"
     files = {
-        "style.css": FRONTEND / "style.css",
         "favicon.svg": FRONTEND / "favicon.svg",
         "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
         "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
-        **{f"js/{path.name}": path for path in (FRONTEND / "js").glob("*.js")},
+        **{path.relative_to(FRONTEND).as_posix(): path for path in own},
     }
     types = {".css": "text/css", ".svg": "image/svg+xml"}
     for name, path in files.items():  # one route per file, so that no URL reaches another file

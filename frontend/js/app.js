@@ -1,16 +1,16 @@
 /** Wires the parts of the page together; what they do stands in their own files. */
 
-import { readInfo } from "./api.js";
-import { Chat } from "./chat.js";
-import { Composer } from "./composer.js";
-import { runningAnswer } from "./conversation.js";
-import { ConversationList } from "./conversation_list.js";
-import { Drawer } from "./drawer.js";
-import { renderMarkdown } from "./markdown.js";
-import { ScrollKeeper } from "./scroll_keeper.js";
-import { language, strings, translate } from "./strings.js";
-import { Transcript } from "./transcript.js";
-import { WakeObserver } from "./wake_observer.js";
+import { readInfo } from "./net/api.js";
+import { Chat } from "./state/chat.js";
+import { Composer } from "./view/composer.js";
+import { runningAnswer } from "./state/conversation.js";
+import { ConversationList } from "./view/conversation_list.js";
+import { Drawer } from "./view/drawer.js";
+import { renderMarkdown } from "./markdown/render.js";
+import { ScrollKeeper } from "./view/scroll_keeper.js";
+import { language, strings, translate } from "./strings/strings.js";
+import { Transcript } from "./view/transcript.js";
+import { WakeObserver } from "./net/wake_observer.js";
 
 const RETRY_MS = 4000;
 

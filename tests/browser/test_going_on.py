@@ -161,7 +161,7 @@ async def test_a_seam_is_shown_at_its_block_with_its_reason(
 async def test_a_seam_anywhere_marks_one_block_and_changes_nothing_else(page: Page) -> None:
     found = await page.evaluate(
         """async (text) => {
-            const { renderMarkdown } = await import("/js/markdown.js");
+            const { renderMarkdown } = await import("/js/markdown/render.js");
             const html = (seams, mark) => {
                 const box = document.createElement("div");
                 box.append(renderMarkdown(text, seams, mark));

@@ -177,7 +177,7 @@ async def test_emphasis_beside_chinese_punctuation_is_emphasis(
 ) -> None:
     shown = await page.evaluate(
         """async (text) => {
-            const { renderMarkdown } = await import("/js/markdown.js");
+            const { renderMarkdown } = await import("/js/markdown/render.js");
             const box = document.createElement("div");
             box.append(renderMarkdown(text));
             return box.innerHTML.trim();

@@ -37,19 +37,19 @@ TEXTS = {
 }
 
 STREAMED = """async ([text, step]) => {
-  const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
-  const { renderMarkdown } = await import("/js/markdown.js");
+  const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
+  const { renderMarkdown } = await import("/js/markdown/render.js");
   const [grown, fresh, whole] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(grown);
   const unlike = [];
   // Line ends between blocks and at the end of code say nothing, nor does it how a long list or table is cut.
   const shown = (element) => {
     const copy = element.cloneNode(true);
-    for (const part of copy.querySelectorAll(".list-part"))
+    for (const part of copy.querySelectorAll(".list-chunk"))
       part.previousElementSibling.append(...part.childNodes), part.remove();
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
       for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
-    for (const table of copy.querySelectorAll(".in-parts")) {
+    for (const table of copy.querySelectorAll(".chunked")) {
       const [whole, ...parts] = table.tBodies;
       for (const part of parts) whole.append(...part.rows), part.remove();
       for (const name of ["class", "style"]) table.removeAttribute(name);
@@ -96,7 +96,7 @@ async def test_finished_parts_of_a_block_are_not_rendered_again(
     """Their nodes stay the same ones from when the next part has begun to the end."""
     kept = await page.evaluate(
         """async ([text, selector]) => {
-          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+          const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
           const body = document.createElement("div");
           const writer = new StreamingMarkdown(body);
           const seen = [];
@@ -122,7 +122,7 @@ async def test_a_long_table_keeps_its_columns(page: Page) -> None:
     text += "| a-word-that-is-longer-than-the-column-can-hold | " + "9" * 80 + " |\n| last | 1 |\n"
     found = await page.evaluate(
         """async (text) => {
-          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
+          const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
           const message = document.createElement("div");
           message.className = "message-body";
           document.querySelector("main").append(message);
@@ -160,8 +160,8 @@ async def test_a_long_list_in_parts_looks_whole(page: Page, text: str) -> None:
     """Its items stand where they would, with their numbers; at its end stands one cursor."""
     found = await page.evaluate(
         """async (text) => {
-          const { StreamingMarkdown } = await import("/js/streaming_markdown.js");
-          const { renderMarkdown } = await import("/js/markdown.js");
+          const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
+          const { renderMarkdown } = await import("/js/markdown/render.js");
           const template = document.querySelector("#assistant-message");
           const message = template.content.cloneNode(true).firstElementChild;
           message.dataset.role = "assistant";

@@ -1,13 +1,13 @@
 /** One message on the page. */
 
 import { copyFrom } from "./clipboard.js";
-import { GrowingText } from "./growing_text.js";
-import { renderMarkdown } from "./markdown.js";
+import { GrowingText } from "../markdown/streaming_text.js";
+import { renderMarkdown } from "../markdown/render.js";
 import { QuestionEditor } from "./question_editor.js";
-import { withSeam } from "./seam.js";
-import { Stepper } from "./stepper.js";
-import { StreamingMarkdown } from "./streaming_markdown.js";
-import { strings } from "./strings.js";
+import { withSeam } from "../markdown/continuation_mark.js";
+import { Stepper } from "./version_switcher.js";
+import { StreamingMarkdown } from "../markdown/streaming_markdown.js";
+import { strings } from "../strings/strings.js";
 
 export class MessageView {
   element;
@@ -142,8 +142,8 @@ export class MessageView {
     const { footer } = this.#parts;
     footer.hidden = Boolean(message.streaming) || !message.content;
     if (footer.hidden) return;
-    footer.querySelector(".finish").textContent = message.failure ? "" : (strings.finish[message.finishReason] ?? "");
-    footer.querySelector(".facts").textContent = facts(message).join(" · ");
+    footer.querySelector(".finish-reason").textContent = message.failure ? "" : (strings.finish[message.finishReason] ?? "");
+    footer.querySelector(".metadata").textContent = facts(message).join(" · ");
   }
 }
 

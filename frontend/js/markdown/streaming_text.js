@@ -33,7 +33,7 @@ export class GrowingText {
 
   #add() {
     const block = document.createElement("span");
-    block.className = "text-part";
+    block.className = "text-chunk";
     this.#last = document.createTextNode("");
     block.append(this.#last);
     this.#element.append(block);

@@ -1,6 +1,6 @@
 /** The clipboard, also where the page came by plain http and the browser keeps its own from us. */
 
-import { label, strings } from "./strings.js";
+import { label, strings } from "../strings/strings.js";
 
 const SHOWN_MS = 1600;
 

@@ -3,9 +3,9 @@
  * the answers' streams.
  */
 
-import { chooseBranch, createConversation, readConversation, stopTurn } from "./api.js";
+import { chooseBranch, createConversation, readConversation, stopTurn } from "../net/api.js";
 import { nothing, questionOf, reduce, runningAnswer } from "./conversation.js";
-import { EventStream, newTurnId } from "./event_stream.js";
+import { EventStream, newTurnId } from "../net/turn_stream.js";
 
 // What each frame does to the state.
 const actions = {

@@ -1,6 +1,6 @@
 /** Requests to the JSON API, and the one shape that every failure takes. */
 
-import { strings } from "./strings.js";
+import { strings } from "../strings/strings.js";
 
 /** A refused or failed request: the server's own words where it had any; status 0 when it was not reached. */
 export class ApiError extends Error {

@@ -1,6 +1,6 @@
 /** The way through the versions of a message: which one is shown, the one before, the next. */
 
-import { label, strings } from "./strings.js";
+import { label, strings } from "../strings/strings.js";
 
 export class Stepper {
   element;
@@ -12,7 +12,7 @@ export class Stepper {
 
   /** `wanted(id, way)` is told which version is to be shown; `way` is -1 or 1. */
   constructor(wanted) {
-    this.element = document.querySelector("#stepper").content.firstElementChild.cloneNode(true);
+    this.element = document.querySelector("#version-switcher").content.firstElementChild.cloneNode(true);
     this.#wanted = wanted;
     [this.#back, this.#on] = this.element.querySelectorAll("button");
     this.#back.addEventListener("click", () => this.#step(-1));
@@ -26,7 +26,7 @@ export class Stepper {
     if (!alternatives) return;
     this.#versions = alternatives;
     this.#at = alternatives.indexOf(id);
-    this.element.querySelector(".step-count").textContent = `${this.#at + 1} / ${alternatives.length}`;
+    this.element.querySelector(".version-count").textContent = `${this.#at + 1} / ${alternatives.length}`;
     label(this.element, strings.version(this.#at + 1, alternatives.length));
     this.#back.disabled = busy || this.#at <= 0;
     this.#on.disabled = busy || this.#at >= alternatives.length - 1;

@@ -1,6 +1,6 @@
 /** The question: its field, its keys, its buttons, and a draft that outlives a reload. */
 
-import { strings } from "./strings.js";
+import { strings } from "../strings/strings.js";
 
 const DRAFT = "holdline.draft";
 const TALLEST = 0.4; // of the window

@@ -5,8 +5,8 @@
  * shown and then taken away.
  */
 
-import { GrowingText } from "./growing_text.js";
-import { lex, renderTokens } from "./markdown.js";
+import { GrowingText } from "./streaming_text.js";
+import { lex, renderTokens } from "./render.js";
 
 const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
 const ROW = /^\s*\|/;
@@ -145,7 +145,7 @@ export class StreamingMarkdown {
 /** Moves the last item of a long list into one of its own, so that the browser lays out anew only that. */
 function nextItems(list) {
   const part = list.cloneNode(false);
-  part.classList.add("list-part");
+  part.classList.add("list-chunk");
   if (part.matches("ol")) part.start = list.start + list.children.length - 1;
   part.append(list.lastElementChild);
   list.after(part);
@@ -158,12 +158,12 @@ function nextItems(list) {
  */
 function nextRows(body) {
   const table = body.closest("table");
-  if (!table.classList.contains("in-parts")) {
+  if (!table.classList.contains("chunked")) {
     const widths = [...table.tHead.rows[0].cells].map((cell) => cell.getBoundingClientRect().width);
     table.style.inlineSize = `${table.getBoundingClientRect().width}px`;
     // Nothing has a width where the table is not shown: its columns share the room then.
     table.style.setProperty("--columns", widths.map((px) => `minmax(0, ${px || 1}fr)`).join(" "));
-    table.classList.add("in-parts");
+    table.classList.add("chunked");
   }
   const part = document.createElement("tbody");
   part.append(body.lastElementChild);

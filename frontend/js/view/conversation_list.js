@@ -1,7 +1,7 @@
 /** The list of conversations: the newest first, more on demand, each to be renamed or deleted. */
 
-import { deleteConversation, listConversations, renameConversation } from "./api.js";
-import { strings } from "./strings.js";
+import { deleteConversation, listConversations, renameConversation } from "../net/api.js";
+import { strings } from "../strings/strings.js";
 
 const POLL_MS = 5000;
 

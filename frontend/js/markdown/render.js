@@ -6,7 +6,7 @@
 import { Marked } from "/vendor/marked.js";
 import DOMPurify from "/vendor/purify.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
-import { strings } from "./strings.js";
+import { strings } from "../strings/strings.js";
 
 const HIDDEN = new Set(["space", "def"]); // tokens of which nothing is shown
 const LINE_BREAK = /^<br\s*\/?>/i;
