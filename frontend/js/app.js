@@ -1,165 +1,191 @@
-/** Wires the parts of the page together; what they do stands in their own files. */
+/** Connect the parts of the page; each part is in its own file. */
 
+import { renderMarkdown } from "./markdown/render.js";
 import { readInfo } from "./net/api.js";
+import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
-import { Composer } from "./view/composer.js";
 import { runningAnswer } from "./state/conversation.js";
+import { requestFailure } from "./state/failure.js";
+import { describeFailure, language, strings, translate } from "./strings/strings.js";
+import { Composer } from "./view/composer.js";
 import { ConversationList } from "./view/conversation_list.js";
 import { Drawer } from "./view/drawer.js";
-import { renderMarkdown } from "./markdown/render.js";
 import { ScrollKeeper } from "./view/scroll_keeper.js";
-import { language, strings, translate } from "./strings/strings.js";
 import { Transcript } from "./view/transcript.js";
-import { WakeObserver } from "./net/wake_observer.js";
 
-const RETRY_MS = 4000;
+const RETRY_DELAY_MS = 4000;
 
 const find = (selector) => document.querySelector(selector);
 
+class App {
+  #chat = new Chat({
+    onStateChange: () => this.#renderSoon(),
+    onListChange: () => this.#list.refresh(),
+    onAnswerEnd: () => (find("#announcer").textContent = strings.answerReady),
+    onConnected: () => showStatus(""),
+    onDisconnected: () => showStatus(strings.reconnecting),
+    onOpenFailed: (error) => this.#onOpenFailed(error),
+    onChangeFailed: showError,
+  });
+
+  #list = new ConversationList(find("#conversations"), find("#more-conversations"), {
+    onTitle: (id, title) => this.#chat.retitle(id, title),
+    onDelete: (id) => id === this.#chat.state.id && this.#goTo(null),
+    onChangeFailed: showError,
+  });
+
+  #transcript = new Transcript(find("#messages"), {
+    onRegenerate: (key) => this.#followAnswer(this.#chat.regenerate(key, this.#composer.model)),
+    onEdit: (key, text) => this.#followAnswer(this.#chat.edit(key, text, this.#composer.model)),
+    onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
+    maxQuestionLength: () => this.#composer.maxLength,
+  });
+
+  #scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
+    onTopReached: () => this.#chat.loadEarlier(),
+  });
+
+  #composer = new Composer(find("#composer"), {
+    onSubmit: (question, model) => this.#followAnswer(this.#chat.ask(question, model)),
+    onStop: () => this.#chat.stop(),
+    onEditLast: () => this.#editLast(),
+  });
+
+  #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
+  #frame = 0;
+  #firstKey = null; // of the first message shown
+
+  start() {
+    this.#addSuggestions();
+    find("#new-chat").addEventListener("click", () => this.#goTo(null));
+    find("#new-chat-top").addEventListener("click", () => this.#goTo(null));
+    window.addEventListener("hashchange", () => this.#openAddress());
+    new WakeObserver({
+      onOffline: () => this.#chat.goOffline(),
+      onResume: () => this.#onResume(),
+    });
+    this.#openAddress();
+    this.#list.refresh();
+    readInfo().then((info) => this.#configure(info), showError);
+  }
+
+  #addSuggestions() {
+    for (const text of strings.suggestions) {
+      const button = find("#suggestion").content.firstElementChild.cloneNode(true);
+      button.querySelector("span").textContent = text;
+      const ask = () => this.#followAnswer(this.#chat.ask(text, this.#composer.model));
+      button.addEventListener("click", ask);
+      find("#suggestions").append(button);
+    }
+  }
+
+  // After a question, the page scrolls to its answer.
+  #followAnswer(answering) {
+    find("#announcer").textContent = "";
+    this.#scroll.follow();
+    this.#composer.focus();
+    return answering;
+  }
+
+  #goTo(id) {
+    if (location.hash.slice(1) !== (id ?? "")) {
+      history.pushState(null, "", id ? `#${id}` : location.pathname);
+    }
+    this.#openAddress();
+  }
+
+  #openAddress() {
+    const id = location.hash.slice(1) || null;
+    this.#list.setCurrent(id);
+    this.#drawer.close();
+    this.#scroll.follow();
+    if (id) this.#chat.open(id);
+    else this.#chat.close();
+    this.#composer.focus();
+  }
+
+  #onResume() {
+    this.#chat.reconnect();
+    if (document.hidden) return; // resumes again when it becomes visible
+    this.#chat.refresh();
+    this.#list.refresh();
+  }
+
+  #configure(info) {
+    this.#composer.configure(info);
+    find("#demo").hidden = !info.demo;
+  }
+
+  #onOpenFailed(error) {
+    const isGone = error.status === 404;
+    if (isGone) this.#goTo(null);
+    if (isGone) showStatus(strings.conversationGone);
+    else showError(error);
+    if (error.isRetryable) setTimeout(() => this.#chat.refresh(), RETRY_DELAY_MS);
+  }
+
+  #editLast() {
+    const last = this.#chat.state.messages.findLast((message) => message.role === "user");
+    if (last) this.#transcript.view(last.key).edit();
+  }
+
+  // The switcher of the new version takes the place of the old one, and its focus.
+  async #selectVersion(id, direction, { element }) {
+    const { top } = element.getBoundingClientRect();
+    await this.#chat.selectVersion(id);
+    this.#render();
+    const message = this.#chat.state.messages.find((shown) => shown.id === id);
+    if (!message) return;
+    const { switcher } = this.#transcript.view(message.key);
+    this.#scroll.pin(switcher.element, top);
+    switcher.focus(direction);
+  }
+
+  #renderSoon() {
+    this.#frame ||= requestAnimationFrame(() => this.#render());
+  }
+
+  #render() {
+    this.#frame = 0;
+    const { state } = this.#chat;
+    const isRunning = Boolean(runningAnswer(state));
+    this.#renderMessages(state.messages, isRunning);
+    const isOpening = location.hash.length > 1 && !state.id;
+    find("#welcome").hidden = state.messages.length > 0 || isOpening;
+    if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
+    this.#composer.setRunning(isRunning);
+    this.#updateAddress(state.id);
+  }
+
+  #renderMessages(messages, isRunning) {
+    const first = this.#firstKey;
+    this.#firstKey = messages[0]?.key ?? null;
+    const isMoved = first !== null && first !== this.#firstKey;
+    const show = () => this.#transcript.render(messages, isRunning);
+    if (isMoved && messages.some(({ key }) => key === first)) this.#scroll.keepPositionDuring(show);
+    else show();
+  }
+
+  // A conversation that its first question created adds no entry to the browser's history.
+  #updateAddress(id) {
+    if (!id || location.hash === `#${id}`) return;
+    if (location.hash.length <= 1) history.replaceState(null, "", `#${id}`);
+    this.#list.setCurrent(id);
+  }
+}
+
+function showError(error) {
+  const { text, detail } = describeFailure(requestFailure(error));
+  showStatus([text, detail].filter(Boolean).join(" "));
+}
+
+function showStatus(text) {
+  find("#status").textContent = text;
+}
+
 document.documentElement.lang = language;
 translate(document);
+new App().start();
 
-const chat = new Chat({
-  stateChanged: scheduleRender,
-  listChanged: () => list.refresh(),
-  answerEnded: () => (find("#announcer").textContent = strings.answerReady),
-  lineLost: () => (find("#status").textContent = strings.reconnecting),
-  lineHeld: () => (find("#status").textContent = ""),
-  openFailed(error) {
-    if (error.status === 404) goTo(null);
-    find("#status").textContent = error.status === 404 ? strings.gone : error.message;
-    if (error.passing) setTimeout(() => chat.refresh(), RETRY_MS);
-  },
-  changeFailed: (error) => (find("#status").textContent = error.message),
-});
-
-const list = new ConversationList(find("#conversations"), find("#more-conversations"), {
-  titleSeen: (id, title) => chat.retitle(id, title),
-  conversationDeleted(id) {
-    if (id === chat.state.id) goTo(null);
-  },
-  changeFailed: (error) => (find("#status").textContent = error.message),
-});
-
-const transcript = new Transcript(find("#messages"), {
-  regenerateWanted: (key) => follow(chat.regenerate(key, composer.model)),
-  editWanted: (key, text) => follow(chat.edit(key, text, composer.model)),
-  branchWanted: showBranch,
-  longestQuestion: () => composer.most,
-});
-
-const scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
-  topReached: () => chat.loadEarlier(),
-});
-
-const composer = new Composer(find("#composer"), {
-  questionAsked: (question, model) => follow(chat.ask(question, model)),
-  stopWanted: () => chat.stop(),
-  lastWanted: () => editLast(),
-});
-
-const drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
-
-new WakeObserver({
-  networkGone: () => chat.loseNetwork(),
-  pageWoke() {
-    chat.reopen();
-    if (document.hidden) return; // it is told again when it is seen
-    chat.refresh();
-    list.refresh();
-  },
-});
-
-// A reader who asks wants to see the answer.
-function follow(asking) {
-  find("#announcer").textContent = "";
-  scroll.follow();
-  composer.focus();
-  return asking;
-}
-
-function editLast() {
-  const last = chat.state.messages.findLast((message) => message.role === "user");
-  if (last) transcript.view(last.key).edit();
-}
-
-// The stepper stays under the pointer, and keeps the focus, though it is another message's now.
-async function showBranch(id, way, stepper) {
-  const { top } = stepper.element.getBoundingClientRect();
-  await chat.choose(id);
-  render();
-  const message = chat.state.messages.find((shown) => shown.id === id);
-  if (!message) return;
-  const chosen = transcript.view(message.key).stepper;
-  scroll.holdAt(chosen.element, top);
-  chosen.focus(way);
-}
-
-let frame = 0;
-
-function scheduleRender() {
-  frame ||= requestAnimationFrame(render);
-}
-
-let first = null;
-
-function render() {
-  frame = 0;
-  const { state } = chat;
-  const grewAbove = first && state.messages[0]?.key !== first && state.messages.some(({ key }) => key === first);
-  first = state.messages[0]?.key ?? null;
-  const running = Boolean(runningAnswer(state));
-  const show = () => transcript.render(state.messages, running);
-  if (grewAbove) scroll.holdWhile(show);
-  else show();
-  find("#welcome").hidden = state.messages.length > 0 || (location.hash.length > 1 && !state.id);
-  if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
-  composer.setRunning(running);
-  keepAddress(state.id);
-}
-
-// A conversation made by its first question gets its address without a step in the browser's history.
-function keepAddress(id) {
-  if (!id || location.hash === `#${id}`) return;
-  if (location.hash.length <= 1) history.replaceState(null, "", `#${id}`);
-  list.setCurrent(id);
-}
-
-function goTo(id) {
-  if (location.hash.slice(1) !== (id ?? "")) history.pushState(null, "", id ? `#${id}` : location.pathname);
-  followAddress();
-}
-
-function followAddress() {
-  const id = location.hash.slice(1) || null;
-  list.setCurrent(id);
-  drawer.close();
-  scroll.follow();
-  if (id) chat.open(id);
-  else chat.close();
-  composer.focus();
-}
-
-for (const words of strings.suggestions) {
-  const button = find("#suggestion").content.firstElementChild.cloneNode(true);
-  button.querySelector("span").textContent = words;
-  button.addEventListener("click", () => follow(chat.ask(words, composer.model)));
-  find("#suggestions").append(button);
-}
-
-find("#new-chat").addEventListener("click", () => goTo(null));
-find("#new-chat-top").addEventListener("click", () => goTo(null));
-window.addEventListener("hashchange", followAddress);
-
-followAddress();
-list.refresh();
-readInfo().then(
-  (info) => {
-    composer.configure(info);
-    find("#demo").hidden = !info.demo;
-  },
-  (error) => (find("#status").textContent = error.message),
-);
-
-// The first rendering compiles what renders: some 30 ms, for which no answer's first words shall wait.
+// The first rendering compiles the renderer, which takes about 30 ms: do it before an answer does.
 (window.requestIdleCallback ?? setTimeout)(() => renderMarkdown("- **words** and `code`"));

@@ -1,11 +1,11 @@
-"""A real headless Chromium, started once; every test gets a profile of its own."""
+"""Start one headless Chromium; each test gets a separate profile."""
 
 import os
 import shutil
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, ViewportSize, async_playwright
 
 from tests.processes import Server
 
@@ -19,7 +19,7 @@ ARGUMENTS = [
 async def browser() -> AsyncIterator[Browser]:
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
-    assert path, "no Chromium on the PATH: make test installs one"
+    assert path, "Chromium is not on the PATH; `make test` installs it"
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS + as_root)
@@ -29,22 +29,24 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture
 async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
-    """The product's page in a fresh profile; a script error or a blocked load fails the test."""
-    context = await browser.new_context(
-        base_url=server.url, viewport={"width": 1280, "height": 800}
-    )
+    """Open the page in a new profile; a script error or a blocked request fails the test."""
+    viewport: ViewportSize = {"width": 1280, "height": 800}
+    context = await browser.new_context(base_url=server.url, viewport=viewport)
     page = await context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on(
-        "console",
-        lambda said: faults.append(said.text) if "Content Security" in said.text else None,
-    )
+    errors: list[str] = []
+
+    def check_policy(message: ConsoleMessage) -> None:
+        if "Content Security" in message.text:
+            errors.append(message.text)
+
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", check_policy)
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     await page.goto("/")
     yield page
     await context.close()
-    assert faults == []
-    elsewhere = [url for url in requested if not url.startswith((server.url, "data:", "blob:"))]
-    assert elsewhere == [], "the page loaded something from another host"
+    assert errors == []
+    own = (server.url, "data:", "blob:")
+    foreign = [url for url in requested if not url.startswith(own)]
+    assert foreign == [], "the page sent a request to another host"

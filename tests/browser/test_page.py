@@ -1,4 +1,4 @@
-"""The page in a real browser, as a person uses it."""
+"""Use the page in a real browser as a user does."""
 
 import json
 import re
@@ -8,14 +8,14 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from chat.demo.essays import CHINESE, ENGLISH
-from tests.browser.reading import answers, ask
+from tests.browser.chat_page import answers, ask
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT, private_folder, start
 
 CASES = json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
 
 
-async def test_two_questions_stream_in_steps_and_a_reload_keeps_them(
+async def test_two_answers_stream_and_remain_after_a_reload(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -47,7 +47,7 @@ async def test_two_questions_stream_in_steps_and_a_reload_keeps_them(
     await expect(page.locator("#conversations li")).to_have_count(1)
 
 
-async def test_a_reload_in_mid_answer_goes_on_where_it_was(
+async def test_a_reload_during_an_answer_resumes_it(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -56,8 +56,8 @@ async def test_a_reload_in_mid_answer_goes_on_where_it_was(
     await expect(page).to_have_url(re.compile("#."))
     await page.reload()
     await expect(answers(page).locator(".message-body")).to_have_text("before")
-    await exchange.answer("and after")
-    await expect(answers(page).locator(".message-body")).to_have_text("before and after")
+    await exchange.answer("after")
+    await expect(answers(page).locator(".message-body")).to_have_text("before after")
     assert len(upstream.asked(question)) == 1
 
 
@@ -83,7 +83,7 @@ of two lines""",
 | 1 | **2** |
 | 3 | `4` |
 
-after it
+After the table
 
 Title
 =====
@@ -119,7 +119,7 @@ words
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_what_streamed_is_what_a_reload_shows(
+async def test_a_streamed_answer_looks_the_same_after_a_reload(
     page: Page, upstream: ScriptedUpstream, question: str, shape: str
 ) -> None:
     text = SHAPES[shape]
@@ -134,7 +134,7 @@ async def test_what_streamed_is_what_a_reload_shows(
     assert await body.inner_html() == streamed
 
 
-async def test_shift_enter_breaks_the_line_and_composing_does_not_send(
+async def test_shift_enter_adds_a_line_and_an_input_method_does_not_submit(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     field = page.locator("#question")
@@ -151,28 +151,28 @@ async def test_shift_enter_breaks_the_line_and_composing_does_not_send(
     await expect(answers(page).locator(".message-body")).to_have_text("both lines")
 
 
-async def test_hostile_markdown_is_shown_and_harms_nobody(
+async def test_hostile_markdown_is_shown_without_effect(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
     await exchange.answer(
-        "<script>window.hurt = 1</script>\n\n<img src=x onerror='window.hurt = 1'>\n\n",
-        "[click](javascript:window.hurt=1) ![pixel](https://elsewhere.example/p.png)\n\n",
-        "<iframe src=https://elsewhere.example></iframe> <b onclick='window.hurt = 1'>bold</b>\n\nend",
+        "<script>window.attacked = 1</script>\n\n",
+        "<img src=x onerror='window.attacked = 1'>\n\n",
+        "[click](javascript:window.attacked=1) ![pixel](https://other.example/p.png)\n\n",
+        "<iframe src=https://other.example></iframe>",
+        " <b onclick='window.attacked = 1'>bold</b>\n\nend",
     )
     body = answers(page).locator(".message-body")
     await expect(body).to_contain_text("end")
     await expect(page.locator("[data-streaming]")).to_have_count(0)
-    await expect(body).to_contain_text("<script>window.hurt = 1</script>")
+    await expect(body).to_contain_text("<script>window.attacked = 1</script>")
     await expect(body.locator("img, script, iframe, [onclick], [onerror]")).to_have_count(0)
     await expect(body.locator('a[href^="javascript:"]')).to_have_count(0)
-    assert await page.evaluate("() => window.hurt") is None
+    assert await page.evaluate("() => window.attacked") is None
 
 
-@pytest.mark.parametrize(
-    ("markdown", "expected"), json.loads((ROOT / "tests" / "cjk_emphasis.json").read_text())
-)
-async def test_emphasis_beside_chinese_punctuation_is_emphasis(
+@pytest.mark.parametrize(("markdown", "expected"), CASES)
+async def test_emphasis_next_to_chinese_punctuation_is_rendered(
     page: Page, markdown: str, expected: str
 ) -> None:
     shown = await page.evaluate(
@@ -187,7 +187,7 @@ async def test_emphasis_beside_chinese_punctuation_is_emphasis(
     assert shown == f"<p>{expected}</p>"
 
 
-async def test_a_failure_is_shown_and_the_question_asked_again_stands_once(
+async def test_a_failed_question_is_retried_without_a_duplicate(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -201,7 +201,7 @@ async def test_a_failure_is_shown_and_the_question_asked_again_stands_once(
     await expect(page.locator("article.message")).to_have_count(2)
 
 
-async def test_a_refusal_before_the_turn_is_explained(
+async def test_a_rejected_question_shows_the_servers_message(
     page: Page, upstream: ScriptedUpstream
 ) -> None:
     await page.route(
@@ -217,7 +217,7 @@ async def test_a_refusal_before_the_turn_is_explained(
     await expect(page.get_by_text("Too many questions at once.")).to_be_visible()
 
 
-async def test_stopping_keeps_what_was_made(
+async def test_a_stopped_answer_keeps_its_text(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -230,7 +230,7 @@ async def test_stopping_keeps_what_was_made(
     await expect(answers(page).locator(".message-body")).to_have_text("half of it")
 
 
-async def test_conversations_are_made_renamed_and_deleted(
+async def test_a_new_chat_adds_a_conversation_to_the_list(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     await (await ask(page, upstream, question)).answer("one")
@@ -245,7 +245,7 @@ async def test_conversations_are_made_renamed_and_deleted(
     await expect(answers(page).locator(".message-body")).to_have_text("one")
 
 
-async def test_a_long_question_is_asked_though_no_url_could_hold_it(
+async def test_a_question_too_long_for_a_url_is_sent_by_post(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, "长问题" * 3000 + question)
@@ -254,7 +254,7 @@ async def test_a_long_question_is_asked_though_no_url_could_hold_it(
     assert len(upstream.asked(question)) == 1
 
 
-async def test_on_a_phone_the_list_is_a_drawer_and_nothing_runs_over(
+async def test_a_phone_shows_the_list_as_a_drawer_without_overflow(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     await page.set_viewport_size({"width": 390, "height": 844})
@@ -267,7 +267,7 @@ async def test_on_a_phone_the_list_is_a_drawer_and_nothing_runs_over(
     await expect(page.locator("#conversations li")).not_to_be_in_viewport()
 
 
-async def test_a_network_that_goes_and_comes_back_costs_no_word(
+async def test_an_answer_is_complete_after_a_network_outage(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -275,15 +275,17 @@ async def test_a_network_that_goes_and_comes_back_costs_no_word(
     await expect(answers(page).locator(".message-body")).to_have_text("seen")
     await page.context.set_offline(True)
     await expect(page.locator("#status")).to_have_text("Connection lost. Reconnecting…")
-    await exchange.say("while away ")
+    await exchange.say("during the outage ")
     await page.context.set_offline(False)
     await expect(page.locator("#status")).to_be_empty()
-    await exchange.answer("and back")
-    await expect(answers(page).locator(".message-body")).to_have_text("seen while away and back")
+    await exchange.answer("and after")
+    await expect(answers(page).locator(".message-body")).to_have_text(
+        "seen during the outage and after"
+    )
     assert len(upstream.asked(question)) == 1
 
 
-async def test_the_server_is_killed_in_mid_answer_and_the_page_goes_on(
+async def test_an_answer_continues_after_the_server_is_killed(
     browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
     settings = {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
@@ -293,15 +295,13 @@ async def test_the_server_is_killed_in_mid_answer_and_the_page_goes_on(
         page = await context.new_page()
         await page.goto("/")
         exchange = await ask(page, upstream, question)
-        said = f"seen of {question} "
-        await exchange.say(said)
-        await expect(answers(page).locator(".message-body")).to_have_text(said.strip())
+        partial = f"seen of {question} "
+        await exchange.say(partial)
+        await expect(answers(page).locator(".message-body")).to_have_text(partial.strip())
         await server.stop(signal.SIGKILL)
         server = await start(home, **settings, PORT=server.url.rpartition(":")[2])
-        await (await upstream.continued(said)).answer("and on to the end")
-        await expect(answers(page).locator(".message-body")).to_have_text(
-            f"{said}and on to the end"
-        )
+        await (await upstream.continued(partial)).answer("to the end")
+        await expect(answers(page).locator(".message-body")).to_have_text(f"{partial}to the end")
         await expect(page.get_by_text("continued once")).to_be_visible()
         await context.close()
         await server.stop()

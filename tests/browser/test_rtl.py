@@ -1,12 +1,12 @@
-"""Text that runs from right to left, on the page."""
+"""Show text in a right-to-left script."""
 
 from playwright.async_api import Page, expect
 
-from tests.browser.reading import answers, ask
+from tests.browser.chat_page import answers, ask
 from tests.fake_upstream import ScriptedUpstream
 
 
-async def test_an_answer_runs_from_right_to_left_from_its_first_words_on(
+async def test_an_rtl_answer_has_its_direction_from_the_first_text(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)

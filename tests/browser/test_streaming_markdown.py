@@ -1,4 +1,4 @@
-"""Markdown while it streams: at each moment what its beginning shows, and in the end what all of it does."""
+"""Streamed Markdown equals, at every moment, the text so far rendered at once."""
 
 import json
 
@@ -9,19 +9,25 @@ TEXTS = {
     "tight list": "Before\n\n- one\n- **two** words\n- [three](https://example.org/)\n- `four`\n\nAfter it",
     "loose list": "- one\n\n- two\n\n  more of two\n\n- three\n\n- four\n\nAfter",
     "becomes loose": "- one\n- two\n- three\n\n- four\n- five\n\n- six\n",
-    "nested list": "1. one\n   - a\n   - b\n     - deep\n2. two\n   - c\n\n     loose within\n3. three\n",
+    "nested list": (
+        "1. one\n   - a\n   - b\n     - deep\n2. two\n   - c\n\n     loose within\n3. three\n"
+    ),
     "ordered from seven": "7. seven\n8. eight\n9. nine\n10. ten\n\n    more of ten\n11. eleven",
     "other bullets": "- a\n- b\n* c\n* d\n1) e\n2) f\n1. g\n2. h\n",
     "indented list": "  - one\n  - two\n   - three\n- four\n\n  - five\n  - six\n",
     "tasks": "- [ ] open\n- [x] done\n- plain\n\n- [x] loose\n- [ ] more\n",
-    "code in a list": "- one\n\n  ```python\n  a = 1\n\n  b = 2\n  ```\n- two\n  ~~~\n  - no\n  ~~~\n- 3",
+    "code in a list": (
+        "- one\n\n  ```python\n  a = 1\n\n  b = 2\n  ```\n- two\n  ~~~\n  - no\n  ~~~\n- 3"
+    ),
     "list and rule": "- one\n- two\n* * *\n- three\n- - -\nend\n- a\n---\nb\n",
     "lazy list": "- one\nlazy\n- two\nlazy too\n# heading\n- three\n> quote\n",
     "quote in a list": "- one\n  > quoted\n  > more\n- two\n  1. x\n  2. y\n- three\n",
     "empty items": "- one\n-\n- three\n-\n\n- five\n",
-    "table": "| a | b |\n|---|:-:|\n| 1 | 2 |\n| **3** | `4` |\n| - | - |\n| 5 |\n\nAfter *it*",
+    "table": ("| a | b |\n|---|:-:|\n| 1 | 2 |\n| **3** | `4` |\n| - | - |\n| 5 |\n\nAfter *it*"),
     "bare table": "a | b\n--- | ---\n1 | 2\n| 3 | 4\n5 | 6\nno cell\n\nAfter",
-    "table in prose": "Words\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | <br>4 |\n> quote\n| 5 | 6 |\n",
+    "table in prose": (
+        "Words\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | <br>4 |\n> quote\n| 5 | 6 |\n"
+    ),
     "open fence": "```python\nfor x in y:\n    print(x)\n\n- no list\n| no | table |",
     "fences": "```\nplain\n```\n~~~js\nlet a;\n~~~\n    indented\n    code\n\nwords",
     "long code": "```python\n" + "".join(f"line {n} = {n}\n" for n in range(400)) + "```\n\nend",
@@ -29,57 +35,68 @@ TEXTS = {
     "long list": "".join(f"{n}. i\n" for n in range(1, 210)) + "\nend",
     "long list becomes loose": "- a\n" * 130 + "\n- b\n\nend",
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
-    "html": "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end",
-    "Chinese": "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n",
+    "html": (
+        "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end"
+    ),
+    "Chinese": (
+        "- **重点：**第一项\n- 第二项“引文”**强调。**后文\n\n| 名称 |\n|---|\n| 苹果 |\n| 梨 |\n"
+    ),
     "spaces": "- Café\u00a0: 2\u202f€\n- Thé\u00a0: 3\u00a0€\n\n1. 一\u3000二\n2. 三\u2028四\n",
-    "no words": "![](https://example.org/a.png)\n\n[](https://example.org/) and\n- ![](https://example.org/b)\n",
-    "definition": "- see [one][1]\n- and [two][2]\n\n[1]: https://example.org/1\n[2]: https://example.org/2\n",
+    "no text": (
+        "![](https://example.org/a.png)\n\n[](https://example.org/) and\n"
+        "- ![](https://example.org/b)\n"
+    ),
+    "definition": (
+        "- see [one][1]\n- and [two][2]\n\n[1]: https://example.org/1\n[2]: https://example.org/2\n"
+    ),
 }
 
-STREAMED = """async ([text, step]) => {
+COMPARE = """async ([text, step]) => {
   const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
   const { renderMarkdown } = await import("/js/markdown/render.js");
-  const [grown, fresh, whole] = [1, 2, 3].map(() => document.createElement("div"));
-  const writer = new StreamingMarkdown(grown);
-  const unlike = [];
-  // Line ends between blocks and at the end of code say nothing, nor does it how a long list or table is cut.
-  const shown = (element) => {
+  const [streamed, fresh, complete] = [1, 2, 3].map(() => document.createElement("div"));
+  const writer = new StreamingMarkdown(streamed);
+  const different = [];
+  // Ignores line ends between blocks and at the end of code, and merges the chunks of blocks.
+  const normalise = (element) => {
     const copy = element.cloneNode(true);
-    for (const part of copy.querySelectorAll(".list-chunk"))
-      part.previousElementSibling.append(...part.childNodes), part.remove();
+    for (const chunk of copy.querySelectorAll(".list-chunk"))
+      chunk.previousElementSibling.append(...chunk.childNodes), chunk.remove();
     for (const block of [copy, ...copy.querySelectorAll("ul, ol, tbody")])
-      for (const node of [...block.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
+      for (const node of [...block.childNodes])
+        if (node.nodeType === 3 && !node.data.trim()) node.remove();
     for (const table of copy.querySelectorAll(".chunked")) {
-      const [whole, ...parts] = table.tBodies;
-      for (const part of parts) whole.append(...part.rows), part.remove();
+      const [first, ...chunks] = table.tBodies;
+      for (const chunk of chunks) first.append(...chunk.rows), chunk.remove();
       for (const name of ["class", "style"]) table.removeAttribute(name);
     }
-    for (const code of copy.querySelectorAll("code")) code.textContent = code.textContent.trimEnd();
+    for (const code of copy.querySelectorAll("code"))
+      code.textContent = code.textContent.trimEnd();
     return copy.innerHTML;
   };
   for (let end = step; end < text.length + step; end += step) {
-    const beginning = text.slice(0, end);
-    writer.write(beginning);
-    new StreamingMarkdown(fresh).write(beginning);
-    if (shown(grown) !== shown(fresh)) unlike.push([beginning, shown(grown), shown(fresh)]);
+    const partial = text.slice(0, end);
+    writer.write(partial);
+    new StreamingMarkdown(fresh).write(partial);
+    const [actual, expected] = [normalise(streamed), normalise(fresh)];
+    if (actual !== expected) different.push([partial, actual, expected]);
   }
-  whole.append(renderMarkdown(text));
+  complete.append(renderMarkdown(text));
   const finished = writer.finish(text);
-  return { unlike, finished, made: shown(grown), whole: shown(whole) };
+  return { different, finished, actual: normalise(streamed), expected: normalise(complete) };
 }"""
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])
-async def test_what_grew_is_what_its_text_shows(page: Page, step: int) -> None:
+async def test_streamed_markdown_equals_the_text_rendered_at_once(page: Page, step: int) -> None:
     for kind, text in TEXTS.items():
-        found = await page.evaluate(STREAMED, [text, step])
-        assert found["finished"] == (kind != "definition"), (
-            "a definition may reach back to what is finished"
-        )
+        found = await page.evaluate(COMPARE, [text, step])
+        # A definition can change blocks that are finished.
+        assert found["finished"] == (kind != "definition")
         if found["finished"]:
-            first = json.dumps(found["unlike"][:1], ensure_ascii=False, indent=1)
-            assert found["unlike"] == [], f"{kind}: {first}"
-            assert found["made"] == found["whole"], kind
+            first = json.dumps(found["different"][:1], ensure_ascii=False, indent=1)
+            assert found["different"] == [], f"{kind}: {first}"
+            assert found["actual"] == found["expected"], kind
 
 
 @pytest.mark.parametrize(
@@ -90,11 +107,11 @@ async def test_what_grew_is_what_its_text_shows(page: Page, step: int) -> None:
         ("| a |\n|---|\n| 1 |\n| 2 |\n| 3 |\n| 4 |", "tbody tr"),
     ],
 )
-async def test_finished_parts_of_a_block_are_not_rendered_again(
+async def test_finished_items_of_a_block_are_not_rendered_again(
     page: Page, text: str, selector: str
 ) -> None:
-    """Their nodes stay the same ones from when the next part has begun to the end."""
-    kept = await page.evaluate(
+    """An item keeps its node once the next item has begun."""
+    nodes = await page.evaluate(
         """async ([text, selector]) => {
           const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
           const body = document.createElement("div");
@@ -102,23 +119,22 @@ async def test_finished_parts_of_a_block_are_not_rendered_again(
           const seen = [];
           for (let end = 1; end <= text.length; end += 1) {
             writer.write(text.slice(0, end));
-            const parts = [...body.querySelectorAll(selector)];
-            parts.slice(0, -1).forEach((part, at) => (seen[at] ??= new Set()).add(part));
+            const items = [...body.querySelectorAll(selector)];
+            items.slice(0, -1).forEach((item, at) => (seen[at] ??= new Set()).add(item));
           }
           writer.finish(text + "\\n");
-          const parts = [...body.querySelectorAll(selector)];
-          return seen.map((nodes, at) => [nodes.size, nodes.has(parts[at])]);
+          const items = [...body.querySelectorAll(selector)];
+          return seen.map((nodes, at) => [nodes.size, nodes.has(items[at])]);
         }""",
         [text, selector],
     )
-    assert kept == [[1, True]] * 3
+    assert nodes == [[1, True]] * 3
 
 
-async def test_a_long_table_keeps_its_columns(page: Page) -> None:
-    """Its rows come in parts of some 100, each laid out by itself, and yet stand below their headings."""
-    text = "| first | second |\n|---|---:|\n" + "".join(
-        f"| row {n} | {n * n} |\n" for n in range(250)
-    )
+async def test_a_chunked_table_keeps_its_columns(page: Page) -> None:
+    """Chunks of about 100 rows are laid out separately; their cells align with the headings."""
+    text = "| first | second |\n|---|---:|\n"
+    text += "".join(f"| row {n} | {n * n} |\n" for n in range(250))
     text += "| a-word-that-is-longer-than-the-column-can-hold | " + "9" * 80 + " |\n| last | 1 |\n"
     found = await page.evaluate(
         """async (text) => {
@@ -136,15 +152,15 @@ async def test_a_long_table_keeps_its_columns(page: Page) -> None:
           });
           const cells = [...table.querySelectorAll("td")];
           return {
-            parts: table.tBodies.length,
+            chunks: table.tBodies.length,
             rows: table.rows.length,
-            alike: new Set([...table.rows].map((row) => edges(row).join())).size === 1,
+            aligned: new Set([...table.rows].map((row) => edges(row).join())).size === 1,
             within: cells.every((cell) => cell.scrollWidth <= cell.clientWidth),
           };
         }""",
         text,
     )
-    assert found == {"parts": 3, "rows": 253, "alike": True, "within": True}
+    assert found == {"chunks": 3, "rows": 253, "aligned": True, "within": True}
 
 
 @pytest.mark.parametrize(
@@ -156,8 +172,8 @@ async def test_a_long_table_keeps_its_columns(page: Page) -> None:
     ],
     ids=["tight", "loose", "nested"],
 )
-async def test_a_long_list_in_parts_looks_whole(page: Page, text: str) -> None:
-    """Its items stand where they would, with their numbers; at its end stands one cursor."""
+async def test_a_chunked_list_looks_like_one_list(page: Page, text: str) -> None:
+    """Items have the position and number of a single list, and one cursor is shown at its end."""
     found = await page.evaluate(
         """async (text) => {
           const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
@@ -177,25 +193,25 @@ async def test_a_long_list_in_parts_looks_whole(page: Page, text: str) -> None:
           writer.finish(text);
           const lists = body.querySelectorAll(":scope > :is(ul, ol)").length;
           const height = message.offsetHeight;
-          const places = () => {
+          const positions = () => {
             const { left, top } = body.getBoundingClientRect();
             return [...body.querySelectorAll("li")].map((item) => {
               const box = item.getBoundingClientRect();
               const number = item.parentNode.start + [...item.parentNode.children].indexOf(item);
-              const place = [box.left - left, box.top - top, box.width, box.height].map(Math.round);
-              return [number, ...place].join();
+              const position = [box.left - left, box.top - top, box.width, box.height];
+              return [number, ...position.map(Math.round)].join();
             });
           };
-          const made = places();
+          const chunked = positions();
           body.replaceChildren(renderMarkdown(text));
-          const whole = places();
+          const single = positions();
           return {
             lists,
             cursors: cursors.length,
             height: height - message.offsetHeight,
-            unlike: made.filter((place, at) => place !== whole[at]),
+            moved: chunked.filter((position, at) => position !== single[at]),
           };
         }""",
         text,
     )
-    assert found == {"lists": 5, "cursors": 1, "height": 0, "unlike": []}
+    assert found == {"lists": 5, "cursors": 1, "height": 0, "moved": []}

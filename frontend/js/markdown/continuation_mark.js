@@ -1,16 +1,16 @@
-/** The mark at the place where an answer broke off and went on: quiet, and says why to who asks it. */
+/** Mark the block in which an answer was continued; the mark's tooltip gives the reason. */
 
 import { strings } from "../strings/strings.js";
 
-/** A block in which seams lie, with its mark. */
-export function withSeam(block, seams) {
-  const framed = document.createElement("div");
-  framed.className = "seam";
-  const sign = document.createElement("span");
-  sign.className = "continuation-mark";
-  sign.setAttribute("role", "img");
-  sign.title = seams.map(strings.seam).join("\n");
-  sign.setAttribute("aria-label", sign.title);
-  framed.append(sign, block);
-  return framed;
+/** Return a block together with the mark of the seams in it. */
+export function withContinuationMark(block, seams) {
+  const frame = document.createElement("div");
+  frame.className = "seam";
+  const mark = document.createElement("span");
+  mark.className = "continuation-mark";
+  mark.setAttribute("role", "img");
+  mark.title = seams.map(strings.seam).join("\n");
+  mark.setAttribute("aria-label", mark.title);
+  frame.append(mark, block);
+  return frame;
 }

@@ -1,41 +1,41 @@
-/** Preformatted text that is still being written, in time linear in its length. */
+/** Show preformatted text while it streams, in time linear in its length. */
 
-const PART = 4000; // characters
+const CHUNK_SIZE = 4000; // characters
 
-/** Whole lines go into blocks of their own, so that the browser lays out anew only the last. */
-export class GrowingText {
+/** Lines of text in separate blocks, so that the browser lays out only the last block again. */
+export class StreamingText {
   #element;
   #text = "";
-  #begin = 0; // of the last block, in characters
-  #last = null; // its text
+  #chunkStart = 0; // of the last block, in characters
+  #node = null; // its text
 
-  /** What stands in the element is replaced by the first text. */
+  /** The first text replaces the content of `element`. */
   constructor(element) {
     this.#element = element;
   }
 
-  /** Shows the text so far; a text that does not go on from the last one is begun anew. */
+  /** Show the text so far. A text that does not extend the last one starts again. */
   write(text) {
-    if (!this.#last || !text.startsWith(this.#text)) {
-      this.#begin = 0;
+    if (!this.#node || !text.startsWith(this.#text)) {
+      this.#chunkStart = 0;
       this.#element.replaceChildren();
-      this.#add();
+      this.#addChunk();
     }
     this.#text = text;
-    const end = text.lastIndexOf("\n") + 1;
-    if (end - this.#begin > PART) {
-      this.#last.data = text.slice(this.#begin, end);
-      this.#begin = end;
-      this.#add();
+    const lineStart = text.lastIndexOf("\n") + 1;
+    if (lineStart - this.#chunkStart > CHUNK_SIZE) {
+      this.#node.data = text.slice(this.#chunkStart, lineStart);
+      this.#chunkStart = lineStart;
+      this.#addChunk();
     }
-    this.#last.data = text.slice(this.#begin);
+    this.#node.data = text.slice(this.#chunkStart);
   }
 
-  #add() {
-    const block = document.createElement("span");
-    block.className = "text-chunk";
-    this.#last = document.createTextNode("");
-    block.append(this.#last);
-    this.#element.append(block);
+  #addChunk() {
+    const chunk = document.createElement("span");
+    chunk.className = "text-chunk";
+    this.#node = document.createTextNode("");
+    chunk.append(this.#node);
+    this.#element.append(chunk);
   }
 }

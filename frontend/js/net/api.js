@@ -1,8 +1,6 @@
-/** Requests to the JSON API, and the one shape that every failure takes. */
+/** Send requests to the JSON API; every failure is an ApiError. */
 
-import { strings } from "../strings/strings.js";
-
-/** A refused or failed request: the server's own words where it had any; status 0 when it was not reached. */
+/** A request that failed. `status` is 0 and `type` is `server_unreachable` without a response. */
 export class ApiError extends Error {
   constructor(status, type, message) {
     super(message);
@@ -10,90 +8,103 @@ export class ApiError extends Error {
     this.type = type;
   }
 
-  /** Whether the same request may well succeed a little later. */
-  get passing() {
+  /** Whether the same request may succeed a little later. */
+  get isRetryable() {
     return this.status === 0 || this.status === 429 || this.status >= 502;
   }
 }
 
-/** A page of conversations, newest first, and the cursor of the next page or null. */
+/** Whether a stream's URL can be opened. */
+export const StreamStatus = Object.freeze({
+  AVAILABLE: "available",
+  EXPIRED: "expired", // the server has no more frames of it
+  REJECTED: "rejected",
+});
+
+/** Read a page of conversations, newest first, and the cursor of the next page or null. */
 export function listConversations(cursor = null, limit = 30) {
-  return request(`/api/conversations/?${query({ limit, cursor })}`);
+  return request(`/api/conversations/?${encodeQuery({ limit, cursor })}`);
 }
 
-/** A new, empty conversation. */
+/** Create an empty conversation. */
 export function createConversation() {
   return request("/api/conversations/", "POST", {});
 }
 
-/** One conversation with its last messages, or those before the message `before`. */
+/** Read a conversation and its last messages, or those before the message `before`. */
 export function readConversation(id, before = null) {
-  return request(`/api/conversations/${encodeURIComponent(id)}?${query({ limit: 100, before })}`);
+  return request(`${conversationPath(id)}?${encodeQuery({ limit: 100, before })}`);
 }
 
-/** Gives a conversation another title. */
+/** Change a conversation's title. */
 export function renameConversation(id, title) {
-  return request(`/api/conversations/${encodeURIComponent(id)}`, "PATCH", { title });
+  return request(conversationPath(id), "PATCH", { title });
 }
 
-/** Shows the branch through a message, down to its newest end. */
-export function chooseBranch(id, message) {
-  return request(`/api/conversations/${encodeURIComponent(id)}`, "PATCH", { branch: message });
+/** Make the newest branch through a message the current one. */
+export function selectBranch(id, message) {
+  return request(conversationPath(id), "PATCH", { branch: message });
 }
 
-/** Deletes a conversation. */
+/** Delete a conversation. */
 export function deleteConversation(id) {
-  return request(`/api/conversations/${encodeURIComponent(id)}`, "DELETE", {});
+  return request(conversationPath(id), "DELETE", {});
 }
 
-/** What the server is: model, models, demo, message_max. */
+/** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
   return request("/api/info");
 }
 
-/** Stops a running answer; what was made of it is kept. */
+/** Stop a running turn; the server stores the partial answer. */
 export function stopTurn(turn) {
   return request(`/api/turns/${encodeURIComponent(turn)}/stop`, "POST", {});
 }
 
-/** The address of an answer's event stream. */
+/** Return the URL of a turn's event stream. */
 export function streamUrl(parameters) {
-  return `/api/chat_stream/?${query(parameters)}`;
+  return `/api/chat_stream/?${encodeQuery(parameters)}`;
 }
 
-/** Begins a turn whose question is too long for an address; resolves when the server has taken it. */
+/** Begin a turn whose question is too long for a URL; resolve once the server has begun it. */
 export async function beginTurn(question) {
-  const reading = new AbortController();
+  const controller = new AbortController();
   const response = await send("/api/chat_stream/", {
     method: "POST",
     headers: { "Content-Type": "application/json", Accept: "text/event-stream" },
     body: JSON.stringify(question),
-    signal: reading.signal,
+    signal: controller.signal,
   });
-  if (!response.ok) throw await errorOf(response);
+  if (!response.ok) throw await readError(response);
   await response.body.getReader().read();
-  reading.abort();
+  controller.abort();
 }
 
-/** Why a stream was refused: an ApiError, or null when it would be given now; `ended` when nothing is left of it. */
-export async function whyRefused(url) {
-  const reading = new AbortController();
+/** Find out why a stream did not open: return its StreamStatus, and an ApiError if rejected. */
+export async function diagnoseStream(url) {
+  const controller = new AbortController();
   try {
-    const response = await send(url, { headers: { Accept: "text/event-stream" }, signal: reading.signal });
-    if (!response.ok) return { error: await errorOf(response), ended: false };
-    return { error: null, ended: response.status === 204 };
+    const headers = { Accept: "text/event-stream" };
+    const response = await send(url, { headers, signal: controller.signal });
+    if (!response.ok) throw await readError(response);
+    const { AVAILABLE, EXPIRED } = StreamStatus;
+    return { status: response.status === 204 ? EXPIRED : AVAILABLE, error: null };
   } catch (error) {
-    return { error, ended: false };
+    return { status: StreamStatus.REJECTED, error };
   } finally {
-    reading.abort();
+    controller.abort();
   }
+}
+
+function conversationPath(id) {
+  return `/api/conversations/${encodeURIComponent(id)}`;
 }
 
 async function request(path, method = "GET", body = null) {
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
   const response = await send(path, { method, headers, body: body && JSON.stringify(body) });
-  if (!response.ok) throw await errorOf(response);
+  if (!response.ok) throw await readError(response);
   return response.status === 204 ? null : response.json().catch(() => null);
 }
 
@@ -101,17 +112,18 @@ async function send(path, options) {
   try {
     return await fetch(path, { credentials: "same-origin", ...options });
   } catch {
-    throw new ApiError(0, "unreachable", strings.notReached);
+    throw new ApiError(0, "server_unreachable", "");
   }
 }
 
-async function errorOf(response) {
-  const { error } = await response.json().catch(() => ({}));
-  return new ApiError(response.status, error?.type ?? "http", error?.message ?? strings.notUnderstood(response.status));
+async function readError(response) {
+  const body = await response.json().catch(() => null);
+  const { type = "http", message = "" } = body?.error ?? {};
+  return new ApiError(response.status, type, message);
 }
 
-// An empty value says something too: a question without a parent.
-function query(parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
-  return new URLSearchParams(given).toString();
+// An empty value is sent, because it has a meaning: `parent=` is a first question.
+function encodeQuery(parameters) {
+  const isGiven = ([, value]) => value !== null && value !== undefined;
+  return new URLSearchParams(Object.entries(parameters).filter(isGiven)).toString();
 }

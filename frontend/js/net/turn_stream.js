@@ -1,18 +1,26 @@
 /**
- * One answer's event stream: open, resume, back off, close.
+ * Read one turn's event stream: open it, resume it, back off, close it.
  *
- * The browser's EventSource reconnects by itself after a dropped line. It gives up for good on any other
- * answer than 200, without a word: then we ask why, and either say so or open it again where it stopped.
+ * The browser's EventSource reconnects after a dropped connection. After any response but 200 it
+ * closes for good and gives no reason. The page then requests the URL with fetch: it reports the
+ * error, or opens the stream again after the last frame.
  */
 
-import { beginTurn, streamUrl, whyRefused } from "./api.js";
+import { beginTurn, diagnoseStream, streamUrl, StreamStatus } from "./api.js";
 
-const LONGEST_URL = 7000; // bytes; the server takes a head of 16,384, but nginx a line of 8,192
-const SLOWEST_RETRY_MS = 15_000;
-const QUIET_MS = 30_000; // heartbeats are hidden from us: after this long without a frame the line may be dead
 const FRAMES = ["turn", "message", "reasoning", "restart", "usage", "failed", "end"];
+const MAX_URL_LENGTH = 7000; // bytes; the server accepts 16,384 of headers, nginx a line of 8,192
+const MAX_RETRY_DELAY_MS = 15_000;
+const IDLE_TIMEOUT_MS = 30_000; // scripts see no heartbeat: an idle connection may be dead
 
-/** A fresh id for a turn: 128 random bits as 22 characters of base64url. */
+const State = Object.freeze({
+  NEW: "new",
+  READING: "reading",
+  WAITING: "waiting", // for the time of the next attempt
+  CLOSED: "closed",
+});
+
+/** Create a turn id: 128 random bits as 22 characters of base64url. */
 export function newTurnId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes))
@@ -21,117 +29,122 @@ export function newTurnId() {
     .replace(/=+$/, "");
 }
 
-/**
- * Reads a turn's frames until its last. The delegate hears `frameCame(name, data)`, `lineLost()`, `lineHeld()`,
- * `streamRefused(error)`, and `streamGone()` when the server has nothing more to tell.
- */
-export class EventStream {
+export class TurnStream {
   #turn;
   #delegate;
+  #state = State.NEW;
   #url = "";
   #source = null;
   #lastId = "";
   #attempts = 0;
-  #timer = 0; // for the next try
-  #watch = 0; // for the silence of a line that seems open
-  #closed = false;
+  #retryTimer = 0;
+  #idleTimer = 0;
 
+  /**
+   * Calls delegate.onFrame(name, data), onConnected() and onDisconnected(). The stream ends with
+   * the frame `end` or `failed`, with onRejected(error), or with onExpired() if the server has no
+   * frames left.
+   */
   constructor(turn, delegate) {
     this.#turn = turn;
     this.#delegate = delegate;
   }
 
-  /** Asks a question as this turn, and reads its answer. */
-  async ask(question) {
+  /** Submit a question as this turn, and read its answer. */
+  async submit(question) {
     const url = streamUrl({ ...question, turn: this.#turn });
-    if (url.length <= LONGEST_URL) return this.#listen(url);
+    if (url.length <= MAX_URL_LENGTH) return this.#open(url);
     try {
       await beginTurn({ ...question, turn: this.#turn });
     } catch (error) {
-      return this.#refuse(error);
+      return this.#reject(error);
     }
     this.attach();
   }
 
-  /** Reads a turn that was asked before. */
+  /** Read a turn that the server already knows, after the last frame received. */
   attach() {
-    if (!this.#closed) this.#listen(streamUrl({ turn: this.#turn, last_event_id: this.#lastId || null }));
+    this.#open(streamUrl({ turn: this.#turn, last_event_id: this.#lastId || null }));
   }
 
-  /** Opens the line again where it is, which may be dead without a sign; costs a request and asks nothing twice. */
-  reopen() {
-    if (this.#closed || !this.#url) return;
+  /** Open the connection again, which may be dead without notice. Never begins a second turn. */
+  reconnect() {
+    if (this.#state === State.NEW) return;
     if (this.#lastId) this.attach();
-    else this.#listen(this.#url);
+    else this.#open(this.#url);
   }
 
-  /** Stops reading; the turn itself goes on. */
+  /** Stop reading; the turn continues on the server. */
   close() {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#watch);
+    this.#state = State.CLOSED;
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#idleTimer);
     this.#source?.close();
   }
 
-  #listen(url) {
-    if (this.#closed) return;
-    clearTimeout(this.#timer);
+  #open(url) {
+    if (this.#state === State.CLOSED) return;
+    clearTimeout(this.#retryTimer);
     this.#source?.close();
+    this.#state = State.READING;
     this.#url = url;
     this.#source = new EventSource(url);
-    this.#source.onopen = () => this.#delegate.lineHeld();
-    this.#source.onerror = () => this.#lose();
-    for (const name of FRAMES) this.#source.addEventListener(name, (event) => this.#take(name, event));
-    this.#watchSilence();
+    this.#source.onopen = () => this.#delegate.onConnected();
+    this.#source.onerror = () => this.#onError();
+    for (const name of FRAMES) {
+      this.#source.addEventListener(name, (event) => this.#onFrame(name, event));
+    }
+    this.#restartIdleTimer();
   }
 
-  #watchSilence() {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => this.reopen(), QUIET_MS);
+  #restartIdleTimer() {
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.reconnect(), IDLE_TIMEOUT_MS);
   }
 
-  #take(name, event) {
+  #onFrame(name, event) {
     this.#attempts = 0;
-    this.#watchSilence();
+    this.#restartIdleTimer();
     this.#lastId = event.lastEventId;
-    this.#turn = this.#lastId.split(".")[0]; // the server may have joined us to a turn with the same question
+    this.#turn = this.#lastId.split(".")[0]; // a repeated question is attached to its first turn
     if (name === "end" || name === "failed") this.close();
-    this.#delegate.frameCame(name, event.data);
+    this.#delegate.onFrame(name, event.data);
   }
 
-  #lose() {
-    if (this.#closed) return;
-    if (this.#source.readyState === EventSource.CLOSED) this.#askWhy(this.#source);
-    else this.#delegate.lineLost();
+  #onError() {
+    if (this.#state === State.CLOSED) return;
+    if (this.#source.readyState === EventSource.CLOSED) this.#diagnose(this.#source);
+    else this.#delegate.onDisconnected();
   }
 
-  async #askWhy(source) {
-    const { error, ended } = await whyRefused(this.#url);
-    if (this.#closed || source !== this.#source) return;
-    if (ended) this.#leave();
-    else if (error && !(error.passing && this.#mayWait(error))) this.#refuse(error);
-    else this.#openLater();
+  async #diagnose(source) {
+    const { status, error } = await diagnoseStream(this.#url);
+    if (this.#state === State.CLOSED || source !== this.#source) return;
+    if (status === StreamStatus.EXPIRED) this.#expire();
+    else if (status === StreamStatus.REJECTED && !this.#mayRetry(error)) this.#reject(error);
+    else this.#retryLater();
   }
 
-  // Once an answer was seen, or when nobody was there to refuse it, waiting costs the reader nothing.
-  #mayWait(error) {
-    return this.#lastId !== "" || error.status === 0;
+  // A new question that the server rejects is reported at once. Otherwise a retry loses nothing.
+  #mayRetry(error) {
+    return error.isRetryable && (this.#lastId !== "" || error.status === 0);
   }
 
-  #openLater() {
-    this.#delegate.lineLost();
-    const wait = Math.min(SLOWEST_RETRY_MS, 1000 * 2 ** this.#attempts++) * (0.75 + Math.random() / 2);
-    this.#timer = setTimeout(() => this.reopen(), wait);
+  #retryLater() {
+    this.#delegate.onDisconnected();
+    const delay = Math.min(MAX_RETRY_DELAY_MS, 1000 * 2 ** this.#attempts++);
+    this.#state = State.WAITING;
+    this.#retryTimer = setTimeout(() => this.reconnect(), delay * (0.75 + Math.random() / 2));
   }
 
-  #refuse(error) {
-    if (this.#closed) return;
+  #reject(error) {
+    if (this.#state === State.CLOSED) return;
     this.close();
-    this.#delegate.streamRefused(error);
+    this.#delegate.onRejected(error);
   }
 
-  #leave() {
+  #expire() {
     this.close();
-    this.#delegate.streamGone();
+    this.#delegate.onExpired();
   }
 }

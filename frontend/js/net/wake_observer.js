@@ -1,38 +1,38 @@
 /**
- * Notices that the page is back: seen again, in focus again, thawed, online again, or awake after the computer
- * slept. A line that died meanwhile often gives no sign of its own, for nobody was there to be told.
+ * Notice that the page is active again: visible, focused, thawed, online, or after the computer
+ * slept. A connection that died in the meantime often reports no error.
  */
 
 const TICK_MS = 2000;
-const JUMP_MS = 10_000; // a tick this late was slept through, or is a hidden page's, which may be a minute late
-const GATHER_MS = 100; // one return is told by several events
+const SLEEP_THRESHOLD_MS = 10_000; // a later tick: the computer slept, or the page was hidden
+const DEBOUNCE_MS = 100; // one return fires several events
 
-/** The delegate hears `pageWoke()` and `networkGone()`. */
 export class WakeObserver {
   #delegate;
-  #ticked = Date.now();
+  #lastTick = Date.now();
   #timer = 0;
 
+  /** Calls delegate.onResume() and delegate.onOffline(). */
   constructor(delegate) {
     this.#delegate = delegate;
-    document.addEventListener("visibilitychange", () => document.hidden || this.#wake());
-    document.addEventListener("resume", () => this.#wake());
-    window.addEventListener("pageshow", ({ persisted }) => persisted && this.#wake());
-    for (const name of ["focus", "online"]) window.addEventListener(name, () => this.#wake());
-    window.addEventListener("offline", () => delegate.networkGone());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#resumeSoon());
+    document.addEventListener("resume", () => this.#resumeSoon());
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.#resumeSoon());
+    for (const name of ["focus", "online"]) window.addEventListener(name, () => this.#resumeSoon());
+    window.addEventListener("offline", () => delegate.onOffline());
     setInterval(() => this.#tick(), TICK_MS);
   }
 
   #tick() {
-    const late = Date.now() - this.#ticked - TICK_MS;
-    this.#ticked = Date.now();
-    if (late > JUMP_MS) this.#wake();
+    const delay = Date.now() - this.#lastTick - TICK_MS;
+    this.#lastTick = Date.now();
+    if (delay > SLEEP_THRESHOLD_MS) this.#resumeSoon();
   }
 
-  #wake() {
+  #resumeSoon() {
     this.#timer ||= setTimeout(() => {
       this.#timer = 0;
-      this.#delegate.pageWoke();
-    }, GATHER_MS);
+      this.#delegate.onResume();
+    }, DEBOUNCE_MS);
   }
 }

@@ -1,21 +1,21 @@
-/** The clipboard, also where the page came by plain http and the browser keeps its own from us. */
+/** Copy text, also over plain HTTP, where browsers do not provide navigator.clipboard. */
 
 import { label, strings } from "../strings/strings.js";
 
-const SHOWN_MS = 1600;
+const FEEDBACK_MS = 1600;
 
-/** Copies a text; the button says for a moment that it did. */
+/** Copy a text, and confirm it on the button for a moment. */
 export async function copyFrom(button, text) {
-  await write(text);
+  await copy(text);
   button.dataset.copied = "";
   label(button, strings.copied);
   setTimeout(() => {
     delete button.dataset.copied;
     label(button, strings[button.dataset.label]);
-  }, SHOWN_MS);
+  }, FEEDBACK_MS);
 }
 
-async function write(text) {
+async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const field = document.createElement("textarea");
   field.value = text;

@@ -1,9 +1,10 @@
-/** The question: its field, its keys, its buttons, and a draft that outlives a reload. */
+/** The form for a question: its field, keys, buttons, and a draft that survives a reload. */
 
 import { strings } from "../strings/strings.js";
+import { fitHeight, isComposing, lengthOf } from "./text_field.js";
 
-const DRAFT = "holdline.draft";
-const TALLEST = 0.4; // of the window
+const DRAFT_KEY = "holdline.draft";
+const MAX_HEIGHT_RATIO = 0.4; // of the window
 
 export class Composer {
   #form;
@@ -13,9 +14,9 @@ export class Composer {
   #model;
   #hint;
   #delegate;
-  #most = Infinity;
+  #maxLength = Infinity;
 
-  /** The delegate hears `questionAsked(text, model)`, `stopWanted()` and `lastWanted()`: to edit the last question. */
+  /** Calls delegate.onSubmit(question, model), onStop() and onEditLast(). */
   constructor(form, delegate) {
     this.#form = form;
     this.#delegate = delegate;
@@ -24,93 +25,85 @@ export class Composer {
     this.#stop = form.querySelector("#stop");
     this.#model = form.querySelector("#model");
     this.#hint = form.querySelector("#hint");
-    this.#field.value = sessionStorage.getItem(DRAFT) ?? "";
+    this.#field.value = sessionStorage.getItem(DRAFT_KEY) ?? "";
     this.#listen();
-    this.#fit();
+    this.#update();
   }
 
-  /** The model that was chosen, or undefined when there is no choice. */
+  /** The selected model, or undefined if there is only one. */
   get model() {
     return this.#model.value || undefined;
   }
 
-  /** The longest question, in characters. */
-  get most() {
-    return this.#most;
+  /** The maximum length of a question, in characters. */
+  get maxLength() {
+    return this.#maxLength;
   }
 
-  /** Takes the server's limits and models. */
-  configure({ message_max: most, models, model }) {
-    this.#most = most ?? Infinity;
+  /** Apply the server's limit and models. */
+  configure({ message_max: maxLength, models, model }) {
+    this.#maxLength = maxLength ?? Infinity;
     this.#model.hidden = !(models?.length > 1);
     if (!this.#model.hidden) {
-      this.#model.replaceChildren(...models.map((name) => new Option(name, name, name === model, name === model)));
+      const option = (name) => new Option(name, name, name === model, name === model);
+      this.#model.replaceChildren(...models.map(option));
     }
-    this.#fit();
+    this.#update();
   }
 
-  /** Shows Stop in the place of Send while an answer is written and nothing new is typed. */
-  setRunning(running) {
-    if (running === this.#form.hasAttribute("data-running")) return;
-    this.#form.toggleAttribute("data-running", running);
-    this.#fit();
+  /** Show Stop while an answer is running, and Send next to it once the user types. */
+  setRunning(isRunning) {
+    if (isRunning === this.#form.hasAttribute("data-running")) return;
+    this.#form.toggleAttribute("data-running", isRunning);
+    this.#update();
   }
 
-  /** Puts the cursor into the field, where that opens no keyboard over the page. */
+  /** Focus the field, unless that would open a keyboard on the screen. */
   focus() {
     if (matchMedia("(pointer: fine)").matches) this.#field.focus();
   }
 
   #listen() {
-    this.#field.addEventListener("input", () => this.#fit());
-    this.#field.addEventListener("keydown", (event) => this.#press(event));
-    this.#stop.addEventListener("click", () => this.#delegate.stopWanted());
+    this.#field.addEventListener("input", () => this.#update());
+    this.#field.addEventListener("keydown", (event) => this.#onKeydown(event));
+    this.#stop.addEventListener("click", () => this.#delegate.onStop());
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#ask();
+      this.#submit();
     });
-    window.addEventListener("resize", () => this.#fit());
+    window.addEventListener("resize", () => this.#update());
   }
 
-  #press(event) {
+  #onKeydown(event) {
     if (isComposing(event)) return;
-    const sends = event.key === "Enter" && !event.shiftKey;
-    const recalls = event.key === "ArrowUp" && !this.#field.value;
-    if (!sends && !recalls) return;
+    const isSubmit = event.key === "Enter" && !event.shiftKey;
+    const isEditLast = event.key === "ArrowUp" && !this.#field.value;
+    if (!isSubmit && !isEditLast) return;
     event.preventDefault();
-    if (sends) this.#ask();
-    else this.#delegate.lastWanted();
+    if (isSubmit) this.#submit();
+    else this.#delegate.onEditLast();
   }
 
-  #ask() {
+  #submit() {
     const text = this.#field.value.trim();
-    if (!text || lengthOf(text) > this.#most) return;
+    if (!text || lengthOf(text) > this.#maxLength) return;
     this.#field.value = "";
-    this.#fit();
-    this.#delegate.questionAsked(text, this.model);
+    this.#update();
+    this.#delegate.onSubmit(text, this.model);
   }
 
-  #fit() {
+  #update() {
     const { value } = this.#field;
-    this.#field.style.height = "auto";
-    this.#field.style.height = `${Math.min(this.#field.scrollHeight, innerHeight * TALLEST)}px`;
+    fitHeight(this.#field, innerHeight * MAX_HEIGHT_RATIO);
+    sessionStorage.setItem(DRAFT_KEY, value);
     const length = lengthOf(value.trim());
-    this.#send.disabled = length === 0 || length > this.#most;
-    const running = this.#form.hasAttribute("data-running");
-    this.#stop.hidden = !running;
-    this.#send.hidden = running && length === 0;
-    this.#form.toggleAttribute("data-too-long", length > this.#most);
-    this.#hint.textContent = length > this.#most ? strings.tooLong(length, this.#most) : strings.keys;
-    sessionStorage.setItem(DRAFT, value);
+    const isTooLong = length > this.#maxLength;
+    const isRunning = this.#form.hasAttribute("data-running");
+    this.#send.disabled = length === 0 || isTooLong;
+    this.#send.hidden = isRunning && length === 0;
+    this.#stop.hidden = !isRunning;
+    this.#form.toggleAttribute("data-too-long", isTooLong);
+    const { tooLong, keyHints } = strings;
+    this.#hint.textContent = isTooLong ? tooLong(length, this.#maxLength) : keyHints;
   }
-}
-
-/** Whether a key belongs to an input method. Safari ends a composition before its Enter, and tells only by 229. */
-export function isComposing(event) {
-  return event.isComposing || event.keyCode === 229;
-}
-
-/** A text's length in characters, as the server counts; a string's own length counts UTF-16 units. */
-export function lengthOf(text) {
-  return [...text].length;
 }

@@ -1,20 +1,21 @@
-/** The list of conversations: the newest first, more on demand, each to be renamed or deleted. */
+/** List the conversations, newest first; the user can load more, rename and delete them. */
 
 import { deleteConversation, listConversations, renameConversation } from "../net/api.js";
 import { strings } from "../strings/strings.js";
+import { confirmIn } from "./dialog.js";
 
-const POLL_MS = 5000;
+const POLL_INTERVAL_MS = 5000;
 
 export class ConversationList {
   #element;
   #more;
   #delegate;
-  #items = new Map(); // li by the conversation's id, which holds what is shown of it
+  #items = new Map(); // <li> by the conversation's id
   #current = null;
   #next = null;
   #timer = 0;
 
-  /** The delegate hears `titleSeen(id, title)`, `conversationDeleted(id)` and `changeFailed(error)`. */
+  /** Calls delegate.onTitle(id, title), onDelete(id) and onChangeFailed(error). */
   constructor(element, more, delegate) {
     this.#element = element;
     this.#more = more;
@@ -22,36 +23,27 @@ export class ConversationList {
     more.addEventListener("click", () => this.#loadMore());
   }
 
-  /** Fetches the newest conversations; what was loaded of older ones stays. */
+  /** Load the newest conversations; older ones that were loaded before stay. */
   async refresh() {
     clearTimeout(this.#timer);
     const page = await listConversations().catch(() => null);
-    if (!page) return this.#refreshLater(); // the list as it was is better than none
+    if (!page) return this.#refreshLater();
     if (this.#items.size === 0 || !page.next) this.#setNext(page.next);
     if (!page.next) this.#removeAllBut(page.conversations);
-    this.#putFirst(page.conversations.map((conversation) => this.#show(conversation)));
+    this.#moveToTop(page.conversations.map((conversation) => this.#show(conversation)));
     this.#pollWhileRunning(page.conversations);
   }
 
-  /** Marks the conversation that is open, or none. */
+  /** Mark the open conversation, or none. */
   setCurrent(id) {
     this.#current = id;
-    for (const [itsId, item] of this.#items) mark(item, itsId === id);
-  }
-
-  // Only what stands elsewhere is moved: a moved node loses the focus.
-  #putFirst(items) {
-    let place = this.#element.firstElementChild;
-    for (const item of items) {
-      if (item === place) place = place.nextElementSibling;
-      else this.#element.insertBefore(item, place);
-    }
+    for (const [itemId, item] of this.#items) mark(item, itemId === id);
   }
 
   async #loadMore() {
     const page = await listConversations(this.#next).catch(() => null);
     if (!page) return;
-    page.conversations.forEach((conversation) => this.#element.append(this.#show(conversation)));
+    this.#element.append(...page.conversations.map((conversation) => this.#show(conversation)));
     this.#setNext(page.next);
   }
 
@@ -60,21 +52,9 @@ export class ConversationList {
     this.#more.hidden = !next;
   }
 
-  // The open conversation's answer tells its own end; those of the others have to be asked for.
-  #pollWhileRunning(conversations) {
-    const others = conversations.some(({ id, running }) => running && id !== this.#current);
-    if (others) this.#refreshLater();
-  }
-
-  // A hidden page asks when it is seen again.
-  #refreshLater() {
-    clearTimeout(this.#timer);
-    if (!document.hidden) this.#timer = setTimeout(() => this.refresh(), POLL_MS);
-  }
-
   #removeAllBut(conversations) {
-    const kept = new Set(conversations.map(({ id }) => id));
-    for (const id of [...this.#items.keys()].filter((id) => !kept.has(id))) this.#remove(id);
+    const ids = new Set(conversations.map(({ id }) => id));
+    for (const id of [...this.#items.keys()].filter((id) => !ids.has(id))) this.#remove(id);
   }
 
   #remove(id) {
@@ -82,17 +62,39 @@ export class ConversationList {
     this.#items.delete(id);
   }
 
+  // Items that are in the right place are not moved: a moved node loses the focus.
+  #moveToTop(items) {
+    let next = this.#element.firstElementChild;
+    for (const item of items) {
+      if (item === next) next = next.nextElementSibling;
+      else this.#element.insertBefore(item, next);
+    }
+  }
+
+  // The stream of the open conversation reports its end; the others have to be polled.
+  #pollWhileRunning(conversations) {
+    const isOtherRunning = ({ id, running }) => running && id !== this.#current;
+    if (conversations.some(isOtherRunning)) this.#refreshLater();
+  }
+
+  // A hidden page refreshes when it becomes visible.
+  #refreshLater() {
+    clearTimeout(this.#timer);
+    if (!document.hidden) this.#timer = setTimeout(() => this.refresh(), POLL_INTERVAL_MS);
+  }
+
   #show(conversation) {
     const { id, title, running } = conversation;
-    const item = this.#items.get(id) ?? this.#make(id);
+    const item = this.#items.get(id) ?? this.#create(id);
     this.#setTitle(item, id, title);
     item.querySelector(".running-dot").hidden = !running;
     mark(item, id === this.#current);
     return item;
   }
 
-  #make(id) {
-    const item = document.querySelector("#conversation-item").content.firstElementChild.cloneNode(true);
+  #create(id) {
+    const template = document.querySelector("#conversation-item");
+    const item = template.content.firstElementChild.cloneNode(true);
     item.querySelector("a").href = `#${id}`;
     item.querySelector(".rename").addEventListener("click", () => this.#rename(id));
     item.querySelector(".delete").addEventListener("click", () => this.#delete(id));
@@ -102,7 +104,7 @@ export class ConversationList {
 
   #setTitle(item, id, title) {
     item.querySelector(".conversation-title").textContent = title || strings.untitled;
-    this.#delegate.titleSeen(id, title);
+    this.#delegate.onTitle(id, title);
   }
 
   #titleOf(id) {
@@ -113,47 +115,38 @@ export class ConversationList {
     const dialog = document.querySelector("#rename-dialog");
     const field = dialog.querySelector("input");
     field.value = this.#titleOf(id);
-    const answer = askIn(dialog);
+    const confirmation = confirmIn(dialog);
     field.select();
-    const agreed = await answer;
+    const isConfirmed = await confirmation;
     const title = field.value.trim();
-    if (!agreed || !title) return;
-    await this.#try(renameConversation(id, title), () => this.#setTitle(this.#items.get(id), id, title));
+    if (!isConfirmed || !title) return;
+    const show = () => this.#setTitle(this.#items.get(id), id, title);
+    await this.#change(renameConversation(id, title), show);
   }
 
   async #delete(id) {
     const dialog = document.querySelector("#delete-dialog");
     dialog.querySelector("p").textContent = strings.deleteText(this.#titleOf(id));
-    if (!(await askIn(dialog))) return;
-    await this.#try(deleteConversation(id), () => {
+    if (!(await confirmIn(dialog))) return;
+    await this.#change(deleteConversation(id), () => {
       this.#remove(id);
-      this.#delegate.conversationDeleted(id);
+      this.#delegate.onDelete(id);
     });
   }
 
-  async #try(request, done) {
+  async #change(request, show) {
     try {
       await request;
-      done();
+      show();
     } catch (error) {
-      this.#delegate.changeFailed(error);
+      this.#delegate.onChangeFailed(error);
       this.refresh();
     }
   }
 }
 
-function mark(item, current) {
+function mark(item, isCurrent) {
   const link = item.querySelector("a");
-  if (current) link.setAttribute("aria-current", "page");
+  if (isCurrent) link.setAttribute("aria-current", "page");
   else link.removeAttribute("aria-current");
-}
-
-// Cancel is no submit button: Enter in the field would press the first of those.
-function askIn(dialog) {
-  dialog.returnValue = "";
-  dialog.querySelector(".plain-button").onclick = () => dialog.close();
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok"), { once: true });
-  });
 }

@@ -1,4 +1,4 @@
-/** The list of conversations on a narrow screen: over the page, opened by a button, closed by the rest. */
+/** Open and close the list of conversations on a narrow screen, where it covers the page. */
 
 export class Drawer {
   #panel;
@@ -13,7 +13,7 @@ export class Drawer {
     panel.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
   }
 
-  /** Closes the drawer; nothing happens where it is no drawer, or not open. */
+  /** Close the drawer, if it is open. */
   close() {
     if (!this.#panel.hasAttribute("data-open")) return;
     this.#panel.removeAttribute("data-open");

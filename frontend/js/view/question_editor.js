@@ -1,49 +1,52 @@
-/** A question that is being reworded, in its place. */
+/** Edit a question in its place. */
 
-import { isComposing, lengthOf } from "./composer.js";
+import { fitHeight, isComposing, lengthOf } from "./text_field.js";
 
-/** Opens the editor behind `body`, which it hides; `sent(text)` is called with a text that differs. */
 export class QuestionEditor {
   #element;
   #body;
   #field;
   #send;
-  #most;
-  #sent;
-  #closed;
+  #maxLength;
+  #onSubmit;
+  #onClose;
 
-  /** `most` is the longest text in characters; `closed()` is called once the editor is gone. */
-  constructor(body, { most, sent, closed }) {
+  /**
+   * Replaces `body` by a form. Calls onSubmit(text) with a text that differs, and onClose() once
+   * the editor is removed. `maxLength` is in characters.
+   */
+  constructor(body, { maxLength, onSubmit, onClose }) {
     this.#body = body;
-    this.#most = most;
-    this.#sent = sent;
-    this.#closed = closed;
-    this.#element = document.querySelector("#question-editor").content.firstElementChild.cloneNode(true);
+    this.#maxLength = maxLength;
+    this.#onSubmit = onSubmit;
+    this.#onClose = onClose;
+    const template = document.querySelector("#question-editor");
+    this.#element = template.content.firstElementChild.cloneNode(true);
     this.#field = this.#element.querySelector("textarea");
     this.#send = this.#element.querySelector(".main-button");
     this.#listen();
     body.hidden = true;
     body.after(this.#element);
     this.#field.value = body.textContent;
-    this.#fit();
+    this.#update();
     this.#field.focus();
   }
 
-  /** Whether an answer is being made, which has to end first. */
-  set busy(busy) {
-    this.#element.toggleAttribute("data-busy", busy);
-    this.#fit();
+  /** Disable sending while another answer is running. */
+  set isBusy(isBusy) {
+    this.#element.toggleAttribute("data-busy", isBusy);
+    this.#update();
   }
 
   close() {
     this.#element.remove();
     this.#body.hidden = false;
-    this.#closed();
+    this.#onClose();
   }
 
   #listen() {
-    this.#field.addEventListener("input", () => this.#fit());
-    this.#element.addEventListener("keydown", (event) => this.#press(event));
+    this.#field.addEventListener("input", () => this.#update());
+    this.#element.addEventListener("keydown", (event) => this.#onKeydown(event));
     this.#element.querySelector(".plain-button").addEventListener("click", () => this.close());
     this.#element.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -51,12 +54,12 @@ export class QuestionEditor {
     });
   }
 
-  // An input method has Escape and Enter for itself while it composes.
-  #press(event) {
+  #onKeydown(event) {
     if (isComposing(event)) return;
+    const isSubmit = event.key === "Enter" && (event.ctrlKey || event.metaKey);
     if (event.key === "Escape") this.close();
-    else if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-    else this.#submit();
+    else if (isSubmit) this.#submit();
+    else return;
     event.preventDefault();
     event.stopPropagation();
   }
@@ -65,13 +68,13 @@ export class QuestionEditor {
     if (this.#send.disabled) return;
     const text = this.#field.value.trim();
     if (text === this.#body.textContent) this.close();
-    else this.#sent(text);
+    else this.#onSubmit(text);
   }
 
-  #fit() {
-    this.#field.style.height = "auto";
-    this.#field.style.height = `${this.#field.scrollHeight}px`;
+  #update() {
+    fitHeight(this.#field);
     const length = lengthOf(this.#field.value.trim());
-    this.#send.disabled = length === 0 || length > this.#most || this.#element.hasAttribute("data-busy");
+    const isSendable = length > 0 && length <= this.#maxLength;
+    this.#send.disabled = !isSendable || this.#element.hasAttribute("data-busy");
   }
 }

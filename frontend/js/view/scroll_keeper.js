@@ -1,74 +1,69 @@
-/** Keeps the end in view while it grows, unless the reader has scrolled up to read. */
+/** Keep the end of the messages in view while they stream, unless the user has scrolled up. */
 
-const NEAR_PX = 64;
+const EDGE_THRESHOLD_PX = 64; // closer than this counts as at the top or at the end
 
 export class ScrollKeeper {
   #scroller;
   #jump;
   #delegate;
-  #following = true;
-  #last = 0;
-  #loading = false;
+  #isFollowing = true;
+  #lastTop = 0;
+  #loading = null; // a promise, while earlier messages are being loaded
 
-  /** `jump` is the button that leads back to the end; the delegate hears `topReached()`, and may return a promise. */
+  /** `jump` is the button that returns to the end. Calls the async delegate.onTopReached(). */
   constructor(scroller, content, jump, delegate) {
     this.#scroller = scroller;
     this.#jump = jump;
     this.#delegate = delegate;
-    scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     jump.addEventListener("click", () => this.follow());
-    const sizes = new ResizeObserver(() => this.#keep());
-    sizes.observe(content);
-    sizes.observe(scroller);
+    const observer = new ResizeObserver(() => this.#update());
+    observer.observe(content);
+    observer.observe(scroller);
   }
 
-  /** Goes to the end and stays with it. */
+  /** Scroll to the end and stay there. */
   follow() {
-    this.#following = true;
-    this.#keep();
+    this.#isFollowing = true;
+    this.#update();
   }
 
-  /** Runs a change that adds content above what is read, which stays where it is on the screen. */
-  holdWhile(change) {
+  /** Make a change that adds content at the top, without moving the visible content. */
+  keepPositionDuring(change) {
     const fromEnd = this.#scroller.scrollHeight - this.#scroller.scrollTop;
     change();
-    if (!this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight - fromEnd;
+    if (!this.#isFollowing) this.#scroller.scrollTop = this.#scroller.scrollHeight - fromEnd;
   }
 
-  /** Leaves the end, and moves what is shown so that `element` stands at `top`, in px of the window. */
-  holdAt(element, top) {
-    this.#following = false;
+  /** Stop following, and scroll until `element` is at `top`, in px of the window. */
+  pin(element, top) {
+    this.#isFollowing = false;
     this.#scroller.scrollTop += element.getBoundingClientRect().top - top;
-    this.#last = this.#scroller.scrollTop;
+    this.#lastTop = this.#scroller.scrollTop;
   }
 
-  #keep() {
-    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
-    this.#last = this.#scroller.scrollTop;
-    this.#jump.hidden = this.#following || this.#fromEnd() < NEAR_PX;
+  #update() {
+    if (this.#isFollowing) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#lastTop = this.#scroller.scrollTop;
+    this.#jump.hidden = this.#isFollowing || this.#distanceToEnd() < EDGE_THRESHOLD_PX;
   }
 
-  // Only a move upwards is the reader's wish to leave the end: growing content moves nothing up.
-  #scrolled() {
+  // Content that is appended never scrolls up, so an upward scroll is the user's.
+  #onScroll() {
     const { scrollTop } = this.#scroller;
-    if (this.#fromEnd() < NEAR_PX) this.#following = true;
-    else if (scrollTop < this.#last) this.#following = false;
-    this.#last = scrollTop;
-    this.#jump.hidden = this.#following;
-    if (scrollTop < NEAR_PX && !this.#following) this.#load();
+    if (this.#distanceToEnd() < EDGE_THRESHOLD_PX) this.#isFollowing = true;
+    else if (scrollTop < this.#lastTop) this.#isFollowing = false;
+    this.#lastTop = scrollTop;
+    this.#jump.hidden = this.#isFollowing;
+    if (scrollTop < EDGE_THRESHOLD_PX && !this.#isFollowing) this.#loadEarlier();
   }
 
-  async #load() {
-    if (this.#loading) return;
-    this.#loading = true;
-    try {
-      await this.#delegate.topReached();
-    } finally {
-      this.#loading = false;
-    }
+  #loadEarlier() {
+    this.#loading ??= this.#delegate.onTopReached().finally(() => (this.#loading = null));
   }
 
-  #fromEnd() {
-    return this.#scroller.scrollHeight - this.#scroller.scrollTop - this.#scroller.clientHeight;
+  #distanceToEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    return scrollHeight - scrollTop - clientHeight;
   }
 }

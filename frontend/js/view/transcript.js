@@ -1,4 +1,4 @@
-/** The messages of the open conversation: one view for each, kept for as long as the message is shown. */
+/** Show the messages of the open conversation, with one view for each. */
 
 import { MessageView } from "./message_view.js";
 
@@ -7,24 +7,24 @@ export class Transcript {
   #delegate;
   #views = new Map(); // by the message's key
 
-  /** The delegate is that of a MessageView. */
+  /** The delegate is that of MessageView. */
   constructor(element, delegate) {
     this.#element = element;
     this.#delegate = delegate;
   }
 
-  /** Shows these messages, in this order; while `busy`, an answer is being made and no branch can be changed. */
-  render(messages, busy) {
+  /** Show these messages in this order; while `isBusy`, the user cannot change the branch. */
+  render(messages, isBusy) {
     this.#removeOthers(new Set(messages.map((message) => message.key)));
-    let place = this.#element.firstElementChild;
+    let next = this.#element.firstElementChild;
     for (const message of messages) {
-      const { element } = this.#show(message, busy);
-      if (element === place) place = place.nextElementSibling;
-      else this.#element.insertBefore(element, place);
+      const { element } = this.#show(message, isBusy);
+      if (element === next) next = next.nextElementSibling;
+      else this.#element.insertBefore(element, next);
     }
   }
 
-  /** The view of a message, by its key, or undefined. */
+  /** Return the view of a message, by its key, or undefined. */
   view(key) {
     return this.#views.get(key);
   }
@@ -37,10 +37,10 @@ export class Transcript {
     }
   }
 
-  #show(message, busy) {
+  #show(message, isBusy) {
     let view = this.#views.get(message.key);
     if (!view) this.#views.set(message.key, (view = new MessageView(message, this.#delegate)));
-    view.update(message, busy);
+    view.update(message, isBusy);
     return view;
   }
 }

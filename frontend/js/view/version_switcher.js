@@ -1,51 +1,61 @@
-/** The way through the versions of a message: which one is shown, the one before, the next. */
+/** Show which version of a message is visible, and let the user switch to the next or previous. */
 
 import { label, strings } from "../strings/strings.js";
 
-export class Stepper {
-  element;
-  #back;
-  #on;
-  #versions = [];
-  #at = 0;
-  #wanted;
+/** The two directions in which a user can switch. */
+export const Direction = Object.freeze({ PREVIOUS: -1, NEXT: 1 });
 
-  /** `wanted(id, way)` is told which version is to be shown; `way` is -1 or 1. */
-  constructor(wanted) {
-    this.element = document.querySelector("#version-switcher").content.firstElementChild.cloneNode(true);
-    this.#wanted = wanted;
-    [this.#back, this.#on] = this.element.querySelectorAll("button");
-    this.#back.addEventListener("click", () => this.#step(-1));
-    this.#on.addEventListener("click", () => this.#step(1));
-    this.element.addEventListener("keydown", (event) => this.#press(event));
+export class VersionSwitcher {
+  element;
+  #previous;
+  #next;
+  #versions = [];
+  #index = 0;
+  #onSelect;
+
+  /** Calls onSelect(id, direction) with the version to show. */
+  constructor(onSelect) {
+    const template = document.querySelector("#version-switcher");
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.#onSelect = onSelect;
+    [this.#previous, this.#next] = this.element.querySelectorAll("button");
+    this.#previous.addEventListener("click", () => this.#select(Direction.PREVIOUS));
+    this.#next.addEventListener("click", () => this.#select(Direction.NEXT));
+    this.element.addEventListener("keydown", (event) => this.#onKeydown(event));
   }
 
-  /** Shows where a message stands among its alternatives; nothing where it is the only one. */
-  show({ id, alternatives }, busy) {
+  /** Show a message's position among its versions; hide the switcher if there is only one. */
+  show({ id, alternatives }, isBusy) {
     this.element.hidden = !alternatives;
     if (!alternatives) return;
     this.#versions = alternatives;
-    this.#at = alternatives.indexOf(id);
-    this.element.querySelector(".version-count").textContent = `${this.#at + 1} / ${alternatives.length}`;
-    label(this.element, strings.version(this.#at + 1, alternatives.length));
-    this.#back.disabled = busy || this.#at <= 0;
-    this.#on.disabled = busy || this.#at >= alternatives.length - 1;
+    this.#index = alternatives.indexOf(id);
+    const [number, count] = [this.#index + 1, alternatives.length];
+    this.element.querySelector(".version-count").textContent = `${number} / ${count}`;
+    label(this.element, strings.version(number, count));
+    this.#previous.disabled = isBusy || number <= 1;
+    this.#next.disabled = isBusy || number >= count;
   }
 
-  /** Takes the focus, where the reader's next step that way would be. */
-  focus(way) {
-    const [first, second] = way < 0 ? [this.#back, this.#on] : [this.#on, this.#back];
-    (first.disabled ? second : first).focus({ preventScroll: true });
+  /** Focus the button of a direction, or the other one if it is disabled. */
+  focus(direction) {
+    const button = this.#button(direction);
+    (button.disabled ? this.#button(-direction) : button).focus({ preventScroll: true });
   }
 
-  #press(event) {
-    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!way) return;
+  #onKeydown(event) {
+    const { PREVIOUS, NEXT } = Direction;
+    const direction = { ArrowLeft: PREVIOUS, ArrowRight: NEXT }[event.key];
+    if (!direction) return;
     event.preventDefault();
-    if (!(way < 0 ? this.#back : this.#on).disabled) this.#step(way);
+    if (!this.#button(direction).disabled) this.#select(direction);
   }
 
-  #step(way) {
-    this.#wanted(this.#versions[this.#at + way], way);
+  #button(direction) {
+    return direction === Direction.PREVIOUS ? this.#previous : this.#next;
+  }
+
+  #select(direction) {
+    this.#onSelect(this.#versions[this.#index + direction], direction);
   }
 }

@@ -1,12 +1,12 @@
-"""What a model thinks before it answers, on the page."""
+"""Show a model's reasoning before and after its answer begins."""
 
 from playwright.async_api import Page, expect
 
-from tests.browser.reading import answers, ask
+from tests.browser.chat_page import answers, ask
 from tests.fake_upstream import ScriptedUpstream
 
 
-async def test_thoughts_stand_open_until_the_answer_begins(
+async def test_reasoning_is_open_until_the_answer_begins(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
@@ -19,7 +19,7 @@ async def test_thoughts_stand_open_until_the_answer_begins(
     await box.locator("summary").click()
     await exchange.chunk({"reasoning_content": " and another"})
     await expect(text).to_have_text("One thought and another")
-    await expect(box).to_have_js_property("open", False)  # the reader closed it
+    await expect(box).to_have_js_property("open", False)  # the user closed it
     await box.locator("summary").click()
     await exchange.say("The answer")
     await expect(answers(page).locator(".message-body")).to_have_text("The answer")
@@ -32,11 +32,11 @@ async def test_thoughts_stand_open_until_the_answer_begins(
     await expect(box).to_have_js_property("open", False)
 
 
-async def test_long_thoughts_grow_without_being_laid_out_again(
+async def test_long_reasoning_keeps_the_nodes_of_finished_chunks(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
-    """What is finished of them keeps its nodes until the answer begins, and looks no different then."""
-    thought = "So it goes on, 如此这般.\n"
+    """Chunks are merged when the answer begins, without a change of height."""
+    thought = "First one step, then 下一步.\n"
     exchange = await ask(page, upstream, question)
     text = answers(page).locator(".reasoning-text")
     for number in range(1, 6):

@@ -1,0 +1,78 @@
+/**
+ * Build and change the messages of a conversation. Pure.
+ *
+ * A message's `key` stays the same while the message is shown, because its `id` is known only once
+ * the server has sent it. An answer's key is the id under which this page submitted its turn.
+ */
+
+import { currentName } from "./failure.js";
+
+/** Return a question that the server does not have yet. */
+export function newQuestion(turn, content) {
+  return { key: `question-${turn}`, id: "", role: "user", turn, content };
+}
+
+/** Return an empty answer that is streaming. */
+export function newAnswer(turn) {
+  return { key: turn, id: "", role: "assistant", turn, content: "", reasoning: "", streaming: true };
+}
+
+/** Return the server's version of a message; it keeps the key and the failure of a known one. */
+export function fromServer(message, known) {
+  const shown = known.find((other) => isSame(other, message));
+  return {
+    key: shown?.key ?? message.id,
+    id: message.id,
+    parent: message.parent,
+    alternatives: message.alternatives,
+    role: message.role,
+    content: message.content,
+    reasoning: message.reasoning ?? "",
+    turn: message.turn,
+    streaming: false,
+    failure: shown?.content === message.content ? shown.failure : undefined,
+    ...readReport(message),
+  };
+}
+
+/**
+ * Return the reported fields of an answer. The token counts are inside `usage` or next to it.
+ * Fields that were not reported are absent.
+ */
+export function readReport(report) {
+  const usage = report.usage ?? report;
+  const fields = {
+    model: report.model,
+    finishReason: report.finish_reason,
+    continued: report.continued?.map((seam) => ({ ...seam, why: currentName(seam.why) })),
+    tokens: usage.total_tokens || sum(usage.prompt_tokens, usage.completion_tokens),
+    estimated: Boolean(usage.estimated),
+  };
+  const isReported = ([, value]) => value !== undefined && value !== null;
+  return Object.fromEntries(Object.entries(fields).filter(isReported));
+}
+
+/** Return the message with its id, which replaces "" among its alternatives. */
+export function withId(message, id) {
+  const alternatives = message.alternatives?.map((other) => other || id);
+  return { ...message, id: id ?? message.id, ...(alternatives && { alternatives }) };
+}
+
+/** Return the ids of a message's versions. The server does not store an empty answer. */
+export function versionsOf({ id, content, alternatives }) {
+  return alternatives ?? (id && content ? [id] : []);
+}
+
+/** Return the message without its failure, if it has a text to show instead. */
+export function clearFailure(message) {
+  return message.failure && message.content ? { ...message, failure: undefined } : message;
+}
+
+function isSame(shown, message) {
+  if (shown.id === message.id) return true;
+  return Boolean(message.turn) && shown.turn === message.turn && shown.role === message.role;
+}
+
+function sum(prompt, completion) {
+  return Number.isFinite(prompt) && Number.isFinite(completion) ? prompt + completion : undefined;
+}

@@ -1,0 +1,94 @@
+/** The page's texts in English. */
+
+const COMMAND_KEY = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
+
+const seamReasons = {
+  length: "reached the model’s length limit",
+  interrupted: "was interrupted by a server failure",
+  connection_lost: "lost the connection to the model",
+  timeout: "timed out waiting for the model",
+  rate_limited: "was rate-limited by the model service",
+  unreachable: "could not reach the model",
+  upstream: "was interrupted by an error of the model service",
+};
+
+export const english = {
+  conversations: "Conversations",
+  newChat: "New chat",
+  untitled: "New chat",
+  openList: "Open conversations",
+  closeList: "Close conversations",
+  showMore: "Show more",
+  noConversations: "Your conversations will appear here.",
+  running: "answering",
+  rename: "Rename",
+  renameTitle: "Rename conversation",
+  title: "Title",
+  save: "Save",
+  cancel: "Cancel",
+  delete: "Delete",
+  deleteTitle: "Delete this conversation?",
+  deleteText: (title) => `“${title}” and all its messages will be deleted permanently.`,
+  question: "Your question",
+  placeholder: "Ask anything",
+  send: "Send",
+  stop: "Stop",
+  model: "Model",
+  keyHints: "Enter to send · Shift + Enter for a new line",
+  demo:
+    "You are using the demo model. To use a real model, set OPENAI_API_KEY or OPENAI_BASE_URL " +
+    "(see the README).",
+  jump: "Jump to latest",
+  headline: "What would you like to know?",
+  tagline:
+    "Reload, go offline, close the laptop: the answer keeps generating, and you can come back to " +
+    "it at any time.",
+  suggestions: [
+    "Explain how TCP recovers a lost packet, step by step",
+    "Write a Python function that merges overlapping intervals, with tests",
+    "用表格比较一下绿茶、红茶和乌龙茶",
+  ],
+  you: "You",
+  assistant: "Assistant",
+  thinking: "Thinking…",
+  reasoning: "Thoughts",
+  copy: "Copy",
+  copied: "Copied",
+  copyAnswer: "Copy answer",
+  retry: "Try again",
+  edit: "Edit question",
+  editQuestion: "Edit your question",
+  editorKeys: `${COMMAND_KEY} + Enter to send · Esc to cancel`,
+  regenerate: "Regenerate",
+  previousVersion: "Previous version",
+  nextVersion: "Next version",
+  version: (number, count) => `Version ${number} of ${count}`,
+  tokens: (count) => `${count.toLocaleString("en")} tokens`,
+  continued: (times) => (times === 1 ? "continued once" : `continued ${times} times`),
+  seam: ({ why, model }) =>
+    `At this point, the answer ${seamReasons[why] ?? "was interrupted"} and was continued ` +
+    (model ? `by ${model}.` : "automatically."),
+  finishReasons: {
+    stopped: "Stopped",
+    length: "Truncated at the model’s length limit",
+    failed: "Interrupted",
+  },
+  reconnecting: "Connection lost. Reconnecting…",
+  answerReady: "The answer is complete.",
+  tooLong: (length, limit) =>
+    `${length.toLocaleString("en")} characters; the limit is ${limit.toLocaleString("en")}`,
+  conversationGone: "This conversation no longer exists.",
+  table: "Table",
+  // The server's messages are in English; these failures come without one.
+  failures: {
+    request: {
+      http: (status) => `The server returned an error (${status}).`,
+      server_unreachable: "The server cannot be reached. Check your connection and try again.",
+    },
+    turn: {
+      unanswered: "This question has no answer yet.",
+      incomplete: "The answer was interrupted.",
+    },
+  },
+  unknownFailure: "An error occurred.",
+};

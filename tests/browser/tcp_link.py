@@ -1,0 +1,65 @@
+"""A TCP link between browser and server that freezes, as connections do while a computer sleeps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.processes import Server
+
+
+class TcpLink:
+    """Forward the bytes of every connection to a server, in both directions."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = ""
+        self._port = int(server.url.rpartition(":")[2])
+        self._frozen = asyncio.Event()
+
+    def freeze(self) -> None:
+        """Deliver no more bytes from the server on the current connections, which stay open.
+
+        A connection on which the browser sends is reset, as by a router that has dropped its
+        state. New connections work.
+        """
+        self._frozen.set()
+        self._frozen = asyncio.Event()
+
+    async def forward(
+        self, browser: asyncio.StreamReader, to_browser: asyncio.StreamWriter
+    ) -> None:
+        """Forward one connection until one side closes it."""
+        frozen = self._frozen
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def send() -> None:
+            while (data := await browser.read(1 << 16)) and not frozen.is_set():
+                to_server.write(data)
+            raise ConnectionResetError
+
+        async def receive() -> None:
+            while data := await server.read(1 << 16):
+                if not frozen.is_set():
+                    to_browser.write(data)
+            raise ConnectionResetError
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(send())
+                group.create_task(receive())
+        except* ConnectionError:
+            pass  # one side closed the connection; the other one is closed below
+        finally:
+            to_browser.close()
+            to_server.transport.abort()
+
+
+@asynccontextmanager
+async def frozen_link(server: Server) -> AsyncIterator[TcpLink]:
+    """Listen on a free port and yield a link to the server; `freeze` freezes it."""
+    link = TcpLink(server)
+    listener = await asyncio.start_server(link.forward, "127.0.0.1", 0)
+    link.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield link
+    finally:
+        listener.close()
