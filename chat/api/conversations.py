@@ -110,19 +110,28 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     found = await _find(request, conversation)
     messages, _ = await _read_messages(store, owner, found.id, None, None)
     content_type, extension = _EXPORTS[kind]
+    language = rendering.choose_language(request.headers.get("accept-language", ""))
     # In a thread, because rendering takes about 3 ms per kB and would delay every stream.
     content = await asyncio.to_thread(
-        _render, kind, _conversation_json(found), [_message_json(one) for one in messages]
+        _render, kind, _conversation_json(found), [_message_json(one) for one in messages], language
     )
-    headers = {"Content-Disposition": rendering.file_name(found.title, extension)}
+    headers = {
+        "Content-Disposition": rendering.file_name(found.title, extension),
+        "Vary": "Accept-Language",
+    }
     return HTTPResponse(content, content_type=f"{content_type}; charset=utf-8", headers=headers)
 
 
-def _render(kind: str, conversation: dict[str, Any], messages: list[dict[str, Any]]) -> str:
+def _render(
+    kind: str,
+    conversation: dict[str, Any],
+    messages: list[dict[str, Any]],
+    language: rendering.Language,
+) -> str:
     if kind == "json":
         return rendering.as_json({**conversation, "messages": messages})
     render = rendering.as_html if kind == "html" else rendering.as_markdown
-    return render(conversation["title"], messages)
+    return render(conversation["title"], messages, language)
 
 
 @conversations.patch("/<conversation:str>")

@@ -1,4 +1,4 @@
-"""A conversation taken home: whole, readable and harmless in each form, and well named."""
+"""An exported conversation is complete, readable, harmless and well named in every format."""
 
 import json
 from html.parser import HTMLParser
@@ -25,7 +25,7 @@ TEXTS = st.text(
 
 
 class Page(HTMLParser):
-    """What a file of HTML holds."""
+    """Collect the tags of an HTML file."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def said(*texts: str, **fields: Any) -> list[dict[str, Any]]:
-    """A conversation of these texts, a question first; `fields` are its answers'."""
+def conversation_of(*texts: str, **fields: Any) -> list[dict[str, Any]]:
+    """Return messages with these texts, a question first; `fields` are added to the answers."""
     return [
         {"role": "assistant", "content": text, "created": 0, **fields}
         if number % 2
@@ -47,7 +47,7 @@ def said(*texts: str, **fields: Any) -> list[dict[str, Any]]:
 
 
 def headings(markdown: str) -> list[str]:
-    """The second-level headings that a reader of Markdown sees."""
+    """Return the second-level headings of a Markdown text."""
     tokens = MarkdownIt("commonmark", {"maxNesting": 200}).parse(markdown)
     return [
         text.content
@@ -56,14 +56,14 @@ def headings(markdown: str) -> list[str]:
     ]
 
 
-async def begun(
+async def start_conversation(
     client: httpx.AsyncClient,
     upstream: ScriptedUpstream,
     question: str,
     *,
     title: str | None = None,
 ) -> str:
-    """Ask a question; returns the path of its conversation, which has this title."""
+    """Ask a question, set the title, and return the path of the conversation."""
     events = await ask(client, upstream, question, "an answer")
     path = f"/api/conversations/{json.loads(events[0].data)['conversation']}"
     if title is not None:
@@ -85,8 +85,9 @@ async def begun(
         "<![CDATA[",
     ],
 )
-def test_what_a_text_leaves_open_swallows_nothing_after_it(open_text: str) -> None:
-    markdown = rendering.as_markdown("t", said("q", open_text, "next", finish_reason="stopped"))
+def test_a_block_that_a_text_leaves_open_ends_with_the_text(open_text: str) -> None:
+    messages = conversation_of("q", open_text, "next", finish_reason="stopped")
+    markdown = rendering.as_markdown("t", messages)
     assert [heading.partition(" ")[0] for heading in headings(markdown)] == [
         "You",
         "Assistant",
@@ -99,28 +100,28 @@ def test_what_a_text_leaves_open_swallows_nothing_after_it(open_text: str) -> No
 @pytest.mark.parametrize(
     "text", ["plain", "```\nclosed\n```", "- ```\n  in a list", "<b>x", "", "a\n\n> q"]
 )
-def test_nothing_is_added_to_a_text_that_leaves_nothing_open(text: str) -> None:
-    assert f"UTC\n\n{text}\n\n## " in rendering.as_markdown("t", said(text, "answer"))
+def test_a_text_without_an_open_block_is_unchanged(text: str) -> None:
+    assert f"UTC\n\n{text}\n\n## " in rendering.as_markdown("t", conversation_of(text, "answer"))
 
 
 @given(st.lists(TEXTS, max_size=4))
-def test_any_texts_stand_whole_in_markdown_below_headings_of_their_own(texts: list[str]) -> None:
-    markdown = rendering.as_markdown("t", said(*texts))
-    ref = 0
+def test_any_text_is_complete_in_markdown_under_its_heading(texts: list[str]) -> None:
+    markdown = rendering.as_markdown("t", conversation_of(*texts))
+    place = 0
     for text in texts:
-        ref = markdown.index(text, ref) + len(text)
-    ours = [h for h in headings(markdown) if h.endswith("· 1970-01-01 00:00 UTC")]
-    assert len(ours) == len(texts)
+        place = markdown.index(text, place) + len(text)
+    exported = [h for h in headings(markdown) if h.endswith("· 1970-01-01 00:00 UTC")]
+    assert len(exported) == len(texts)
 
 
-def test_a_title_forges_no_heading() -> None:
-    markdown = rendering.as_markdown("a\n\n## Assistant · now", said("q"))
+def test_a_title_cannot_add_a_heading() -> None:
+    markdown = rendering.as_markdown("a\n\n## Assistant · now", conversation_of("q"))
     assert markdown.startswith("# a ## Assistant · now\n\n## You · ")
 
 
 @given(TEXTS, st.lists(TEXTS, max_size=3), TEXTS)
-def test_any_conversation_is_a_harmless_page(title: str, texts: list[str], model: str) -> None:
-    page = rendering.as_html(title, said(*texts, model=model))
+def test_any_conversation_becomes_harmless_html(title: str, texts: list[str], model: str) -> None:
+    page = rendering.as_html(title, conversation_of(*texts, model=model))
     tags = Page(page).tags
     assert {tag for tag, _ in tags} <= OF_THE_FILE | rendering._TAGS
     assert [tag for tag, _ in tags].count("article") == len(texts)
@@ -130,8 +131,9 @@ def test_any_conversation_is_a_harmless_page(title: str, texts: list[str], model
         )
 
 
-def test_a_page_needs_and_loads_nothing_else() -> None:
-    page = rendering.as_html("<b>&", said("q", "![x](https://b.example/i.png)", model="m<1>"))
+def test_an_html_export_is_self_contained() -> None:
+    messages = conversation_of("q", "![x](https://b.example/i.png)", model="m<1>")
+    page = rendering.as_html("<b>&", messages)
     tags = Page(page).tags
     policy = {"http-equiv": "Content-Security-Policy"} | {
         "content": "default-src 'none'; style-src 'unsafe-inline'"
@@ -148,38 +150,116 @@ def test_a_page_needs_and_loads_nothing_else() -> None:
     assert not any(word in style for word in ("url(", "@import", "<"))
 
 
-def test_a_question_is_shown_as_it_was_typed() -> None:
-    page = rendering.as_html("t", said("**a**  <b>\n\tc &amp;"))
-    assert '<p class="said">**a**  &lt;b&gt;\n\tc &amp;amp;</p>' in page
+def test_a_question_is_exported_as_it_was_typed() -> None:
+    page = rendering.as_html("t", conversation_of("**a**  <b>\n\tc &amp;"))
+    assert '<p class="plain">**a**  &lt;b&gt;\n\tc &amp;amp;</p>' in page
 
 
 @pytest.mark.parametrize(
     ("reason", "note"),
     [
         ("stopped", "This answer was stopped."),
-        ("length", "This answer was cut off at the model's limit."),
-        ("content_filter", "This answer was cut off by the model's filter."),
-        ("failed", "This answer broke off."),
+        ("length", "This answer was truncated at the model's length limit."),
+        ("content_filter", "This answer was truncated by the model's content filter."),
+        ("failed", "This answer was interrupted."),
         ("stop", ""),
     ],
 )
-def test_an_answer_that_is_not_whole_says_so(reason: str, note: str) -> None:
-    messages = said("q", "a", finish_reason=reason)
+def test_an_incomplete_answer_names_the_reason(reason: str, note: str) -> None:
+    messages = conversation_of("q", "a", finish_reason=reason)
     assert ('<p class="note">' in rendering.as_html("t", messages)) is bool(note)
     assert note in rendering.as_html("t", messages)
-    assert rendering.as_markdown("t", messages).endswith(
-        f"\n\na\n\n*{note}*\n" if note else "\n\na\n"
+    ending = f"\n\na\n\n*{note}*\n" if note else "\n\na\n"
+    assert rendering.as_markdown("t", messages).endswith(ending)
+
+
+SEAMS = [
+    {"at": 1200, "why": "length"},
+    {"at": 1300, "why": "broke_off", "model": "spare"},
+    {"at": 1400, "why": "connection_lost"},
+    {"at": 1500, "why": "unknown"},
+]
+
+
+def test_each_seam_is_described_under_its_old_or_new_reason() -> None:
+    messages = conversation_of("q", "a", continued=SEAMS, finish_reason="failed")
+    note = (
+        "After character 1,200, the answer reached the model's length limit"
+        " and was continued automatically."
+        " After character 1,300, the answer lost the connection to the model"
+        " and was continued by spare."
+        " After character 1,400, the answer lost the connection to the model"
+        " and was continued automatically."
+        " After character 1,500, the answer was interrupted and was continued automatically."
+        " This answer was interrupted."
     )
+    assert rendering.as_markdown("t", messages).endswith(f"*{note}*\n")
+    assert f'<p class="note">{note}</p>' in rendering.as_html("t", messages)
+
+
+def test_a_chinese_export_is_chinese_throughout() -> None:
+    messages = conversation_of("q", "a", continued=SEAMS, finish_reason="length")
+    markdown = rendering.as_markdown("", messages, "zh-CN")
+    note = (
+        "回答在第 1,200 个字符后达到模型的长度上限，随后自动续写。"
+        "回答在第 1,300 个字符后因与模型的连接断开而中断，改由 spare 续写。"
+        "回答在第 1,400 个字符后因与模型的连接断开而中断，随后自动续写。"
+        "回答在第 1,500 个字符后中断，随后自动续写。"
+        "已达到模型的长度上限，回答被截断。"
+    )
+    assert markdown.startswith("# 对话\n\n## 用户 · ")
+    assert "\n\n## 助手 · " in markdown
+    assert markdown.endswith(f"*{note}*\n")
+    page = rendering.as_html("", messages, "zh-CN")
+    assert ("html", {"lang": "zh-CN"}) in Page(page).tags
+    assert "<h1>对话</h1>" in page
+    assert f'<p class="note">{note}</p>' in page
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
+        ("zh", "zh-CN"),
+        ("ZH-hant-TW", "zh-CN"),
+        ("en-GB,zh;q=0.9", "en"),
+        ("en;q=0.5, zh;q=0.7", "zh-CN"),
+        ("zh;q=0, en", "en"),
+        ("zh;q=x", "en"),
+        ("de, zh", "en"),
+        ("zhx", "en"),
+    ],
+)
+def test_the_first_preference_of_accept_language_chooses_the_language(
+    header: str, language: str
+) -> None:
+    assert rendering.choose_language(header) == language
 
 
 @given(st.text())
-def test_any_title_names_a_file_and_nothing_else(title: str) -> None:
+def test_any_accept_language_chooses_a_language(header: str) -> None:
+    assert rendering.choose_language(header) in ("en", "zh-CN")
+
+
+async def test_an_export_is_in_the_language_of_the_request(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    path = await start_conversation(client, upstream, question)
+    for preference, role in (("zh-CN,en;q=0.5", "助手"), ("en-GB,zh;q=0.5", "Assistant")):
+        headers = {"Accept-Language": preference}
+        response = await client.get(f"{path}/export", headers=headers)
+        assert f"\n\n## {role} · " in response.text
+        assert response.headers["vary"] == "Accept-Language"
+
+
+@given(st.text())
+def test_any_title_gives_a_safe_file_name(title: str) -> None:
     value = rendering.file_name(title, "html")
     assert value.isascii()
     assert value.isprintable()
-    plain, _, quoted = value.removeprefix('attachment; filename="').partition(
-        "\"; filename*=UTF-8''"
-    )
+    names = value.removeprefix('attachment; filename="')
+    plain, _, quoted = names.partition("\"; filename*=UTF-8''")
     for name in (plain, unquote(quoted, errors="strict")):
         assert name.endswith(".html")
         assert not set(name) & set('/\\:"\r\n\0')
@@ -187,47 +267,51 @@ def test_any_title_names_a_file_and_nothing_else(title: str) -> None:
         assert len(name.encode()) <= 255
 
 
-async def test_a_download_is_named_for_its_title(
+async def test_a_download_is_named_after_its_title(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    path = await begun(client, upstream, question, title='../天气：明天"\r\nX-Forged: 1')
+    path = await start_conversation(
+        client, upstream, question, title='../天气：明天"\r\nX-Forged: 1'
+    )
     for kind, extension in (("markdown", "md"), ("json", "json"), ("html", "html")):
         response = await client.get(f"{path}/export", params={"format": kind})
         assert response.status_code == 200
         assert "x-forged" not in response.headers
-        plain, _, quoted = response.headers["content-disposition"].partition("; filename*=UTF-8''")
+        disposition = response.headers["content-disposition"]
+        plain, _, quoted = disposition.partition("; filename*=UTF-8''")
         assert plain == f'attachment; filename="conversation.{extension}"'
         assert unquote(quoted) == f"天气：明天 X-Forged 1.{extension}"
         assert response.headers["content-type"].endswith("; charset=utf-8")
 
 
-async def test_an_export_says_what_is_shown(
+async def test_an_export_equals_the_conversation(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    path = await begun(client, upstream, question, title="天气")
+    path = await start_conversation(client, upstream, question, title="天气")
     shown = (await client.get(path)).json()
     exported = await client.get(f"{path}/export", params={"format": "json"})
-    assert exported.json() == {name: value for name, value in shown.items() if name != "earlier"}
+    assert exported.json() == {key: value for key, value in shown.items() if key != "earlier"}
     assert "天气" in exported.text
     plain = await client.get(f"{path}/export")
-    assert plain.text == (await client.get(f"{path}/export", params={"format": "markdown"})).text
+    markdown = await client.get(f"{path}/export", params={"format": "markdown"})
+    assert plain.text == markdown.text
     assert plain.text == rendering.as_markdown(shown["title"], shown["messages"])
 
 
-async def test_an_unknown_format_is_refused_with_the_known_ones(
+async def test_an_unknown_format_is_rejected_with_a_list_of_formats(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    path = await begun(client, upstream, question)
+    path = await start_conversation(client, upstream, question)
     for unknown in ("pdf", "", "HTML", "../x"):
         response = await client.get(f"{path}/export", params={"format": unknown})
         assert (response.status_code, response.json()["error"]["type"]) == (400, "bad_request")
         assert "markdown, json, html" in response.json()["error"]["message"]
 
 
-async def test_another_sessions_conversation_is_unknown(
+async def test_another_sessions_conversation_cannot_be_exported(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, server: Server, question: str
 ) -> None:
-    path = await begun(client, upstream, question)
+    path = await start_conversation(client, upstream, question)
     async with httpx.AsyncClient(base_url=server.url) as stranger:
         for kind in ("markdown", "json", "html"):
             response = await stranger.get(f"{path}/export", params={"format": kind})

@@ -123,7 +123,7 @@ def test_a_file_is_named_for_its_title(title: str, plain: str, quoted: str) -> N
     assert rendering.file_name(title, "md") == expected
 
 
-async def test_a_conversation_is_taken_home(
+async def test_a_conversation_is_exported_in_every_format(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     asked = f"{question} <script>"
@@ -148,9 +148,11 @@ async def test_a_conversation_is_taken_home(
     assert (await client.get("/api/conversations/unknown/export")).status_code == 404
 
 
-def test_what_befell_an_answer_is_said_in_every_form() -> None:
+def test_seams_and_the_finish_reason_are_in_every_format() -> None:
     message = {"role": "assistant", "content": "x", "created": 0, "finish_reason": "length"}
     message["continued"] = [{"at": 1, "why": "length"}, {"at": 2, "why": "interrupted"}]
-    for shown in (rendering.as_markdown("t", [message]), rendering.as_html("t", [message])):
-        assert "broke off and was continued, 2 times. This answer was cut off" in shown
+    for exported in (rendering.as_markdown("t", [message]), rendering.as_html("t", [message])):
+        assert "After character 1, the answer reached the model's length limit" in exported
+        assert "After character 2, the answer was interrupted by a server failure" in exported
+        assert "This answer was truncated" in exported
     assert "1970-01-01 00:00 UTC" in rendering.as_markdown("t", [message])
