@@ -245,6 +245,26 @@ async def test_a_new_chat_adds_a_conversation_to_the_list(
     await expect(answers(page).locator(".message-body")).to_have_text("one")
 
 
+async def test_a_conversation_is_renamed_and_deleted(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await (await ask(page, upstream, question)).answer("one")
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    item = page.locator("#conversations li")
+    await item.hover()
+    await item.get_by_role("button", name="Rename").click()
+    await page.get_by_role("textbox", name="Title").fill("A new title")
+    await page.get_by_role("textbox", name="Title").press("Enter")
+    await expect(page.locator("#title")).to_have_text("A new title")
+    await item.hover()
+    await item.get_by_role("button", name="Delete").click()
+    dialog = page.get_by_role("dialog", name="Delete this conversation?")
+    await expect(dialog).to_contain_text("A new title")
+    await dialog.get_by_role("button", name="Delete").click()
+    await expect(item).to_have_count(0)
+    await expect(page.locator("article.message")).to_have_count(0)
+
+
 async def test_a_question_too_long_for_a_url_is_sent_by_post(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
