@@ -1,4 +1,4 @@
-/** Split long lists and tables into chunks, so that the browser lays out only the last one again. */
+/** Split long lists and tables into chunks, of which the browser lays out only the last again. */
 
 /** Move the last item of a long list into a new list after it, and return that list. */
 export function startListChunk(list) {

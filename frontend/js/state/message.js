@@ -14,7 +14,8 @@ export function newQuestion(turn, content) {
 
 /** Return an empty answer that is streaming. */
 export function newAnswer(turn) {
-  return { key: turn, id: "", role: "assistant", turn, content: "", reasoning: "", streaming: true };
+  const empty = { content: "", reasoning: "", streaming: true };
+  return { key: turn, id: "", role: "assistant", turn, ...empty };
 }
 
 /** Return the server's version of a message; it keeps the key and the failure of a known one. */
