@@ -110,7 +110,7 @@ def test_what_a_document_names_is_there(document: Path) -> None:
     text = document.read_text()
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", text):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
-    for file, test in re.findall(r"`(?:tests/)?((?:browser/)?test_\w+\.py)::(\w+)`", text):
+    for file, test in re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)::(\w+)`", text):
         (path,) = (ROOT / "tests").rglob(file)
         assert f"def {test}(" in path.read_text(), f"{document.name} names {test}"
     for path in re.findall(r"`((?:chat|config|sessions|tests|frontend|docs)/[\w/.-]+)`", text):
