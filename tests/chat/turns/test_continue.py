@@ -66,6 +66,28 @@ async def test_an_answer_that_was_cut_at_its_length_goes_on(
     assert messages[1]["content"] == first + "and the second"
 
 
+async def test_a_replay_from_the_history_includes_the_reasoning_and_the_seams(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Any
+) -> None:
+    reading = asyncio.create_task(read(client, message=question))
+    exchange = await upstream.exchange(question)
+    first = f"one half of {question} "
+    await exchange.chunk({"reasoning_content": "considered"})
+    await exchange.say(first)
+    await exchange.finish("length")
+    await (await upstream.continued(first)).answer("and the other")
+    events = await reading
+    turn = json.loads(events[0].data)["turn"]
+    (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
+    await redis.delete(log)
+    replay = await read(client, {"Last-Event-ID": events[1].id})
+    names = ["restart", "reasoning", "message", "continued", "end"]
+    assert [event.event for event in replay] == names
+    assert replay[1].data == "considered"
+    assert text_of(replay) == replay[-1].data == first + "and the other"
+    assert json.loads(replay[3].data) == {"at": len(first), "why": "length"}
+
+
 @pytest.mark.parametrize("how", ["end", "drop", "error"])
 async def test_an_upstream_that_breaks_off_is_asked_to_go_on(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, how: str
