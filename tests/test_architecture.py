@@ -103,7 +103,7 @@ def test_imports_point_one_way(path: Path) -> None:
         assert allowed, f"{module} must not import {other}"
 
 
-def test_no_two_packages_import_each_other() -> None:
+def test_the_import_graph_of_the_packages_has_no_cycle() -> None:
     def below(package: str, seen: frozenset[str] = frozenset()) -> set[str]:
         assert package not in seen, f"{package} imports itself through {sorted(seen)}"
         return {package}.union(*(below(other, seen | {package}) for other in IMPORTS[package]))
@@ -112,7 +112,7 @@ def test_no_two_packages_import_each_other() -> None:
         below(package)
 
 
-def test_a_folder_has_few_modules() -> None:
+def test_no_folder_has_more_than_twelve_modules() -> None:
     folders = Counter(path.parent.relative_to(ROOT) for path in PRODUCT)
     assert {folder: n for folder, n in folders.items() if n > MAX_MODULES + 1} == {}
 
@@ -149,7 +149,9 @@ def test_pure_modules_perform_no_io() -> None:
         ("config.settings", {"config.banner", "server"}),
     ],
 )
-def test_a_dependency_has_its_place(package: str, modules: set[str]) -> None:
+def test_each_dependency_is_imported_only_by_its_own_modules(
+    package: str, modules: set[str]
+) -> None:
     using = {
         name_of(path)
         for path in PRODUCT
@@ -173,7 +175,7 @@ def test_commands_reach_redis_through_one_module() -> None:
     }
 
 
-def test_keys_are_named_in_one_place() -> None:
+def test_redis_key_names_are_defined_in_one_module() -> None:
     pattern = re.compile(r"holdline:")
     naming = {name_of(path) for path in PRODUCT if pattern.search(path.read_text())}
     assert naming <= {"sessions.keys", "server"}  # the server's is a complaint, not a key
@@ -182,7 +184,7 @@ def test_keys_are_named_in_one_place() -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "sessions" / "lua").glob("*.lua")), ids=lambda path: path.stem
 )
-def test_every_script_says_what_it_takes_and_gives(path: Path) -> None:
+def test_every_lua_script_documents_its_keys_arguments_and_result(path: Path) -> None:
     head = path.read_text().split("\n\n")[0]
     assert all(line.startswith("--") for line in head.splitlines())
     for word in ("KEYS", "ARGV", "Result"):
@@ -190,7 +192,7 @@ def test_every_script_says_what_it_takes_and_gives(path: Path) -> None:
     assert "-- Idempotent: " in head or "-- Changes nothing." in head
 
 
-def test_files_fit_on_a_few_screens() -> None:
+def test_no_source_file_is_longer_than_320_lines() -> None:
     scripts = sorted((ROOT / "frontend" / "js").rglob("*.js"))
     long = {
         path.name: n

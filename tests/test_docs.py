@@ -60,7 +60,7 @@ def test_every_route_is_documented_and_every_documented_route_exists(app: Sanic[
         assert f"`/{path.split('/')[1]}" in BEHAVIOUR
 
 
-def test_the_errors_of_the_documents_are_the_codes() -> None:
+def test_the_documented_errors_match_the_code() -> None:
     table = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", BEHAVIOUR, re.MULTILINE))
     plain = {
         (str(kind.status), kind.type)
@@ -72,7 +72,7 @@ def test_the_errors_of_the_documents_are_the_codes() -> None:
     assert {(status, kind) for status, kind in table if kind != "http"} == plain
 
 
-def test_the_failures_of_the_documents_are_the_codes() -> None:
+def test_the_documented_failures_match_the_code() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", BEHAVIOUR, re.MULTILINE))
     raised = {}
     for path in (ROOT / "chat").rglob("*.py"):
@@ -87,7 +87,7 @@ def test_the_failures_of_the_documents_are_the_codes() -> None:
     assert table == raised
 
 
-def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> None:
+def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.MAX_LOG_BYTES >> 20} MiB" in BEHAVIOUR
     assert f"more than {registry.MAX_VIEWERS} viewers" in BEHAVIOUR
@@ -99,14 +99,14 @@ def test_the_numbers_of_the_documents_are_the_codes(app: Sanic[Any, Any]) -> Non
     assert sse.encode("turn-0123456789ab", 0, b"\0T{}").startswith(b"retry: 1000\n")
 
 
-def test_every_promise_names_its_test() -> None:
+def test_every_documented_promise_names_its_test() -> None:
     bullets = re.findall(r"^- .*(?:\n  .*)*", BEHAVIOUR, re.MULTILINE)
     assert len(bullets) > 40
     assert [bullet for bullet in bullets if "::test_" not in bullet] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_what_a_document_names_is_there(document: Path) -> None:
+def test_everything_that_a_document_names_exists(document: Path) -> None:
     text = document.read_text()
     for link in re.findall(r"\]\((?!https?://)([^)#]+)", text):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
@@ -133,7 +133,7 @@ def test_the_readmes_show_the_same_commands() -> None:
     assert blocks("README.md") == blocks("README.zh-CN.md")
 
 
-async def test_no_word_of_a_conversation_is_logged(
+async def test_no_conversation_text_cookie_or_key_is_logged(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     """At the chattiest level, through an answer, a failure, refused requests and the end of the server."""

@@ -42,7 +42,7 @@ async def speak(exchange: Exchange) -> str:
     return said
 
 
-async def test_an_answer_goes_on_when_the_master_that_has_it_dies(
+async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     settings = {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "LEASE_S": "30"}

@@ -18,7 +18,7 @@ from tests.processes import Server
 from tests.streams import ask, asking
 
 
-def test_an_id_is_256_random_bits_and_known_by_its_hash() -> None:
+def test_a_session_id_has_256_random_bits_and_its_digest_is_sha256() -> None:
     made = {cookie.new_id() for _ in range(100)}
     assert len(made) == 100
     for session_id in made:
@@ -29,11 +29,11 @@ def test_an_id_is_256_random_bits_and_known_by_its_hash() -> None:
 @pytest.mark.parametrize(
     "made_up", [None, "", "x", "x" * 42, "x" * 44, "é" * 43, "x" * 42 + "\n", "../" * 14 + "x"]
 )
-def test_a_cookie_that_we_cannot_have_made_is_none(made_up: str | None) -> None:
+def test_a_malformed_cookie_has_no_digest(made_up: str | None) -> None:
     assert cookie.digest(made_up) is None
 
 
-async def test_the_first_answer_sets_the_cookie(client: httpx.AsyncClient) -> None:
+async def test_the_first_response_sets_the_cookie(client: httpx.AsyncClient) -> None:
     response = await client.get("/")
     header = response.headers["set-cookie"]
     assert re.fullmatch(
@@ -42,7 +42,9 @@ async def test_the_first_answer_sets_the_cookie(client: httpx.AsyncClient) -> No
     assert "set-cookie" not in (await client.get("/")).headers
 
 
-async def test_under_https_the_cookie_is_bound_to_the_host(client: httpx.AsyncClient) -> None:
+async def test_the_cookie_is_secure_and_bound_to_the_host_under_https(
+    client: httpx.AsyncClient,
+) -> None:
     response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
     header = response.headers["set-cookie"]
     assert header.startswith("__Host-holdline=")
@@ -50,7 +52,7 @@ async def test_under_https_the_cookie_is_bound_to_the_host(client: httpx.AsyncCl
     assert "Domain" not in header
 
 
-async def test_the_stream_itself_sets_the_cookie(
+async def test_the_stream_response_sets_the_cookie(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -59,7 +61,7 @@ async def test_the_stream_itself_sets_the_cookie(
     assert len((await client.get("/api/conversations/")).json()["conversations"]) == 1
 
 
-async def test_redis_never_sees_the_id(client: httpx.AsyncClient, redis: Client) -> None:
+async def test_redis_never_stores_a_session_id(client: httpx.AsyncClient, redis: Client) -> None:
     await client.get("/")
     session_id = client.cookies["holdline"]
     digest = hashlib.sha256(session_id.encode()).hexdigest()
@@ -72,7 +74,7 @@ async def test_redis_never_sees_the_id(client: httpx.AsyncClient, redis: Client)
 
 
 @pytest.mark.parametrize("made_up", ["x" * 43, "short", "x" * 3000, "a b", ""])
-async def test_an_unknown_cookie_is_replaced_not_adopted(
+async def test_an_unknown_cookie_is_replaced_and_not_adopted(
     server: Server, redis: Client, made_up: str
 ) -> None:
     async with httpx.AsyncClient(
@@ -86,7 +88,7 @@ async def test_an_unknown_cookie_is_replaced_not_adopted(
     )
 
 
-async def test_use_keeps_a_session_alive_and_age_ends_it(redis: Client) -> None:
+async def test_use_extends_a_session_and_its_maximum_age_ends_it(redis: Client) -> None:
     store = SessionStore(redis, idle_s=1000, ttl_s=5000)
     session_id, session = await store.create()
     key = keys.session(session.digest)
@@ -100,7 +102,7 @@ async def test_use_keeps_a_session_alive_and_age_ends_it(redis: Client) -> None:
     assert await store.find(session_id) is None
 
 
-async def test_an_ended_session_gets_a_new_cookie_and_sees_nothing(
+async def test_an_expired_session_is_replaced_by_a_new_one_without_conversations(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     await ask(client, upstream, question, "mine")
@@ -110,7 +112,7 @@ async def test_an_ended_session_gets_a_new_cookie_and_sees_nothing(
     assert client.cookies["holdline"] != before
 
 
-async def test_another_sessions_conversation_does_not_exist(
+async def test_another_sessions_conversation_is_not_found(
     client: httpx.AsyncClient, server: Server, upstream: ScriptedUpstream, question: str
 ) -> None:
     begun = json.loads((await ask(client, upstream, question, "mine"))[0].data)
@@ -125,7 +127,7 @@ async def test_another_sessions_conversation_does_not_exist(
     assert (await client.get(path)).json()["title"] == question
 
 
-async def test_the_keys_that_a_turn_leaves_share_a_slot_and_end(
+async def test_the_keys_of_a_turn_share_a_slot_and_expire(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     begun = json.loads((await ask(client, upstream, question, "kept"))[0].data)
@@ -154,7 +156,7 @@ async def test_the_keys_that_a_turn_leaves_share_a_slot_and_end(
     assert left == {f"{prefix}current:{digest}"}
 
 
-async def test_after_its_conversation_is_deleted_a_session_asks_in_a_new_one(
+async def test_a_question_after_a_deletion_begins_a_new_conversation(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     begun = json.loads((await ask(client, upstream, question, "gone"))[0].data)

@@ -37,7 +37,7 @@ async def regenerate(
     return await reading
 
 
-async def test_an_edited_question_begins_a_branch_beside_the_old_one(
+async def test_an_edited_question_begins_a_new_branch_and_keeps_the_old_one(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, f"1 {question}", "one")
@@ -63,7 +63,7 @@ async def test_an_edited_question_begins_a_branch_beside_the_old_one(
     assert shown(await talk(client))[-1] == "three", "a branch is shown to its newest end"
 
 
-async def test_the_first_question_can_be_edited_too(
+async def test_the_first_question_of_a_conversation_can_be_edited(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, f"a {question}", "of a")
@@ -74,7 +74,7 @@ async def test_the_first_question_can_be_edited_too(
     assert len(upstream.asked(f"b {question}")[0].messages) == 1
 
 
-async def test_a_regenerated_answer_stands_beside_the_old_one(
+async def test_a_regenerated_answer_is_an_alternative_to_the_old_one(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "first")
@@ -97,7 +97,7 @@ async def test_a_regenerated_answer_stands_beside_the_old_one(
 
 
 @pytest.mark.parametrize("ending", ["failed", "stopped"])
-async def test_a_regeneration_that_makes_nothing_shows_what_was_shown_before(
+async def test_a_regeneration_without_text_restores_the_previous_branch(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, ending: str
 ) -> None:
     await ask(client, upstream, question, "first")
@@ -117,7 +117,7 @@ async def test_a_regeneration_that_makes_nothing_shows_what_was_shown_before(
     assert after["running"] is None
 
 
-async def test_the_same_regeneration_asked_twice_is_one(
+async def test_repeated_requests_for_a_running_regeneration_attach_to_it(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "first")
@@ -133,7 +133,7 @@ async def test_the_same_regeneration_asked_twice_is_one(
     assert len(upstream.asked(question)) == 2
 
 
-async def test_branches_that_make_no_sense_are_refused(
+async def test_invalid_branch_requests_are_rejected_and_change_nothing(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "kept")

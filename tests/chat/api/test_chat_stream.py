@@ -23,7 +23,7 @@ from tests.processes import Server, holdline, redis_server
 from tests.streams import STREAM, ask, asking, read, text_of
 
 
-async def test_an_answer_comes_as_turn_deltas_usage_and_end(
+async def test_an_answer_is_sent_as_turn_delta_usage_and_end_frames(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "你好，", "\n\n  data: ", "<b>&\u2028x")
@@ -48,7 +48,7 @@ async def test_an_answer_comes_as_turn_deltas_usage_and_end(
     assert all(event.id.startswith(begun["turn"] + ".") for event in events)
 
 
-async def test_the_stream_has_the_headers_that_proxies_heed(
+async def test_the_stream_has_headers_that_disable_proxy_caching_and_buffering(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -59,7 +59,7 @@ async def test_the_stream_has_the_headers_that_proxies_heed(
         await (await upstream.exchange(question)).answer("x")
 
 
-async def test_the_first_frame_comes_before_the_upstream_has_answered(
+async def test_the_first_frame_is_sent_before_the_upstream_responds(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -75,7 +75,7 @@ async def test_the_first_frame_comes_before_the_upstream_has_answered(
         await exchange.finish()
 
 
-async def test_the_next_question_carries_the_history(
+async def test_the_next_question_is_sent_with_the_history(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "an answer")
@@ -96,7 +96,7 @@ async def test_the_next_question_carries_the_history(
     assert shown["running"] is None
 
 
-async def test_a_post_does_the_same_for_questions_of_any_length(
+async def test_a_post_accepts_a_question_too_long_for_a_url(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     long = "长" * 20_000 + question
@@ -115,7 +115,7 @@ async def test_a_post_does_the_same_for_questions_of_any_length(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(st.text(min_size=1), min_size=1, max_size=8))
-async def test_any_unicode_text_arrives_as_the_model_said_it(
+async def test_any_unicode_text_is_delivered_with_only_its_line_endings_normalised(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, texts: list[str]
 ) -> None:
     events = await ask(client, upstream, f"q {uuid.uuid4().hex}", *texts)
@@ -129,7 +129,7 @@ async def test_any_unicode_text_arrives_as_the_model_said_it(
 # Reconnecting
 
 
-async def test_a_viewer_goes_on_from_any_frame_it_has_seen(
+async def test_a_viewer_resumes_after_any_frame_it_has_received(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "a", "b\n", "\nc", "d")
@@ -143,7 +143,7 @@ async def test_a_viewer_goes_on_from_any_frame_it_has_seen(
     assert len(upstream.asked(question)) == 1
 
 
-async def test_a_viewer_that_missed_nothing_of_a_running_answer_goes_on_with_it(
+async def test_a_viewer_that_has_every_frame_of_a_running_turn_receives_the_next_ones(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question, turn="t" + question[-32:]))
@@ -161,7 +161,7 @@ async def test_a_viewer_that_missed_nothing_of_a_running_answer_goes_on_with_it(
     assert (await reading)[-1].data == rest[-1].data == "seen and the rest"
 
 
-async def test_a_viewer_that_missed_nothing_is_told_to_stop(
+async def test_a_viewer_that_already_has_the_last_frame_receives_204(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "a")
@@ -173,7 +173,7 @@ async def test_a_viewer_that_missed_nothing_is_told_to_stop(
 
 
 @pytest.mark.parametrize("offset", ["1", "999999999999", "177"])
-async def test_an_offset_that_makes_no_sense_starts_over(
+async def test_an_invalid_offset_restarts_the_stream(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, offset: str
 ) -> None:
     events = await ask(client, upstream, question, "a", "b")
@@ -184,7 +184,7 @@ async def test_an_offset_that_makes_no_sense_starts_over(
     assert [event.id for event in again[1:]] == [event.id for event in events]
 
 
-async def test_the_same_turn_never_asks_twice(
+async def test_a_repeated_turn_attaches_without_a_second_upstream_request(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     turn = "turn-" + question[-32:]
@@ -200,7 +200,7 @@ async def test_the_same_turn_never_asks_twice(
     assert (other.status_code, other.json()["error"]["type"]) == (409, "conflict")
 
 
-async def test_a_second_tab_with_the_same_question_sees_the_running_answer(
+async def test_a_second_tab_with_the_same_question_attaches_to_the_running_turn(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await client.get("/")  # the cookie must exist before a second connection is opened
@@ -215,7 +215,7 @@ async def test_a_second_tab_with_the_same_question_sees_the_running_answer(
     assert len(upstream.asked(question)) == 1
 
 
-async def test_a_reader_who_goes_away_does_not_end_the_answer(
+async def test_a_turn_continues_after_its_viewer_disconnects(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -225,7 +225,7 @@ async def test_a_reader_who_goes_away_does_not_end_the_answer(
     assert text_of(await read(client, turn=turn)) == "made all the same"
 
 
-async def test_an_answer_outlives_its_log(
+async def test_an_answer_is_replayed_from_the_history_after_its_log_expires(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Any
 ) -> None:
     events = await ask(client, upstream, question, "kept\n", "for good")
@@ -242,7 +242,7 @@ async def test_an_answer_outlives_its_log(
 
 
 @pytest.mark.parametrize("conversation", ["a b", " ", "a:b", "{a}", "a\nb", "é", "x" * 65, "a\x00"])
-async def test_a_conversation_id_of_a_wrong_form_is_unknown_and_registers_no_turn(
+async def test_a_malformed_conversation_id_is_not_found_and_registers_no_turn(
     client: httpx.AsyncClient,
     upstream: ScriptedUpstream,
     question: str,
@@ -260,7 +260,7 @@ async def test_a_conversation_id_of_a_wrong_form_is_unknown_and_registers_no_tur
 
 
 @pytest.mark.parametrize("turn", ["a b", "a:b", "short", "é" * 16, "x" * 65])
-async def test_a_turn_id_of_a_wrong_form_cannot_be_stopped(
+async def test_a_stop_request_with_a_malformed_turn_id_is_not_found(
     client: httpx.AsyncClient, turn: str
 ) -> None:
     reply = await client.post(f"/api/turns/{quote(turn)}/stop")
@@ -270,7 +270,7 @@ async def test_a_turn_id_of_a_wrong_form_cannot_be_stopped(
 # One turn at a time
 
 
-async def test_a_different_question_stops_the_running_answer_and_keeps_its_part(
+async def test_a_different_question_stops_the_running_turn_and_keeps_its_partial_answer(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await client.get("/")  # the cookie must exist before a second connection is opened
@@ -292,7 +292,7 @@ async def test_a_different_question_stops_the_running_answer_and_keeps_its_part(
     assert [m.get("finish_reason") for m in messages] == [None, "stopped", None, "stop"]
 
 
-async def test_stopping_closes_the_upstream_and_keeps_what_was_made(
+async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_partial_answer(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -333,7 +333,7 @@ async def test_stopping_closes_the_upstream_and_keeps_what_was_made(
         ("message=" + "x" * 20_000, 413),
     ],
 )
-async def test_bad_questions_get_a_clear_error(
+async def test_an_invalid_query_is_rejected_and_creates_no_conversation(
     client: httpx.AsyncClient, query: str, status: int
 ) -> None:
     response = await client.get(f"{STREAM}?{query}")
@@ -356,7 +356,9 @@ async def test_bad_questions_get_a_clear_error(
         b'{"message": "a", "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     ],
 )
-async def test_bad_bodies_get_a_clear_error(client: httpx.AsyncClient, content: bytes) -> None:
+async def test_an_invalid_body_is_rejected_with_a_json_error(
+    client: httpx.AsyncClient, content: bytes
+) -> None:
     response = await client.post(
         STREAM, content=content, headers={"Content-Type": "application/json"}
     )
@@ -364,13 +366,13 @@ async def test_bad_bodies_get_a_clear_error(client: httpx.AsyncClient, content: 
     assert set(response.json()["error"]) == {"type", "message"}
 
 
-async def test_a_message_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_message_over_the_limit_is_rejected(client: httpx.AsyncClient) -> None:
     assert (await client.post(STREAM, json={"message": "x" * 32_001})).status_code == 413
     assert (await client.post(STREAM, json={"message": "x" * 2_000_000})).status_code == 413
     assert (await client.post(STREAM, content=b"message=hi")).status_code == 400
 
 
-async def test_another_sessions_turn_is_unknown(
+async def test_another_sessions_turn_is_not_found(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, server: Server, question: str
 ) -> None:
     events = await ask(client, upstream, question, "private")
@@ -383,7 +385,7 @@ async def test_another_sessions_turn_is_unknown(
         assert (await stranger.post(f"/api/turns/{begun['turn']}/stop")).status_code == 404
 
 
-async def test_head_begins_no_turn(
+async def test_a_head_request_is_rejected_and_begins_no_turn(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     response = await client.head(STREAM, params={"message": question})
@@ -405,7 +407,7 @@ async def test_head_begins_no_turn(
         {"Origin": "http://[bad"},
     ],
 )
-async def test_what_another_site_caused_is_refused(
+async def test_cross_site_navigation_and_prefetch_requests_are_rejected(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, headers: dict[str, str]
 ) -> None:
     for response in (
@@ -416,7 +418,7 @@ async def test_what_another_site_caused_is_refused(
     assert upstream.asked(question) == []
 
 
-async def test_our_own_page_may_ask(
+async def test_a_same_origin_request_is_accepted(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, server: Server, question: str
 ) -> None:
     client.headers.update(
@@ -425,7 +427,7 @@ async def test_our_own_page_may_ask(
     assert (await ask(client, upstream, question, "yes"))[-1].data == "yes"
 
 
-async def test_too_many_new_turns_are_refused_but_known_ones_never(
+async def test_the_rate_limit_rejects_new_turns_and_never_known_turns(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -450,7 +452,7 @@ async def test_too_many_new_turns_are_refused_but_known_ones_never(
 # The store away
 
 
-async def test_with_the_store_away_an_eventsource_is_told_to_try_again(
+async def test_an_eventsource_is_asked_to_retry_while_redis_is_unavailable(
     upstream: ScriptedUpstream,
 ) -> None:
     async with (
@@ -473,7 +475,7 @@ async def test_with_the_store_away_an_eventsource_is_told_to_try_again(
         assert (await client.get("/")).status_code == 200
 
 
-async def test_many_answers_stream_at_once(
+async def test_many_answers_stream_concurrently(
     server: Server, upstream: ScriptedUpstream, question: str
 ) -> None:
     limits = httpx.Limits(max_connections=None)
@@ -495,7 +497,7 @@ async def test_many_answers_stream_at_once(
             assert text_of(events) == events[-1].data == "all at once"
 
 
-async def test_an_answer_has_only_so_many_readers_at_once(
+async def test_viewers_over_the_limit_of_a_turn_are_rejected_until_others_disconnect(
     client: httpx.AsyncClient, server: Server, upstream: ScriptedUpstream, question: str
 ) -> None:
     turn = "t" + question[-32:]

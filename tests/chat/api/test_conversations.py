@@ -29,7 +29,7 @@ def refused(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, error["type"]
 
 
-async def test_a_conversation_is_made_read_renamed_pinned_and_deleted(
+async def test_a_conversation_can_be_created_read_renamed_pinned_and_deleted(
     client: httpx.AsyncClient,
 ) -> None:
     created = await made(client)
@@ -49,7 +49,7 @@ async def test_a_conversation_is_made_read_renamed_pinned_and_deleted(
     assert refused(await client.patch(path, json={"title": "x"})) == (404, "not_found")
 
 
-async def test_a_conversations_model_and_system_prompt_are_used(
+async def test_a_conversations_model_and_system_prompt_are_sent_upstream(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     created = await made(client, model="other-model", system="Answer in rhyme.")
@@ -61,7 +61,7 @@ async def test_a_conversations_model_and_system_prompt_are_used(
     assert [m["role"] for m in messages] == ["user", "assistant"]
 
 
-async def test_a_new_conversation_is_the_one_that_is_asked_in(
+async def test_a_newly_created_conversation_becomes_the_current_one(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "in the first")
@@ -71,7 +71,7 @@ async def test_a_new_conversation_is_the_one_that_is_asked_in(
     assert (await client.get(LIST + created["id"])).json()["title"] == f"{question} 2"
 
 
-async def test_the_list_is_paged_newest_first_without_loss_or_repeat(
+async def test_the_conversation_list_is_paged_newest_first_without_gaps_or_repeats(
     client: httpx.AsyncClient,
 ) -> None:
     await client.get("/")
@@ -91,7 +91,7 @@ async def test_the_list_is_paged_newest_first_without_loss_or_repeat(
     )
 
 
-async def test_a_long_conversation_is_read_whole_or_from_its_end_backwards(
+async def test_a_long_conversation_can_be_read_completely_or_in_pages_from_its_end(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     conversation = json.loads((await ask(client, upstream, question, "first"))[0].data)[
@@ -127,11 +127,13 @@ async def test_a_long_conversation_is_read_whole_or_from_its_end_backwards(
         "cursor=%ff",
     ],
 )
-async def test_a_bad_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+async def test_an_invalid_list_query_is_rejected(client: httpx.AsyncClient, query: str) -> None:
     assert refused(await client.get(f"{LIST}?{query}")) == (400, "bad_request")
 
 
-async def test_bad_pages_of_a_conversation_are_refused(client: httpx.AsyncClient) -> None:
+async def test_an_invalid_query_for_a_page_of_messages_is_rejected(
+    client: httpx.AsyncClient,
+) -> None:
     path = LIST + (await made(client))["id"]
     assert refused(await client.get(path, params={"limit": "0"})) == (400, "bad_request")
     assert refused(await client.get(path, params={"before": "unknown"})) == (404, "not_found")
@@ -145,7 +147,7 @@ async def test_bad_pages_of_a_conversation_are_refused(client: httpx.AsyncClient
         json.dumps({"title": "x" * 121}).encode(), b'{"title": "\\ud800"}', b"{}" * 600_000,
     ],
 )  # fmt: skip
-async def test_a_bad_body_is_refused_and_changes_nothing(
+async def test_an_invalid_patch_body_is_rejected_and_changes_nothing(
     client: httpx.AsyncClient, content: bytes
 ) -> None:
     path = LIST + (await made(client, title="as it was"))["id"]
@@ -157,7 +159,9 @@ async def test_a_bad_body_is_refused_and_changes_nothing(
     assert (await client.get(path)).json()["title"] == "as it was"
 
 
-async def test_only_json_is_taken_and_only_from_our_page(client: httpx.AsyncClient) -> None:
+async def test_other_content_types_and_other_origins_are_rejected_and_change_nothing(
+    client: httpx.AsyncClient,
+) -> None:
     path = LIST + (await made(client, title="as it was"))["id"]
     form = await client.post(LIST, content=b"title=x", headers={"Content-Type": "text/plain"})
     assert refused(form) == (400, "bad_request")
@@ -171,7 +175,7 @@ async def test_only_json_is_taken_and_only_from_our_page(client: httpx.AsyncClie
     assert (await client.get(path)).json()["title"] == "as it was"
 
 
-async def test_deleting_a_conversation_stops_its_running_answer(
+async def test_deleting_a_conversation_stops_its_running_turn(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     created = await made(client)
@@ -185,7 +189,7 @@ async def test_deleting_a_conversation_stops_its_running_answer(
     assert (await client.get(LIST)).json()["conversations"] == []
 
 
-async def test_what_is_not_there_is_said_in_json(client: httpx.AsyncClient) -> None:
+async def test_unknown_paths_and_methods_are_rejected(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nothing")).json()["error"]["type"] == "http"
     assert (await client.get("/nothing")).status_code == 404
     assert (await client.delete(LIST)).status_code == 405

@@ -10,7 +10,7 @@ from tests.fake_upstream import ScriptedUpstream
 from tests.streams import read
 
 
-async def test_the_viewers_of_a_running_answer_see_it_end_when_its_conversation_is_deleted(
+async def test_viewers_receive_end_when_the_conversation_of_a_running_turn_is_deleted(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     await client.get("/")
@@ -29,7 +29,7 @@ async def test_the_viewers_of_a_running_answer_see_it_end_when_its_conversation_
     assert (await client.get(f"/api/conversations/{listed['id']}")).status_code == 404
 
 
-async def test_questions_during_deletions_end_or_are_rejected_and_leave_nothing(
+async def test_a_question_sent_during_a_deletion_ends_or_is_rejected_and_leaves_no_keys(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     for number in range(5):

@@ -17,7 +17,7 @@ def decode(stream: bytes) -> list[tuple[str, str, str]]:
     return [(event.event, event.data, event.id) for event in EventSource(response).iter_sse()]
 
 
-async def test_a_line_cut_at_any_byte_goes_on_where_it_was(
+async def test_a_connection_dropped_at_any_byte_resumes_after_the_last_frame(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -53,7 +53,7 @@ async def test_a_line_cut_at_any_byte_goes_on_where_it_was(
         await asyncio.gather(*(come_back(cut, at_once) for cut in range(len(whole) + 1)))
 
 
-async def test_viewers_come_back_anywhere_into_a_long_answer_that_runs(
+async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     """Of a long log a worker holds only the end: the rest comes from Redis, to viewers of either worker."""

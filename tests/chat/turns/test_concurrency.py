@@ -22,7 +22,7 @@ ANY_NUMBER = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 """Each request has a line of its own, and may meet another worker."""
 
 
-async def test_fifty_lines_of_two_workers_ask_once(
+async def test_fifty_viewers_on_two_workers_share_one_upstream_request(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     turn = "turn-" + question[-32:]
@@ -50,7 +50,7 @@ async def test_fifty_lines_of_two_workers_ask_once(
         assert [m["content"] for m in messages] == [question, "once only"]
 
 
-async def test_in_a_crowd_deltas_that_came_together_are_one_frame(
+async def test_deltas_that_arrive_together_are_coalesced_under_load(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     count = 20
@@ -95,7 +95,7 @@ async def test_in_a_crowd_deltas_that_came_together_are_one_frame(
             assert text_of(its) == its[-1].data == "one\ntwo and three"
 
 
-async def test_an_answer_without_end_fails_clearly_and_is_kept(
+async def test_an_endless_answer_fails_at_the_log_limit_and_is_kept(
     server: Server, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -122,7 +122,7 @@ async def test_an_answer_without_end_fails_clearly_and_is_kept(
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-async def test_a_stop_with_many_streams_open_says_so_and_ends(
+async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
     upstream: ScriptedUpstream, question: str, loop: str, tmp_path: Path
 ) -> None:
     count = 300

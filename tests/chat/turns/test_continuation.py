@@ -35,13 +35,17 @@ def joined(partial: str, parts: list[str]) -> str:
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_a_repetition_or_an_announcement_is_cut(continuation: str, shown: str, size: int) -> None:
+def test_a_repetition_or_an_announcement_is_removed_from_a_continuation(
+    continuation: str, shown: str, size: int
+) -> None:
     parts = [continuation[at : at + size] for at in range(0, len(continuation), size)]
     assert joined(SO_FAR, parts) == shown
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=9), max_size=9))
-def test_what_is_cut_is_at_the_beginning_and_stands_before(partial: str, parts: list[str]) -> None:
+def test_text_is_removed_only_from_the_start_of_a_continuation(
+    partial: str, parts: list[str]
+) -> None:
     whole = "".join(parts)
     shown = joined(partial, parts)
     assert whole.endswith(shown)
@@ -54,7 +58,9 @@ def test_what_is_cut_is_at_the_beginning_and_stands_before(partial: str, parts: 
     st.integers(MIN_OVERLAP, 60),
     st.text(max_size=40),
 )
-def test_any_long_enough_repetition_is_cut(partial: str, size: int, more: str) -> None:
+def test_any_repetition_of_the_minimum_length_is_removed(
+    partial: str, size: int, more: str
+) -> None:
     repeated = partial[-size:]
     shown = joined(
         partial, [repeated, "\0" + more]
@@ -62,6 +68,6 @@ def test_any_long_enough_repetition_is_cut(partial: str, size: int, more: str) -
     assert shown == "\0" + more
 
 
-def test_a_first_answer_is_not_held_back() -> None:
+def test_the_text_of_a_first_response_is_not_buffered() -> None:
     seam = OverlapTrimmer("")
     assert seam.feed("Sure, ") == "Sure, "

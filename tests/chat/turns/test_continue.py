@@ -37,7 +37,7 @@ def usage_of(events: list[ServerSentEvent]) -> dict[str, Any]:
     return usage
 
 
-async def test_an_answer_that_was_cut_at_its_length_goes_on(
+async def test_an_answer_truncated_at_the_token_limit_is_continued(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -89,7 +89,7 @@ async def test_a_replay_from_the_history_includes_the_reasoning_and_the_seams(
 
 
 @pytest.mark.parametrize("how", ["end", "drop", "error"])
-async def test_an_upstream_that_breaks_off_is_asked_to_go_on(
+async def test_an_answer_interrupted_by_the_upstream_is_continued(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, how: str
 ) -> None:
     turn = "t" + question[-32:]
@@ -145,7 +145,7 @@ async def first_seen(client: httpx.AsyncClient, turn: str) -> None:
                 return
 
 
-async def test_it_goes_on_four_times_and_then_says_where_it_stands(
+async def test_an_answer_is_continued_four_times_and_then_ends_truncated(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -166,7 +166,7 @@ async def test_it_goes_on_four_times_and_then_says_where_it_stands(
 
 
 @pytest.mark.parametrize("by", ["get", "post"])
-async def test_a_client_may_want_none_of_it(
+async def test_a_client_can_disable_continuation_for_a_turn(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, by: str
 ) -> None:
     if by == "get":
@@ -182,7 +182,7 @@ async def test_a_client_may_want_none_of_it(
     assert "continued" not in text
 
 
-async def test_with_prefill_the_answer_so_far_stands_last(
+async def test_prefill_sends_the_partial_answer_as_the_last_message(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -210,7 +210,7 @@ async def test_with_prefill_the_answer_so_far_stands_last(
         assert (await reading)[-1].data == first + "done"
 
 
-async def test_the_demo_model_is_continued_to_its_end() -> None:
+async def test_a_truncated_demo_answer_is_continued_to_its_end() -> None:
     async with (
         holdline(CHAT_MODEL="demo,demo-length", CONTINUE_MAX="20") as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
@@ -237,7 +237,7 @@ def both(upstream: ScriptedUpstream, other: ScriptedUpstream) -> dict[str, str]:
     return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "UPSTREAMS": json.dumps(more)}
 
 
-async def test_when_an_upstream_breaks_off_the_next_goes_on(
+async def test_the_next_upstream_continues_an_interrupted_answer(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -268,7 +268,7 @@ async def test_when_an_upstream_breaks_off_the_next_goes_on(
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
-async def test_an_upstream_that_refuses_is_passed_over_before_a_word_is_shown(
+async def test_the_next_upstream_answers_after_an_error_response(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str, status: int
 ) -> None:
     async with (
@@ -288,7 +288,7 @@ async def test_an_upstream_that_refuses_is_passed_over_before_a_word_is_shown(
         assert len(upstream.asked(question)) == tries
 
 
-async def test_when_all_upstreams_fail_the_turn_fails_and_asks_each_once(
+async def test_a_turn_that_every_upstream_rejects_fails_after_one_request_to_each(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
 ) -> None:
     async with (

@@ -44,7 +44,7 @@ async def agree(client: httpx.AsyncClient, shown: list[ServerSentEvent], questio
     assert [m["content"] for m in conversation["messages"]] == [question, text_of(shown)]
 
 
-async def test_a_step_whose_reply_is_lost_is_taken_once(
+async def test_a_script_whose_reply_is_lost_takes_effect_once(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -74,7 +74,7 @@ async def test_a_step_whose_reply_is_lost_is_taken_once(
         await agree(client, shown, question)
 
 
-async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
+async def test_a_lease_renewal_while_the_turn_finishes_disconnects_no_viewer(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -104,7 +104,7 @@ async def test_a_lease_renewed_while_the_turn_ends_lets_nobody_go(
         assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
 
 
-async def test_no_more_connections_are_made_than_the_url_allows() -> None:
+async def test_the_client_opens_no_more_connections_than_the_url_allows() -> None:
     async with own_redis() as redis:
         client = connect(f"{redis.url}{'&' if '?' in redis.url else '?'}max_connections=4")
         replies = await asyncio.gather(
@@ -117,7 +117,7 @@ async def test_no_more_connections_are_made_than_the_url_allows() -> None:
         await client.aclose()
 
 
-async def test_a_redis_that_hangs_up_is_away() -> None:
+async def test_a_redis_that_closes_connections_is_reported_as_unavailable() -> None:
     found: set[type[BaseException]] = set()
 
     async def ping_once(client: Client) -> None:
@@ -245,13 +245,13 @@ async def saved(redis: OwnRedis, status: str) -> None:
         with_a_bad_disk,
     ],
 )
-async def test_redis_goes_away_in_mid_answer_and_costs_no_word(
+async def test_a_redis_outage_during_an_answer_loses_no_text(
     outage: Outage, upstream: ScriptedUpstream, question: str
 ) -> None:
     await live_through(outage, upstream, question)
 
 
-async def test_redis_is_away_for_long_and_costs_no_word(
+async def test_a_long_redis_outage_during_an_answer_loses_no_text(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     outages = (frozen, stalled, refused)  # at once, since it takes 10 s to give up on a silence
@@ -307,7 +307,7 @@ async def live_through(outage: Outage, upstream: ScriptedUpstream, question: str
         assert "Traceback" not in server.logged()
 
 
-async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
+async def test_a_truncated_log_is_replayed_on_every_worker(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -357,7 +357,7 @@ async def test_a_log_that_lost_its_end_is_told_anew_on_every_worker(
             assert (near.text, far.text) == (whole, whole)
 
 
-async def test_a_turn_whose_log_is_no_log_costs_no_other(
+async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     """Whoever wrote something else under its keys: the worker that would take the turn over goes on."""

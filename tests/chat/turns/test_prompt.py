@@ -16,7 +16,7 @@ bodies = st.lists(
 
 
 @given(bodies, st.integers(10, 400), st.text(max_size=30))
-def test_what_is_sent_fits_the_budget_and_has_the_shape_that_models_want(
+def test_the_prompt_fits_the_budget_and_alternates_between_user_and_assistant(
     history: list[dict[str, str]], budget: int, system: str
 ) -> None:
     estimator = Estimator()
@@ -32,7 +32,7 @@ def test_what_is_sent_fits_the_budget_and_has_the_shape_that_models_want(
     assert size <= budget or len(said) == 1
 
 
-def test_the_newest_come_first_and_stand_in_order_of_time() -> None:
+def test_the_prompt_keeps_the_newest_messages_in_chronological_order() -> None:
     newest_first = [
         {"role": role, "content": f"{role} {number}"}
         for number in range(9, 0, -1)
@@ -48,20 +48,20 @@ def test_the_newest_come_first_and_stand_in_order_of_time() -> None:
     ]
 
 
-def test_a_question_asked_again_is_sent_once_and_others_are_joined() -> None:
+def test_a_repeated_question_is_sent_once_and_unanswered_questions_are_joined() -> None:
     newest_first = [{"role": "user", "content": text} for text in ("b", "b", "a")]
     assert fit_to_budget(Estimator(), "m", 100, "", newest_first) == [
         {"role": "user", "content": "a\n\nb"}
     ]
 
 
-def test_other_alphabets_count_for_more() -> None:
+def test_a_chinese_character_counts_for_more_tokens_than_a_latin_letter() -> None:
     estimator = Estimator()
     assert estimator.tokens("m", "word" * 10) == 14
     assert estimator.tokens("m", "汉" * 10) == 14
 
 
-def test_the_estimate_learns_each_model_by_itself() -> None:
+def test_the_token_estimate_is_calibrated_for_each_model_separately() -> None:
     estimator = Estimator()
     long: list[ChatMessage] = [{"role": "user", "content": "x" * 40_000}]
     for _ in range(6):
@@ -70,7 +70,9 @@ def test_the_estimate_learns_each_model_by_itself() -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=50), st.integers(-5, 10**9)), max_size=20))
-def test_absurd_reports_neither_starve_nor_flood(reports: list[tuple[str, int]]) -> None:
+def test_implausible_token_reports_change_the_estimate_at_most_fourfold(
+    reports: list[tuple[str, int]],
+) -> None:
     estimator = Estimator()
     for content, reported in reports:
         estimator.calibrate("m", size([{"role": "user", "content": content}]), reported)

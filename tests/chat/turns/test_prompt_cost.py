@@ -64,7 +64,7 @@ IDLE = {
 }
 
 
-async def test_a_thousand_messages_send_a_bounded_request(
+async def test_a_conversation_of_a_thousand_messages_sends_a_bounded_request(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     events = await ask(client, upstream, question, "first")
@@ -81,7 +81,7 @@ async def test_a_thousand_messages_send_a_bounded_request(
     assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2) + ["user"]
 
 
-async def test_redis_does_no_more_for_a_turn_of_a_long_conversation(
+async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     if is_cluster(redis):
@@ -104,7 +104,7 @@ async def test_redis_does_no_more_for_a_turn_of_a_long_conversation(
     assert went < 16_000 * 8 * 2
 
 
-async def test_the_estimate_follows_what_the_upstream_reports(
+async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     sent = []

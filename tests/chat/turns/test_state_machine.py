@@ -344,7 +344,7 @@ def world() -> Iterator[World]:
     world.stop()
 
 
-def test_an_answer_survives_any_order_of_misfortunes(world: World) -> None:
+def test_an_answer_survives_any_sequence_of_faults(world: World) -> None:
     chosen = DEEP if settings.get_current_profile_name() == "deep" else QUICK
 
     class InThisWorld(Answers):

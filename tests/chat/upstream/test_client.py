@@ -49,7 +49,7 @@ STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-async def test_chunks_cut_anywhere_are_joined(asked: Asked, size: int) -> None:
+async def test_a_stream_split_at_any_byte_is_decoded(asked: Asked, size: int) -> None:
     exchange, reading = asked
     body = sse(delta("你好 "), delta("🌍\n"), STOP) + b"data: [DONE]\n\n"
     for at in range(0, len(body), size):
@@ -59,7 +59,9 @@ async def test_chunks_cut_anywhere_are_joined(asked: Asked, size: int) -> None:
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
-async def test_comments_other_fields_and_line_ends_are_understood(asked: Asked, end: str) -> None:
+async def test_comments_other_fields_and_crlf_line_endings_are_accepted(
+    asked: Asked, end: str
+) -> None:
     exchange, reading = asked
     noise = f": keep-alive{end}{end}event: message{end}id: 7{end}retry: 10{end}{end}".encode()
     await exchange.raw(
@@ -70,7 +72,9 @@ async def test_comments_other_fields_and_line_ends_are_understood(asked: Asked, 
     assert text_of(await reading) == "ab"
 
 
-async def test_without_usage_no_count_is_shown(asked: Asked, client: httpx.AsyncClient) -> None:
+async def test_token_counts_are_omitted_when_the_upstream_reports_none(
+    asked: Asked, client: httpx.AsyncClient
+) -> None:
     exchange, reading = asked
     await exchange.say("x")
     await exchange.finish()
@@ -83,7 +87,7 @@ async def test_without_usage_no_count_is_shown(asked: Asked, client: httpx.Async
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
-async def test_reasoning_comes_as_frames_of_its_own_and_is_kept(
+async def test_reasoning_is_sent_in_separate_frames_and_stored(
     asked: Asked, client: httpx.AsyncClient, name: str
 ) -> None:
     exchange, reading = asked
@@ -98,7 +102,7 @@ async def test_reasoning_comes_as_frames_of_its_own_and_is_kept(
     assert messages[-1]["reasoning"] == "let me think"
 
 
-async def test_deltas_that_carry_no_text_make_no_frame(asked: Asked) -> None:
+async def test_a_delta_without_text_produces_no_frame(asked: Asked) -> None:
     exchange, reading = asked
     await exchange.chunk({"role": "assistant", "content": ""})
     await exchange.chunk({"content": None})
@@ -108,7 +112,7 @@ async def test_deltas_that_carry_no_text_make_no_frame(asked: Asked) -> None:
     assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
 
 
-async def test_halves_of_a_character_in_two_deltas_are_joined(asked: Asked) -> None:
+async def test_a_character_split_between_two_deltas_is_joined(asked: Asked) -> None:
     exchange, reading = asked
     await exchange.raw(b'data: {"choices": [{"delta": {"content": "a\\ud83d"}}]}\n\n')
     await exchange.raw(b'data: {"choices": [{"delta": {"content": "\\ude00b\\r"}}]}\n\n')
@@ -116,7 +120,7 @@ async def test_halves_of_a_character_in_two_deltas_are_joined(asked: Asked) -> N
     assert (await reading)[-1].data == "a😀b\nc"
 
 
-async def test_an_upstream_that_does_not_stream_is_taken_whole(asked: Asked) -> None:
+async def test_a_response_that_is_not_streamed_is_accepted(asked: Asked) -> None:
     exchange, reading = asked
     message = {"role": "assistant", "content": "all\nat once"}
     exchange.reply(
@@ -126,14 +130,14 @@ async def test_an_upstream_that_does_not_stream_is_taken_whole(asked: Asked) -> 
     assert (await reading)[-1].data == "all\nat once"
 
 
-async def test_a_stream_that_ends_without_done_but_finished_is_whole(asked: Asked) -> None:
+async def test_a_stream_with_a_finish_reason_and_without_done_is_complete(asked: Asked) -> None:
     exchange, reading = asked
     await exchange.raw(sse(delta("whole"), STOP))
     await exchange.end()
     assert (await reading)[-1].event == "end"
 
 
-async def test_a_stream_that_just_ends_is_a_break_and_its_part_is_kept(
+async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answer(
     asked: Asked, client: httpx.AsyncClient
 ) -> None:
     exchange, reading = asked
@@ -150,7 +154,7 @@ async def test_a_stream_that_just_ends_is_a_break_and_its_part_is_kept(
     assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("a part", "failed")
 
 
-async def test_a_cut_line_is_a_break(
+async def test_a_dropped_upstream_connection_fails_the_turn(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(client, message=question) as source:
@@ -173,7 +177,9 @@ async def test_a_cut_line_is_a_break(
         b'data: {"error": "the GPU is on fire"}\n\n',
     ],
 )
-async def test_an_error_inside_the_stream_is_shown(asked: Asked, raw: bytes) -> None:
+async def test_an_error_inside_the_stream_is_reported_to_the_viewer(
+    asked: Asked, raw: bytes
+) -> None:
     exchange, reading = asked
     await exchange.raw(raw)
     failure = failure_of(await reading)
@@ -189,7 +195,7 @@ DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
     "raw", [b"data: {nonsense}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
 )
 @pytest.mark.parametrize("begun", [False, True])
-async def test_what_is_no_answer_is_called_so_and_not_asked_for_again(
+async def test_an_invalid_response_fails_without_a_retry(
     asked: Asked, upstream: ScriptedUpstream, question: str, server: Server, raw: bytes, begun: bool
 ) -> None:
     exchange, reading = asked
@@ -204,7 +210,9 @@ async def test_what_is_no_answer_is_called_so_and_not_asked_for_again(
     assert "Traceback" not in server.logged()
 
 
-async def test_a_body_that_cannot_be_unpacked_is_no_answer(asked: Asked, server: Server) -> None:
+async def test_a_body_that_cannot_be_decompressed_fails_the_turn(
+    asked: Asked, server: Server
+) -> None:
     exchange, reading = asked
     await exchange.open(headers={"Content-Encoding": "gzip"})
     await exchange.raw(gzip.compress(sse(delta("packed"))) + b"rubbish")
@@ -215,7 +223,7 @@ async def test_a_body_that_cannot_be_unpacked_is_no_answer(asked: Asked, server:
 
 
 @pytest.mark.parametrize("how", ["cut", "ended", "error", "error event"])
-async def test_an_answer_whose_end_was_said_is_whole_however_its_line_ends(
+async def test_an_answer_with_a_finish_reason_is_complete_however_the_response_ends(
     asked: Asked, client: httpx.AsyncClient, upstream: ScriptedUpstream, how: str
 ) -> None:
     exchange, reading = asked
@@ -245,7 +253,7 @@ async def test_an_answer_whose_end_was_said_is_whole_however_its_line_ends(
         b"data: [DONE] \n\n",
     ],
 )
-async def test_odd_chunks_cost_no_answer(
+async def test_unexpected_chunks_do_not_affect_the_answer(
     asked: Asked, upstream: ScriptedUpstream, odd: bytes
 ) -> None:
     exchange, reading = asked
@@ -262,7 +270,7 @@ async def test_odd_chunks_cost_no_answer(
     assert upstream.exchanges[-1] is exchange, "nothing is asked again"
 
 
-async def test_half_a_character_in_an_upstreams_words_is_quoted(asked: Asked) -> None:
+async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(asked: Asked) -> None:
     exchange, reading = asked
     await exchange.raw(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
     await exchange.end()
@@ -279,7 +287,7 @@ async def test_half_a_character_in_an_upstreams_words_is_quoted(asked: Asked) ->
         (422, "refused", False, "words of the upstream"),
     ],
 )
-async def test_a_refusal_says_what_to_change_and_shows_no_key(
+async def test_a_rejected_request_names_the_setting_to_change_and_hides_the_key(
     asked: Asked, server: Server, status: int, kind: str, retryable: bool, hint: str
 ) -> None:
     exchange, reading = asked
@@ -295,7 +303,7 @@ async def test_a_refusal_says_what_to_change_and_shows_no_key(
     assert "Traceback" not in server.logged()
 
 
-async def test_a_busy_upstream_is_asked_again_before_it_is_called_so(
+async def test_a_busy_upstream_is_retried_before_the_turn_fails_as_rate_limited(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -307,7 +315,7 @@ async def test_a_busy_upstream_is_asked_again_before_it_is_called_so(
     assert "slow down" in failure["message"]
 
 
-async def test_an_upstream_that_failed_once_is_asked_again(
+async def test_a_request_that_failed_with_503_is_retried(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -316,7 +324,7 @@ async def test_an_upstream_that_failed_once_is_asked_again(
     assert (await reading)[-1].data == "now"
 
 
-async def test_an_upstream_that_knows_no_stream_options_is_asked_without(
+async def test_an_upstream_that_rejects_stream_options_is_retried_without_them(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -334,7 +342,7 @@ async def test_an_upstream_that_knows_no_stream_options_is_asked_without(
         assert len(upstream.asked(question + "!")) == 1
 
 
-async def test_nobody_there_and_silence_are_told_apart(
+async def test_a_refused_connection_and_a_timeout_are_reported_as_different_failures(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -357,7 +365,7 @@ async def test_nobody_there_and_silence_are_told_apart(
             assert "Traceback" not in server.logged()
 
 
-async def test_a_stall_in_mid_answer_is_a_timeout_that_keeps_its_part(
+async def test_a_stalled_upstream_times_out_and_the_partial_answer_is_kept(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (
@@ -376,7 +384,7 @@ async def test_a_stall_in_mid_answer_is_a_timeout_that_keeps_its_part(
         assert text_of(events) == "and then"
 
 
-async def test_a_question_that_got_no_answer_can_be_asked_again_and_stands_once(
+async def test_a_question_whose_turn_failed_can_be_repeated_and_is_stored_once(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -393,7 +401,7 @@ async def test_a_question_that_got_no_answer_can_be_asked_again_and_stands_once(
     assert [m["content"] for m in messages] == [question, "at last"]
 
 
-async def test_a_question_whose_answer_broke_off_is_asked_again_in_its_place(
+async def test_repeating_a_question_replaces_its_interrupted_answer(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
@@ -409,7 +417,7 @@ async def test_a_question_whose_answer_broke_off_is_asked_again_in_its_place(
     assert [m["content"] for m in messages] == [question, "the whole"]
 
 
-async def test_the_model_that_was_chosen_is_asked(
+async def test_the_model_of_the_query_is_sent_upstream(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "x", model="other-model")
@@ -417,7 +425,7 @@ async def test_the_model_that_was_chosen_is_asked(
     assert (await upstream.exchange(question)).body["model"] == "other-model"
 
 
-async def test_a_proxy_that_the_environment_names_is_used(
+async def test_the_proxy_of_the_environment_is_used(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     proxy = upstream.base_url.removesuffix("/v1")
