@@ -1,4 +1,4 @@
-"""What all tests share: one Redis, one scripted upstream and one server, started once."""
+"""Fixtures of all tests: one Redis, one fake upstream and one server, each started once."""
 
 import asyncio
 import uuid
@@ -15,19 +15,18 @@ from sessions.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
 
-settings.register_profile(
-    "deep"
-)  # for --hypothesis-profile: tests that can look for longer then do
+# With --hypothesis-profile=deep the state machine runs more and longer examples.
+settings.register_profile("deep")
 
 KEY = "sk-test-secret-key-0123456789"
-"""The upstream's key; it may never be seen outside the request to the upstream."""
+"""The upstream's key. Only requests to the upstream may contain it."""
 
 
 @pytest_asyncio.fixture(scope="session", params=REDIS_KINDS)
 async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A real Redis that all tests share, and then a real Redis Cluster of three masters.
+    """Yield the URL of a Redis that all tests share, and then of a Redis Cluster of three masters.
 
-    Owners are random, so that no test sees another's keys.
+    Owners are random, so that no test sees another test's keys.
     """
     async with redis_of_kind(request.param) as url:
         yield url
@@ -35,7 +34,7 @@ async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", params=REDIS_KINDS)
 async def lone_redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The same without a Holdline, which would take over the turns that a test lets go of."""
+    """Yield the same without a Holdline, which would take over the turns that a test releases."""
     async with redis_of_kind(request.param) as url:
         yield url
 
@@ -49,16 +48,16 @@ async def redis(redis_url: str) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def turns(redis: Client) -> TurnStore:
-    """Turns whose leases do not run out."""
+    """Return a store whose leases do not expire during a test."""
     return TurnStore(redis, lease_s=600, ttl_s=1000, rate=(0, 1))
 
 
 @pytest_asyncio.fixture
 async def writers(turns: TurnStore) -> AsyncIterator[Batches]:
-    """A worker's batches at work."""
+    """Yield the running batches of a worker."""
     writers = Batches(turns, lease_s=600)
     running = asyncio.create_task(writers.run())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets its tasks start
     yield writers
     running.cancel()
     await asyncio.wait([running])
@@ -66,7 +65,7 @@ async def writers(turns: TurnStore) -> AsyncIterator[Batches]:
 
 @pytest_asyncio.fixture(scope="session")
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    """The model's server: it answers only what and when the test says."""
+    """Yield a fake upstream, which responds only when and as a test directs it."""
     scripted = ScriptedUpstream()
     scripted.base_url = await scripted.start()
     yield scripted
@@ -75,26 +74,26 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest_asyncio.fixture(scope="session")
 async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
-    """A server before the shared Redis and the scripted upstream."""
+    """Yield a server that uses the shared Redis and the fake upstream."""
     async with holdline(
         REDIS_URL=redis_url,
         OPENAI_BASE_URL=upstream.base_url,
         OPENAI_API_KEY=KEY,
         CHAT_MODEL="test-model,other-model",
         RATE_LIMIT="off",
-        CONTINUE_MAX="0",  # what breaks off fails at once: continuing has tests of its own
+        CONTINUE_MAX="0",  # interrupted answers fail at once; test_continue.py tests continuations
     ) as started:
         yield started
 
 
 @pytest_asyncio.fixture
 async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser of its own session."""
+    """Yield a client with its own session."""
     async with httpx.AsyncClient(base_url=server.url, timeout=httpx.Timeout(60)) as browser:
         yield browser
 
 
 @pytest.fixture
 def question() -> str:
-    """A question that no other test asks."""
+    """Return a question that no other test sends."""
     return f"question {uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks the OpenAI protocol and says what a test tells it to, chunk by chunk."""
+"""A fake upstream: an HTTP server with the OpenAI API, whose responses a test sends."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from chat.turns.prompt import Estimator
 
 
 class Exchange:
-    """One request that the upstream got, and the answer that the test gives it."""
+    """One request to the fake upstream, and the response that the test sends."""
 
     def __init__(self, request: web.Request, body: dict[str, Any]) -> None:
         self.body = body
@@ -18,10 +18,12 @@ class Exchange:
         self.closed = asyncio.Event()
         ends = [request.get_extra_info(name) for name in ("peername", "sockname")]
         self.line: tuple[int, int] = (ends[0][1], ends[1][1])
-        """The port from which the request came, and the one on which it was taken."""
+        """The client's port and the fake upstream's port."""
         self._request = request
         self._response: web.StreamResponse | None = None
-        self._over: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+        self._finished: asyncio.Future[web.StreamResponse] = (
+            asyncio.get_running_loop().create_future()
+        )
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -35,7 +37,7 @@ class Exchange:
     async def open(
         self, content_type: str = "text/event-stream", headers: dict[str, str] | None = None
     ) -> web.StreamResponse:
-        """Send the head, once."""
+        """Send the response headers, unless they were sent before."""
         if self._response is None:
             self._response = web.StreamResponse(
                 headers={"Content-Type": content_type, **(headers or {})}
@@ -44,11 +46,11 @@ class Exchange:
         return self._response
 
     async def raw(self, data: bytes) -> None:
-        """Send bytes of the body as they are."""
+        """Send bytes of the body unchanged."""
         await (await self.open()).write(data)
 
     async def chunk(self, delta: dict[str, Any] | None = None, **fields: Any) -> None:
-        """Send one chunk."""
+        """Send one chunk: a choice with this delta, or no choice if it is None."""
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": None}]
         if delta is not None and "finish_reason" in fields:
             choices[0]["finish_reason"] = fields.pop("finish_reason")
@@ -58,12 +60,12 @@ class Exchange:
         )
 
     async def say(self, *texts: str) -> None:
-        """Send deltas of text."""
+        """Send one delta for each text."""
         for text in texts:
             await self.chunk({"content": text})
 
     async def finish(self, reason: str = "stop", usage: dict[str, int] | None = None) -> None:
-        """Send the end as it should be."""
+        """Send `finish_reason`, the usage and `[DONE]`, and end the body."""
         await self.chunk({}, finish_reason=reason)
         if usage:
             await self.chunk(None, usage=usage)
@@ -71,7 +73,10 @@ class Exchange:
         await self.end()
 
     async def answer(self, *texts: str) -> None:
-        """Say and finish, with as many tokens reported as Holdline thinks there are."""
+        """Send deltas and the end, and report Holdline's own estimate as the prompt's tokens.
+
+        Such a report leaves the estimate unchanged.
+        """
         await self.say(*texts)
         estimator = Estimator()
         prompt = round(
@@ -80,30 +85,31 @@ class Exchange:
         await self.finish(usage={"prompt_tokens": prompt, "completion_tokens": len(texts)})
 
     async def end(self) -> None:
-        """End the body cleanly, whatever was said."""
+        """End the body without an error, even if the answer is incomplete."""
         response = await self.open()
         await response.write_eof()
-        self._over.set_result(response)
+        self._finished.set_result(response)
 
     def drop(self) -> None:
-        """Cut the connection."""
+        """Abort the connection."""
         transport = self._request.transport
         if transport is not None:
             transport.abort()
 
     def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        """Give a plain answer instead of a stream."""
-        self._over.set_result(web.json_response(body, status=status, headers=headers))
+        """Send a JSON response instead of a stream."""
+        self._finished.set_result(web.json_response(body, status=status, headers=headers))
 
     async def serve(self) -> web.StreamResponse:
+        """Wait until the test ends the response or the client disconnects; then set `closed`."""
         try:
-            return await self._over
+            return await self._finished
         finally:
             self.closed.set()
 
 
 class ScriptedUpstream:
-    """Keeps every request as an Exchange, by its last message, until the test answers it."""
+    """Record every request as an Exchange, which a test finds by its last message and answers."""
 
     def __init__(self) -> None:
         self.base_url = ""
@@ -112,7 +118,7 @@ class ScriptedUpstream:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen on a free port; returns the base URL."""
+        """Listen on a free port and return the base URL."""
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/chat/completions", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -127,21 +133,21 @@ class ScriptedUpstream:
         await self._runner.cleanup()
 
     def asked(self, question: str) -> list[Exchange]:
-        """Every request whose last message is, or ends in, `question`."""
+        """Return the requests whose last message ends with `question`."""
         return [exchange for exchange in self.exchanges if exchange.question.endswith(question)]
 
     async def exchange(self, question: str, number: int = 1) -> Exchange:
-        """The `number`-th request for this question; waits until it arrives."""
+        """Return the `number`-th request for this question, once it has arrived."""
         async with asyncio.timeout(30), self._arrived:
             await self._arrived.wait_for(lambda: len(self.asked(question)) >= number)
         return self.asked(question)[number - 1]
 
     async def continued(self, partial: str, number: int = 1) -> Exchange:
-        """The `number`-th request that asks to go on with just this text; waits until it arrives."""
-        said = {"role": "assistant", "content": partial}
+        """Return the `number`-th request to continue this partial answer, once it has arrived."""
+        message = {"role": "assistant", "content": partial}
 
         def found() -> list[Exchange]:
-            return [exchange for exchange in self.exchanges if said in exchange.messages[-2:]]
+            return [exchange for exchange in self.exchanges if message in exchange.messages[-2:]]
 
         async with asyncio.timeout(30), self._arrived:
             await self._arrived.wait_for(lambda: len(found()) >= number)

@@ -1,4 +1,4 @@
-"""The real things that tests talk to: Redis servers and Holdline servers, each a process of its own."""
+"""Start the servers that tests use, each in its own process: Redis, Redis Cluster and Holdline."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from sessions.client.connection import Client
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60
-"""How long to wait for what must come; no test's result depends on how soon it does."""
+"""Maximum time to wait for an expected event. No result depends on how early the event occurs."""
 
 REDIS_KINDS = ("redis", "cluster")
 
@@ -35,20 +35,20 @@ class Server:
     home: Path
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """End the supervisor with a signal; returns its exit status."""
+        """Send the supervisor a signal and return its exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
 
     def logged(self) -> str:
-        """All that it has logged."""
+        """Return the server's log so far."""
         return self.log.read_text()
 
 
 @asynccontextmanager
 async def private_folder() -> AsyncIterator[Path]:
-    """A folder with a short path, as Unix sockets need; gone afterwards."""
+    """Yield a folder with a path short enough for Unix sockets, and remove it afterwards."""
     home = Path(tempfile.mkdtemp(prefix="holdline-", dir="/tmp"))
     try:
         yield home
@@ -58,7 +58,7 @@ async def private_folder() -> AsyncIterator[Path]:
 
 @asynccontextmanager
 async def holdline(**settings: str) -> AsyncIterator[Server]:
-    """A server started as `make run` does, on a free port, with these variables and no others of ours."""
+    """Run a server as `make run` does, on a free port, with only these settings."""
     async with private_folder() as home:
         server = await start(home, **settings)
         try:
@@ -68,7 +68,7 @@ async def holdline(**settings: str) -> AsyncIterator[Server]:
 
 
 async def start(home: Path, **settings: str) -> Server:
-    """Start a server whose data, settings and log lie in `home`; returns when it is ready."""
+    """Start a server with its data, settings and log in `home`; return when it is ready."""
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
     }
@@ -93,18 +93,18 @@ async def start(home: Path, **settings: str) -> Server:
 
 
 def redis_of_kind(kind: str) -> AbstractAsyncContextManager[str]:
-    """A Redis of one of `REDIS_KINDS`; yields its URL."""
+    """Run a Redis of one of `REDIS_KINDS` and yield its URL."""
     return redis_server() if kind == "redis" else redis_cluster()
 
 
 @asynccontextmanager
 async def redis_server(*options: str) -> AsyncIterator[str]:
-    """A Redis of the tests' own on a Unix socket; yields its URL."""
+    """Run a Redis on a Unix socket and yield its URL."""
     async with private_folder() as home:
         path = home / "redis.sock"
         process = await asyncio.create_subprocess_exec(
-            "redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(home), "--save", "",
-            *options,
+            "redis-server", "--port", "0", "--unixsocket", str(path), "--dir", str(home),
+            "--save", "", *options,
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -120,7 +120,10 @@ async def redis_server(*options: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
-    """A Redis Cluster on loopback: three masters, each with so many replicas; yields its URL."""
+    """Run a Redis Cluster of three masters on loopback and yield its URL.
+
+    Each master has `replicas` replicas.
+    """
     async with AsyncExitStack() as stack:
         count = 3 * (1 + replicas)
         ports = free_ports(2 * count)
@@ -142,7 +145,7 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
             await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
         async with asyncio.timeout(PATIENCE_S):
             for node in nodes:
-                await until_cluster_knows(node, cluster_known_nodes=count, cluster_slots_ok=16384)
+                await wait_for_cluster_info(node, cluster_known_nodes=count, cluster_slots_ok=16384)
             for number, node in enumerate(nodes[3:]):
                 master = await nodes[number % 3].execute_command("CLUSTER MYID")
                 await node.execute_command("CLUSTER REPLICATE", master)
@@ -151,12 +154,12 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
                     info["master_link_status"] != "up"
                 ):
                     await asyncio.sleep(0.02)
-                await until_cluster_knows(node, cluster_state="ok")
+                await wait_for_cluster_info(node, cluster_state="ok")
         yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in refs)
 
 
-async def until_cluster_knows(node: Client, **expected: object) -> None:
-    """Return when a node says this of its Cluster."""
+async def wait_for_cluster_info(node: Client, **expected: object) -> None:
+    """Return when a node's CLUSTER INFO has these values."""
     while True:
         info = await node.execute_command("CLUSTER INFO")
         if all(info[name] == str(value) for name, value in expected.items()):
@@ -165,7 +168,7 @@ async def until_cluster_knows(node: Client, **expected: object) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens now."""
+    """Return ports on which no process listens now."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in listeners]
     for listener in listeners:
@@ -173,15 +176,14 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def serving(line: tuple[int, int]) -> int:
-    """The process that asks the upstream over this line: the port that it asks from, and the upstream's.
+def serving(connection: tuple[int, int]) -> int:
+    """Return the id of the process that has this connection to the fake upstream.
 
-    The first alone would not do: others may use the same port to somewhere else.
+    `connection` is its local and remote port. The local port alone is ambiguous: connections to
+    other addresses may use the same one.
     """
-    for connection in psutil.net_connections("tcp"):
-        found = (
-            connection.laddr and connection.raddr and (connection.laddr.port, connection.raddr.port)
-        )
-        if found == line and connection.pid:
-            return int(connection.pid)
-    raise AssertionError("nobody holds that connection")
+    for found in psutil.net_connections("tcp"):
+        ports = found.laddr and found.raddr and (found.laddr.port, found.raddr.port)
+        if ports == connection and found.pid:
+            return int(found.pid)
+    raise AssertionError(f"no process has the connection {connection}")

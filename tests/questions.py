@@ -1,11 +1,11 @@
-"""A question as `begin` writes it, for tests of the turns' store and of those who write by it."""
+"""A question for tests that begin turns in Redis without a request over HTTP."""
 
 from sessions.keys import MessageId, SessionDigest
 from sessions.turn_store import NewTurn, TurnRef
 
 
 def question_at(ref: TurnRef) -> NewTurn:
-    """The first question of a conversation."""
+    """Return the first question of a conversation, which `begin` creates."""
     return NewTurn(
         ref=ref,
         session=SessionDigest("digest"),

@@ -1,4 +1,4 @@
-"""Reading a turn's stream as an independent client does (httpx-sse)."""
+"""Read a turn's stream with an independent client library, httpx-sse."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ STREAM = "/api/chat_stream/"
 async def asking(
     client: httpx.AsyncClient, headers: dict[str, str] | None = None, **query: str
 ) -> AsyncIterator[EventSource]:
-    """An open stream."""
+    """Open a stream and yield its events as they arrive; raise on an HTTP error."""
     async with aconnect_sse(client, "GET", STREAM, params=query, headers=headers or {}) as source:
         source.response.raise_for_status()
         yield source
@@ -25,20 +25,20 @@ async def asking(
 async def read(
     client: httpx.AsyncClient, headers: dict[str, str] | None = None, **query: str
 ) -> list[ServerSentEvent]:
-    """Every event of a stream until it closes."""
+    """Return every event of a stream, once the server has closed it."""
     async with asking(client, headers, **query) as source:
         return [event async for event in source.aiter_sse()]
 
 
 def text_of(events: list[ServerSentEvent]) -> str:
-    """The answer's deltas, joined."""
+    """Return the joined deltas of the answer."""
     return "".join(event.data for event in events if event.event == "message")
 
 
 async def ask(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, *texts: str, **query: str
 ) -> list[ServerSentEvent]:
-    """Ask, have the upstream answer, and read the whole stream."""
+    """Send a question, answer it as the upstream, and return every event of the stream."""
     number = len(upstream.asked(question)) + 1
     reading = asyncio.create_task(read(client, None, message=question, **query))
     await (await upstream.exchange(question, number)).answer(*texts)

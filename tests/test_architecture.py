@@ -1,4 +1,4 @@
-"""The shape of the code: who may import whom, who does I/O, who names keys."""
+"""The architecture: which module may import which, perform I/O, or name Redis keys."""
 
 import ast
 import re
@@ -30,16 +30,17 @@ IMPORTS = {
     "chat.log": {"sessions", "sessions.client", "chat.event_stream", "chat.log.records"},
     "chat.upstream": {"chat.event_stream", "chat.errors"},
     "chat.turns": {
-        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log", "chat.log.records",
-        "chat.upstream"
+        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log",
+        "chat.log.records", "chat.upstream"
     },
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api": {
-        "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log", "chat.turns"
+        "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
+        "chat.turns"
     },
 }  # fmt: skip
-"""For each package (or module that belongs to none) the others from which it may import."""
+"""For each package or stand-alone module, the packages and modules that it may import."""
 
 PURE = {
     "chat.errors",
@@ -68,15 +69,16 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     )
 }
 MAX_MODULES = 12
-"""Modules in one folder; a folder with more has more than one job."""
+"""Maximum number of modules in a folder; a folder with more has more than one job."""
 
 
 def name_of(path: Path) -> str:
+    """Return the dotted name of a module."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, `from package import module` resolved to the module."""
+    """Return every module that a file imports; `from package import module` gives both names."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -87,7 +89,7 @@ def imports(path: Path) -> set[str]:
 
 
 def package_of(module: str) -> str:
-    """The entry of IMPORTS to which a module belongs."""
+    """Return the key of IMPORTS for a module."""
     return module if module in IMPORTS else module.rpartition(".")[0]
 
 
@@ -104,12 +106,12 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_the_import_graph_of_the_packages_has_no_cycle() -> None:
-    def below(package: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    def reachable(package: str, seen: frozenset[str] = frozenset()) -> set[str]:
         assert package not in seen, f"{package} imports itself through {sorted(seen)}"
-        return {package}.union(*(below(other, seen | {package}) for other in IMPORTS[package]))
+        return {package}.union(*(reachable(other, seen | {package}) for other in IMPORTS[package]))
 
     for package in IMPORTS:
-        below(package)
+        reachable(package)
 
 
 def test_no_folder_has_more_than_twelve_modules() -> None:
@@ -177,19 +179,22 @@ def test_commands_reach_redis_through_one_module() -> None:
 
 def test_redis_key_names_are_defined_in_one_module() -> None:
     pattern = re.compile(r"holdline:")
-    naming = {name_of(path) for path in PRODUCT if pattern.search(path.read_text())}
-    assert naming <= {"sessions.keys", "server"}  # the server's is a complaint, not a key
+    modules = {name_of(path) for path in PRODUCT if pattern.search(path.read_text())}
+    assert modules <= {
+        "sessions.keys",
+        "server",
+    }  # in server.py the text is part of an error message
 
 
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "sessions" / "lua").glob("*.lua")), ids=lambda path: path.stem
 )
 def test_every_lua_script_documents_its_keys_arguments_and_result(path: Path) -> None:
-    head = path.read_text().split("\n\n")[0]
-    assert all(line.startswith("--") for line in head.splitlines())
+    header = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("--") for line in header.splitlines())
     for word in ("KEYS", "ARGV", "Result"):
-        assert f"-- {word}  " in head
-    assert "-- Idempotent: " in head or "-- Changes nothing." in head
+        assert f"-- {word}  " in header
+    assert "-- Idempotent: " in header or "-- Changes nothing." in header
 
 
 def test_no_source_file_is_longer_than_320_lines() -> None:

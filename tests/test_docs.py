@@ -1,4 +1,4 @@
-"""What the documents say is so: settings, routes, errors, numbers, tests, links, commands."""
+"""The documents match the code: settings, routes, errors, limits, tests, links and commands."""
 
 import ast
 import logging
@@ -29,7 +29,7 @@ READMES = ["README.md", "README.zh-CN.md"]
 
 @pytest.fixture(scope="module")
 def app() -> Sanic[Any, Any]:
-    """The application as `server.py` builds it, not running; Sanic allows one of a name."""
+    """Return the application of `server.py`, not running; Sanic allows one with this name."""
     return create_app(Settings.model_construct(), "redis://localhost")
 
 
@@ -62,14 +62,14 @@ def test_every_route_is_documented_and_every_documented_route_exists(app: Sanic[
 
 def test_the_documented_errors_match_the_code() -> None:
     table = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", BEHAVIOUR, re.MULTILINE))
-    plain = {
+    raised = {
         (str(kind.status), kind.type)
         for kind in vars(errors).values()
         if isinstance(kind, type)
         and issubclass(kind, errors.HoldlineError)
         and not issubclass(kind, errors.UpstreamError)
     }
-    assert {(status, kind) for status, kind in table if kind != "http"} == plain
+    assert {(status, kind) for status, kind in table if kind != "http"} == raised
 
 
 def test_the_documented_failures_match_the_code() -> None:
@@ -83,7 +83,7 @@ def test_the_documented_failures_match_the_code() -> None:
                     kind, ast.Constant
                 ):
                     raised[str(kind.value)] = "yes" if name == "UpstreamFailed" else "no"
-    del raised["length"]  # the reason of a seam; an answer that stays cut off ends with `end`
+    del raised["length"]  # a reason to continue; an answer that stays truncated ends with `end`
     assert table == raised
 
 
@@ -117,7 +117,7 @@ def test_everything_that_a_document_names_exists(document: Path) -> None:
         assert (ROOT / path).exists(), f"{document.name} names {path}"
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"\bmake ([a-z]+)\b(?=`|\s+#|$)", text, re.MULTILINE):
-        assert target in targets, f"{document.name} says make {target}"
+        assert target in targets, f"{document.name} names the target {target}"
     known = {name.upper() for name in Settings.model_fields}
     for variable in re.findall(r"(?:^|[`\s])([A-Z]+(?:_[A-Z]+)+)=", text, re.MULTILINE):
         assert variable in known, f"{document.name} sets {variable}"
@@ -136,7 +136,7 @@ def test_the_readmes_show_the_same_commands() -> None:
 async def test_no_conversation_text_cookie_or_key_is_logged(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    """At the chattiest level, through an answer, a failure, refused requests and the end of the server."""
+    """Cover an answer, a failure, rejected requests and a shutdown, at the most verbose level."""
     model = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "m"}
     async with holdline(REDIS_URL=redis_url, LOG_LEVEL="debug", **model) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -147,7 +147,9 @@ async def test_no_conversation_text_cookie_or_key_is_logged(
             cookie = client.cookies["holdline"]
         assert await server.stop() == 0
         logged = server.logged()
-    assert logging.getLevelName(logging.WARNING) in logged  # the failure, in words of our own
+    assert (
+        logging.getLevelName(logging.WARNING) in logged
+    )  # the failure is logged, without the text
     for secret in (question, "saffron", cookie, KEY, "crimson"):
         assert secret not in logged
 

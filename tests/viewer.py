@@ -1,4 +1,4 @@
-"""A tab of a browser, as far as its stream goes."""
+"""A viewer that reads one turn's stream as an EventSource does."""
 
 import asyncio
 
@@ -7,9 +7,15 @@ from httpx_sse import aconnect_sse
 
 from tests.streams import STREAM
 
+_RETRY_S = 0.02
+"""Delay before a reconnect; shorter than the stream's `retry:`, to save time."""
+
 
 class Viewer:
-    """One tab: it shows what comes, remembers where it was, and may lose its line."""
+    """One tab: it shows the text received so far, and resumes after its last frame.
+
+    It fails if a frame arrives after the last one, or if `end` differs from the joined deltas.
+    """
 
     def __init__(self, client: httpx.AsyncClient, query: dict[str, str]) -> None:
         self.text = ""
@@ -18,24 +24,27 @@ class Viewer:
         self._client = client
         self._query = query
         self._last_id = ""
-        self._line: asyncio.Task[None] | None = None
+        self._connection: asyncio.Task[None] | None = None
 
     def connect(self) -> None:
-        """Open the line, where there is none, and go on where it was."""
-        if self._line is not None and self._line.done():
-            self._line.result()  # raises what was wrong with what it saw
-            self._line = None
-        if self._line is None:
-            self._line = asyncio.create_task(self._watch())
+        """Connect, unless connected, and resume after the last frame.
+
+        Raise the error of an earlier connection, if it found one.
+        """
+        if self._connection is not None and self._connection.done():
+            self._connection.result()
+            self._connection = None
+        if self._connection is None:
+            self._connection = asyncio.create_task(self._read_stream())
 
     async def drop(self) -> None:
-        """Lose the line."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.cancel()
-            await asyncio.wait([line])
-            if not line.cancelled():
-                line.result()
+        """Drop the connection. Raise the error that it found, if any."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.cancel()
+            await asyncio.wait([connection])
+            if not connection.cancelled():
+                connection.result()
 
     async def __aenter__(self) -> "Viewer":
         return self
@@ -43,32 +52,32 @@ class Viewer:
     async def __aexit__(self, *failure: object) -> None:
         await self.drop()
 
-    def forget(self) -> None:
-        """Be as a reloaded page: nothing is shown, and no id is known."""
+    def reset(self) -> None:
+        """Discard the text and the last id, as a page reload does."""
         self.text, self._last_id = "", ""
         self.endings.clear()
 
     async def wait_until(self, reached: asyncio.Event) -> None:
-        """Stay connected until something has come, as an EventSource does."""
+        """Reconnect, as an EventSource does, until this event is set."""
         while not reached.is_set():
             self.connect()
-            assert self._line is not None
+            assert self._connection is not None
             waiting = asyncio.create_task(reached.wait())
-            await asyncio.wait([self._line, waiting], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([self._connection, waiting], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
-            if self._line.done():
-                self._line.result()
-                await asyncio.sleep(0.02)  # its `retry:`, in a hurry
+            if self._connection.done():
+                self._connection.result()
+                await asyncio.sleep(_RETRY_S)
 
-    async def see_it_end(self) -> None:
-        """Stay connected, as an EventSource does, until the last frame has come."""
+    async def read_to_end(self) -> None:
+        """Reconnect, as an EventSource does, until the last frame has arrived."""
         while not self.endings:
             self.connect()
-            assert self._line is not None
-            await self._line
-            await asyncio.sleep(0.02)
+            assert self._connection is not None
+            await self._connection
+            await asyncio.sleep(_RETRY_S)
 
-    async def _watch(self) -> None:
+    async def _read_stream(self) -> None:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         try:
             async with aconnect_sse(
@@ -78,16 +87,15 @@ class Viewer:
                     assert self.endings
                     return
                 async for event in source.aiter_sse():
-                    if (
-                        event.event != "message" or event.data
-                    ):  # httpx-sse takes a heartbeat for one
-                        self._take(event.event, event.data)
+                    # httpx-sse yields a heartbeat as an empty message.
+                    if event.event != "message" or event.data:
+                        self._show(event.event, event.data)
                     self._last_id = event.id
         except httpx.TransportError:
-            return  # the worker died, and the line with it
+            return  # the worker died
 
-    def _take(self, name: str, data: str) -> None:
-        assert not self.endings, "something came after the end"
+    def _show(self, name: str, data: str) -> None:
+        assert not self.endings, "a frame arrived after the last one"
         if name == "message":
             self.text += data
         elif name == "restart":

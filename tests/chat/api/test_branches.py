@@ -1,4 +1,4 @@
-"""Questions edited and answers regenerated: a tree of messages, of which one branch is shown."""
+"""Edited questions and regenerated answers: a tree of messages, one branch of which is current."""
 
 import asyncio
 import json
@@ -11,26 +11,29 @@ from tests.fake_upstream import ScriptedUpstream
 from tests.streams import ask, read
 
 
-async def talk(client: httpx.AsyncClient) -> dict[str, Any]:
-    """The session's only conversation as it is shown."""
+async def read_conversation(client: httpx.AsyncClient) -> dict[str, Any]:
+    """Return the session's only conversation, with the messages of its current branch."""
     (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
     found: dict[str, Any] = (await client.get(f"/api/conversations/{listed['id']}")).json()
     return found
 
 
-def shown(conversation: dict[str, Any]) -> list[str]:
+def contents(conversation: dict[str, Any]) -> list[str]:
+    """Return the texts of the messages."""
     return [message["content"] for message in conversation["messages"]]
 
 
-async def show(
+async def show_branch(
     client: httpx.AsyncClient, conversation: dict[str, Any], message: str
 ) -> httpx.Response:
+    """Make a branch with this message the current one."""
     return await client.patch(f"/api/conversations/{conversation['id']}", json={"branch": message})
 
 
 async def regenerate(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, message: str, *texts: str
 ) -> list[Any]:
+    """Request another answer, send it as the upstream, and return every event of the stream."""
     number = len(upstream.asked(question)) + 1
     reading = asyncio.create_task(read(client, regenerate=message))
     await (await upstream.exchange(question, number)).answer(*texts)
@@ -42,25 +45,37 @@ async def test_an_edited_question_begins_a_new_branch_and_keeps_the_old_one(
 ) -> None:
     await ask(client, upstream, f"1 {question}", "one")
     await ask(client, upstream, f"2 {question}", "two")
-    before = (await talk(client))["messages"]
+    before = (await read_conversation(client))["messages"]
     assert [message["parent"] for message in before] == [None, *[m["id"] for m in before[:-1]]]
     assert all("alternatives" not in message for message in before)
 
     await ask(client, upstream, f"2b {question}", "two b", parent=before[2]["parent"])
     sent = upstream.asked(f"2b {question}")[0].messages
     assert [m["content"] for m in sent] == [f"1 {question}", "one", f"2b {question}"]
-    after = await talk(client)
-    assert shown(after) == [f"1 {question}", "one", f"2b {question}", "two b"]
+    after = await read_conversation(client)
+    assert contents(after) == [f"1 {question}", "one", f"2b {question}", "two b"]
     edited = after["messages"][2]
     assert edited["alternatives"] == [before[2]["id"], edited["id"]]
 
-    assert (await show(client, after, before[2]["id"])).status_code == 200
-    assert shown(await talk(client)) == [f"1 {question}", "one", f"2 {question}", "two"]
+    assert (await show_branch(client, after, before[2]["id"])).status_code == 200
+    assert contents(await read_conversation(client)) == [
+        f"1 {question}",
+        "one",
+        f"2 {question}",
+        "two",
+    ]
     await ask(client, upstream, f"3 {question}", "three")
-    assert shown(await talk(client))[2:] == [f"2 {question}", "two", f"3 {question}", "three"]
-    await show(client, after, edited["id"])
-    await show(client, after, before[2]["id"])
-    assert shown(await talk(client))[-1] == "three", "a branch is shown to its newest end"
+    assert contents(await read_conversation(client))[2:] == [
+        f"2 {question}",
+        "two",
+        f"3 {question}",
+        "three",
+    ]
+    await show_branch(client, after, edited["id"])
+    await show_branch(client, after, before[2]["id"])
+    assert contents(await read_conversation(client))[-1] == "three", (
+        "the branch is shown up to its newest message"
+    )
 
 
 async def test_the_first_question_of_a_conversation_can_be_edited(
@@ -68,8 +83,8 @@ async def test_the_first_question_of_a_conversation_can_be_edited(
 ) -> None:
     await ask(client, upstream, f"a {question}", "of a")
     await ask(client, upstream, f"b {question}", "of b", parent="")
-    found = await talk(client)
-    assert shown(found) == [f"b {question}", "of b"]
+    found = await read_conversation(client)
+    assert contents(found) == [f"b {question}", "of b"]
     assert len(found["messages"][0]["alternatives"]) == 2
     assert len(upstream.asked(f"b {question}")[0].messages) == 1
 
@@ -78,22 +93,27 @@ async def test_a_regenerated_answer_is_an_alternative_to_the_old_one(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "first")
-    first = (await talk(client))["messages"][1]
+    first = (await read_conversation(client))["messages"][1]
     await ask(client, upstream, f"{question} later", "later")
     events = await regenerate(client, upstream, question, first["id"], "second")
     assert events[-1].data == "second"
     begun = json.loads(events[0].data)
     assert upstream.asked(question)[-1].messages == [{"role": "user", "content": question}]
-    found = await talk(client)
-    assert shown(found) == [question, "second"]
+    found = await read_conversation(client)
+    assert contents(found) == [question, "second"]
     assert found["messages"][0]["id"] == begun["message"]
     assert found["messages"][1]["id"] == begun["answer"]
     assert found["messages"][1]["alternatives"] == [first["id"], begun["answer"]]
     await regenerate(client, upstream, question, begun["message"], "third")  # by the question's id
-    found = await talk(client)
-    assert (shown(found), len(found["messages"][1]["alternatives"])) == ([question, "third"], 3)
-    await show(client, found, first["id"])
-    assert shown(await talk(client)) == [question, "first", f"{question} later", "later"]
+    found = await read_conversation(client)
+    assert (contents(found), len(found["messages"][1]["alternatives"])) == ([question, "third"], 3)
+    await show_branch(client, found, first["id"])
+    assert contents(await read_conversation(client)) == [
+        question,
+        "first",
+        f"{question} later",
+        "later",
+    ]
 
 
 @pytest.mark.parametrize("ending", ["failed", "stopped"])
@@ -102,7 +122,7 @@ async def test_a_regeneration_without_text_restores_the_previous_branch(
 ) -> None:
     await ask(client, upstream, question, "first")
     await ask(client, upstream, f"{question} later", "later")
-    before = await talk(client)
+    before = await read_conversation(client)
     turn = "t" + question[-32:]
     asked = before["messages"][0]["id"]
     reading = asyncio.create_task(read(client, regenerate=asked, turn=turn))
@@ -112,8 +132,8 @@ async def test_a_regeneration_without_text_restores_the_previous_branch(
     else:
         assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
     assert (await reading)[-1].event == ("failed" if ending == "failed" else "end")
-    after = await talk(client)
-    assert shown(after) == shown(before)
+    after = await read_conversation(client)
+    assert contents(after) == contents(before)
     assert after["running"] is None
 
 
@@ -121,13 +141,13 @@ async def test_repeated_requests_for_a_running_regeneration_attach_to_it(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "first")
-    asked = (await talk(client))["messages"][0]["id"]
+    asked = (await read_conversation(client))["messages"][0]["id"]
     readings = [asyncio.create_task(read(client, regenerate=asked)) for _ in range(5)]
     exchange = await upstream.exchange(question, 2)
     await exchange.say("sec")
-    conversation = await talk(client)
-    refused = await show(client, conversation, asked)
-    assert (refused.status_code, refused.json()["error"]["type"]) == (409, "conflict")
+    conversation = await read_conversation(client)
+    rejected = await show_branch(client, conversation, asked)
+    assert (rejected.status_code, rejected.json()["error"]["type"]) == (409, "conflict")
     await exchange.answer("ond")
     assert [events[-1].data for events in await asyncio.gather(*readings)] == ["second"] * 5
     assert len(upstream.asked(question)) == 2
@@ -136,8 +156,8 @@ async def test_repeated_requests_for_a_running_regeneration_attach_to_it(
 async def test_invalid_branch_requests_are_rejected_and_change_nothing(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    await ask(client, upstream, question, "kept")
-    found = await talk(client)
+    await ask(client, upstream, question, "answer")
+    found = await read_conversation(client)
     message, answer = (one["id"] for one in found["messages"])
     for status, query in (
         (404, {"message": "m", "parent": "unknown"}),
@@ -150,5 +170,5 @@ async def test_invalid_branch_requests_are_rejected_and_change_nothing(
     ):
         assert (await client.get("/api/chat_stream/", params=query)).status_code == status, query
     for branch in ("unknown", f">{message}", ">", ""):
-        assert (await show(client, found, branch)).status_code == 404
-    assert await talk(client) == found
+        assert (await show_branch(client, found, branch)).status_code == 404
+    assert await read_conversation(client) == found

@@ -1,4 +1,4 @@
-"""The stream of a turn over HTTP: frames, headers, errors, reconnects."""
+"""The stream of a turn over HTTP: frames, headers, errors and reconnects."""
 
 import asyncio
 import contextlib
@@ -67,9 +67,8 @@ async def test_the_first_frame_is_sent_before_the_upstream_responds(
         assert (await anext(events)).event == "turn"
         exchange = await upstream.exchange(question)
         await exchange.say("one")
-        assert (
-            await anext(events)
-        ).data == "one"  # and each delta as it comes: the second is not yet said
+        # Each delta is sent without waiting for the next one.
+        assert (await anext(events)).data == "one"
         await exchange.say("two")
         assert (await anext(events)).data == "two"
         await exchange.finish()
@@ -119,11 +118,11 @@ async def test_any_unicode_text_is_delivered_with_only_its_line_endings_normalis
     client: httpx.AsyncClient, upstream: ScriptedUpstream, texts: list[str]
 ) -> None:
     events = await ask(client, upstream, f"q {uuid.uuid4().hex}", *texts)
-    said = "".join(texts).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
-    said = said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    expected = "".join(texts).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    expected = expected.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert events[-1].event == "end"
-    assert events[-1].data == said
-    assert text_of(events) == said
+    assert events[-1].data == expected
+    assert text_of(events) == expected
 
 
 # Reconnecting
@@ -154,7 +153,8 @@ async def test_a_viewer_that_has_every_frame_of_a_running_turn_receives_the_next
         await anext(events)
         last = await anext(events)
     assert last.data == "seen "
-    async with asking(client, {"Last-Event-ID": last.id}) as source:  # its head comes at once
+    # The response headers are sent before the next frame exists.
+    async with asking(client, {"Last-Event-ID": last.id}) as source:
         await exchange.answer("and the rest")
         rest = [event async for event in source.aiter_sse()]
     assert text_of(rest) == "and the rest"
@@ -188,7 +188,7 @@ async def test_a_repeated_turn_attaches_without_a_second_upstream_request(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     turn = "turn-" + question[-32:]
-    await client.get("/")  # one browser: all its lines carry one cookie
+    await client.get("/")  # all connections of one browser send the same cookie
     readings = [asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(20)]
     exchange = await upstream.exchange(question)
     await exchange.answer("once", " only")
@@ -221,23 +221,23 @@ async def test_a_turn_continues_after_its_viewer_disconnects(
     async with asking(client, message=question) as source:
         turn = json.loads((await anext(source.aiter_sse())).data)["turn"]
     exchange = await upstream.exchange(question)
-    await exchange.answer("made", " all the same")
-    assert text_of(await read(client, turn=turn)) == "made all the same"
+    await exchange.answer("sent", " to no viewer")
+    assert text_of(await read(client, turn=turn)) == "sent to no viewer"
 
 
 async def test_an_answer_is_replayed_from_the_history_after_its_log_expires(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Any
 ) -> None:
-    events = await ask(client, upstream, question, "kept\n", "for good")
+    events = await ask(client, upstream, question, "stored\n", "permanently")
     turn = json.loads(events[0].data)["turn"]
     (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
     assert 0 < await redis.ttl(log) <= 3600
     await redis.delete(log)
     again = await read(client, {"Last-Event-ID": events[1].id})
     assert [event.event for event in again] == ["restart", "message", "end"]
-    assert again[1].data == again[2].data == "kept\nfor good"
-    gone = await client.get(STREAM, headers={"Last-Event-ID": events[-1].id})
-    assert gone.status_code == 204
+    assert again[1].data == again[2].data == "stored\npermanently"
+    response = await client.get(STREAM, headers={"Last-Event-ID": events[-1].id})
+    assert response.status_code == 204
     assert (await client.get(STREAM, headers={"Last-Event-ID": again[-1].id})).status_code == 204
 
 
@@ -253,9 +253,8 @@ async def test_a_malformed_conversation_id_is_not_found_and_registers_no_turn(
     for reply in (await client.get(STREAM, params=query), await client.post(STREAM, json=query)):
         assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
     members = await redis.zrange(keys.running(), 0, -1)
-    assert [
-        one for one in members if len(one.split()) != 3 or conversation.encode() in one.split()
-    ] == []
+    parts = [member.split() for member in members]
+    assert [one for one in parts if len(one) != 3 or conversation.encode() in one] == []
     assert text_of(await ask(client, upstream, question, "still answers")) == "still answers"
 
 
@@ -311,7 +310,7 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
     assert (await client.post("/api/turns/no-such-turn-at-all/stop")).status_code == 404
 
 
-# What is refused
+# Rejected requests
 
 
 @pytest.mark.parametrize(
@@ -441,15 +440,15 @@ async def test_the_rate_limit_rejects_new_turns_and_never_known_turns(
     ):
         events = await ask(client, upstream, question, "1")
         await ask(client, upstream, question + "2", "2")
-        refused = await client.get(STREAM, params={"message": question + "3"})
-        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limited")
-        assert 0 < int(refused.headers["retry-after"]) <= 3600
+        rejected = await client.get(STREAM, params={"message": question + "3"})
+        assert (rejected.status_code, rejected.json()["error"]["type"]) == (429, "rate_limited")
+        assert 0 < int(rejected.headers["retry-after"]) <= 3600
         turn = json.loads(events[0].data)["turn"]
         again = await read(client, message=question, turn=turn)
         assert again[-1].data == "1"
 
 
-# The store away
+# Redis unavailable and many connections
 
 
 async def test_an_eventsource_is_asked_to_retry_while_redis_is_unavailable(
@@ -468,8 +467,8 @@ async def test_an_eventsource_is_asked_to_retry_while_redis_is_unavailable(
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.text.startswith("retry: 5000\n:")
-        refused = await client.get("/api/conversations/")
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        rejected = await client.get("/api/conversations/")
+        assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "5")
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/")).status_code == 200
@@ -502,7 +501,7 @@ async def test_viewers_over_the_limit_of_a_turn_are_rejected_until_others_discon
 ) -> None:
     turn = "t" + question[-32:]
     await client.get("/")
-    readers: list[AsyncIterator[ServerSentEvent]] = []
+    viewers: list[AsyncIterator[ServerSentEvent]] = []
     limits = httpx.Limits(max_connections=None)
     async with (
         httpx.AsyncClient(
@@ -512,18 +511,18 @@ async def test_viewers_over_the_limit_of_a_turn_are_rejected_until_others_discon
     ):
         for _ in range(MAX_VIEWERS):
             source = await stack.enter_async_context(asking(many, message=question, turn=turn))
-            readers.append(source.aiter_sse())
-            await anext(readers[-1])
-        refused = await many.get(STREAM, params={"turn": turn})
-        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limited")
+            viewers.append(source.aiter_sse())
+            await anext(viewers[-1])
+        rejected = await many.get(STREAM, params={"turn": turn})
+        assert (rejected.status_code, rejected.json()["error"]["type"]) == (429, "rate_limited")
         await stack.aclose()
-        reading = asyncio.create_task(until_let_in(many, turn))
+        reading = asyncio.create_task(read_when_admitted(many, turn))
         await (await upstream.exchange(question)).answer("for all")
         assert text_of(await reading) == "for all"
 
 
-async def until_let_in(client: httpx.AsyncClient, turn: str) -> list[ServerSentEvent]:
-    """The turn's events, asked for until the server has seen that other readers went away."""
+async def read_when_admitted(client: httpx.AsyncClient, turn: str) -> list[ServerSentEvent]:
+    """Return the turn's events; retry until the server has noticed that other viewers are gone."""
     while True:
         with contextlib.suppress(httpx.HTTPStatusError):
             return await read(client, turn=turn)

@@ -7,6 +7,7 @@ import httpx
 
 from sessions.client.connection import Client
 from tests.fake_upstream import ScriptedUpstream
+from tests.processes import PATIENCE_S
 from tests.streams import read
 
 
@@ -32,21 +33,31 @@ async def test_viewers_receive_end_when_the_conversation_of_a_running_turn_is_de
 async def test_a_question_sent_during_a_deletion_ends_or_is_rejected_and_leaves_no_keys(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
-    for number in range(5):
+    for stage in ("sent", "begun", "requested", "streaming", "answered"):
         conversation = (await client.post("/api/conversations/", json={})).json()["id"]
-        asked = f"{number} {question}"
+        path = f"/api/conversations/{conversation}"
+        asked = f"{stage} {question}"
 
         async def answer(asked: str = asked) -> None:
             exchange = await upstream.exchange(asked)
             with suppress(ConnectionError):
                 await exchange.answer("answer")
 
-        answering = asyncio.create_task(answer())
         reading = asyncio.create_task(
             client.get("/api/chat_stream/", params={"message": asked, "conversation": conversation})
         )
-        await asyncio.sleep(0.01 * number)
-        deleted = await client.delete(f"/api/conversations/{conversation}")
+        if stage == "begun":
+            async with asyncio.timeout(PATIENCE_S):
+                while (await client.get(path)).json()["running"] is None:
+                    await asyncio.sleep(0.01)
+        elif stage in ("requested", "streaming"):
+            exchange = await upstream.exchange(asked)
+            if stage == "streaming":
+                await exchange.say("partial ")
+        answering = asyncio.create_task(answer())
+        if stage == "answered":
+            await answering
+        deleted = await client.delete(path)
         assert deleted.status_code == 204
         response = await reading
         if response.status_code == 200:
@@ -55,6 +66,6 @@ async def test_a_question_sent_during_a_deletion_ends_or_is_rejected_and_leaves_
             assert response.status_code == 404
             assert response.json()["error"]["type"] == "not_found"
         answering.cancel()
-        assert (await client.get(f"/api/conversations/{conversation}")).status_code == 404
+        assert (await client.get(path)).status_code == 404
         left = [key async for key in redis.scan_iter(f"holdline:*:{conversation}*")]
         assert left == []

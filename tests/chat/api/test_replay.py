@@ -1,4 +1,4 @@
-"""A line that is cut at any byte of an answer: what comes afterwards joins on."""
+"""Resuming after a connection that was dropped at any byte of a stream."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from tests.streams import STREAM, asking, read
 
 
 def decode(stream: bytes) -> list[tuple[str, str, str]]:
-    """The name, data and id of a stream's events, as an independent client reads them."""
+    """Return the name, data and id of each event, as an independent client reads them."""
     response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=stream)
     return [(event.event, event.data, event.id) for event in EventSource(response).iter_sse()]
 
@@ -27,10 +27,10 @@ async def test_a_connection_dropped_at_any_byte_resumes_after_the_last_frame(
         reading = asyncio.create_task(read(client, message=question))
         exchange = await upstream.exchange(question)
         await exchange.chunk({"reasoning_content": "先想一想\n\nthen "})
-        said = ("答案：\n\n", f"id: {question}\n", "🙂 data: ")
-        await exchange.say(*said)
+        texts = ("答案：\n\n", f"id: {question}\n", "🙂 data: ")
+        await exchange.say(*texts)
         exchange.drop()
-        await (await upstream.continued("".join(said))).answer("\n\n:", "ü ", "fin\n")
+        await (await upstream.continued("".join(texts))).answer("\n\n:", "ü ", "fin\n")
         begun = json.loads((await reading)[0].data)
         turn = begun["turn"]
         whole = (await client.get(STREAM, params={"turn": turn})).content
@@ -39,30 +39,30 @@ async def test_a_connection_dropped_at_any_byte_resumes_after_the_last_frame(
             "message", "message", "message", "usage", "end",
         ]  # fmt: skip
 
-        async def come_back(cut: int, at_once: asyncio.Semaphore) -> None:
-            had = whole[: whole[:cut].rfind(b"\n\n") + 2] if b"\n\n" in whole[:cut] else b""
-            seen = decode(had)
-            async with at_once:
+        async def reconnect(cut: int, limit: asyncio.Semaphore) -> None:
+            received = whole[: whole[:cut].rfind(b"\n\n") + 2] if b"\n\n" in whole[:cut] else b""
+            seen = decode(received)
+            async with limit:
                 headers = {"Last-Event-ID": seen[-1][2]} if seen else {}
                 response = await client.get(STREAM, params={"turn": turn}, headers=headers)
-            assert response.status_code == (204 if had == whole else 200)
-            assert had + response.content == whole
+            assert response.status_code == (204 if received == whole else 200)
+            assert received + response.content == whole
             assert seen + decode(response.content) == decode(whole)
 
-        at_once = asyncio.Semaphore(20)
-        await asyncio.gather(*(come_back(cut, at_once) for cut in range(len(whole) + 1)))
+        limit = asyncio.Semaphore(20)
+        await asyncio.gather(*(reconnect(cut, limit) for cut in range(len(whole) + 1)))
 
 
 async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    """Of a long log a worker holds only the end: the rest comes from Redis, to viewers of either worker."""
+    """A worker keeps only the end of a long log in memory; the rest is read from Redis."""
     settings = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
     words = [f"{number} 号 {question}\n" for number in range(300)]
     async with (
-        holdline(**settings) as making,
+        holdline(**settings) as generating,
         holdline(**settings) as other,
-        httpx.AsyncClient(base_url=making.url, timeout=60) as client,
+        httpx.AsyncClient(base_url=generating.url, timeout=60) as client,
         asking(client, message=question) as source,
     ):
         events = source.aiter_sse()
@@ -71,12 +71,12 @@ async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
         exchange = await upstream.exchange(question)
         await exchange.say(*words)
         shown += [await anext(events) for _ in words]
-        known = [event.id for event in shown[:-1:23]]
-        bent = [f"{turn}.{int(name.rpartition('.')[2]) - 1}" for name in known]
-        reading = asyncio.Barrier(2 * len(known + bent) + 1)
+        valid = [event.id for event in shown[:-1:23]]
+        invalid = [f"{turn}.{int(name.rpartition('.')[2]) - 1}" for name in valid]
+        reading = asyncio.Barrier(2 * len(valid + invalid) + 1)
 
-        async def come_back(elsewhere: httpx.AsyncClient, last: str) -> list[str]:
-            async with asking(elsewhere, {"Last-Event-ID": last}, turn=turn) as source:
+        async def reconnect(browser: httpx.AsyncClient, last: str) -> list[str]:
+            async with asking(browser, {"Last-Event-ID": last}, turn=turn) as source:
                 events = source.aiter_sse()
                 first = await anext(events)
                 await reading.wait()
@@ -85,18 +85,18 @@ async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
         async with httpx.AsyncClient(
             base_url=other.url, cookies=client.cookies, timeout=60
         ) as elsewhere:
-            readers = [
-                (last, asyncio.create_task(come_back(where, last)))
-                for where in (client, elsewhere)
-                for last in known + bent
+            viewers = [
+                (last, asyncio.create_task(reconnect(browser, last)))
+                for browser in (client, elsewhere)
+                for last in valid + invalid
             ]
             await reading.wait()
             await exchange.answer("end")
             shown += [event async for event in events]
             ids = [event.id for event in shown]
             whole = [repr(event) for event in shown]
-            for last, reader in readers:
-                found = await reader
-                if last in bent:
+            for last, viewer in viewers:
+                found = await viewer
+                if last in invalid:
                     assert "restart" in found.pop(0)
-                assert found == whole[ids.index(last) + 1 if last in known else 0 :]
+                assert found == whole[ids.index(last) + 1 if last in valid else 0 :]
