@@ -136,7 +136,7 @@ def test_the_readmes_show_the_same_commands() -> None:
 async def test_no_conversation_text_cookie_or_key_is_logged(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    """Cover an answer, a failure, rejected requests and a shutdown, at the most verbose level."""
+    """Cover an answer, a failure, rejected requests and a shutdown, with LOG_LEVEL=debug."""
     model = {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "m"}
     async with holdline(REDIS_URL=redis_url, LOG_LEVEL="debug", **model) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:

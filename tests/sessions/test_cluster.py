@@ -2,22 +2,26 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 
 import httpx
 from httpx_sse import ServerSentEvent
 
-from sessions.client.connection import connect
+from sessions.client.connection import Client, connect
+from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.scripts import call
 from tests.fake_upstream import Exchange, ScriptedUpstream
-from tests.processes import holdline, redis_cluster
+from tests.processes import PATIENCE_S, holdline, redis_cluster
 from tests.streams import asking, text_of
 
 
-async def until_its_end(
-    client: httpx.AsyncClient, turn: str, question: str
-) -> list[ServerSentEvent]:
-    """All that a viewer sees who comes back as an EventSource does; `restart` takes back what it saw."""
+async def read_to_end(client: httpx.AsyncClient, turn: str, question: str) -> list[ServerSentEvent]:
+    """Return the frames of a viewer that reconnects as an EventSource does.
+
+    A `restart` discards the frames before it.
+    """
     seen: list[ServerSentEvent] = []
     while not seen or seen[-1].event not in ("end", "failed"):
         headers = {"Last-Event-ID": seen[-1].id} if seen else {}
@@ -31,15 +35,27 @@ async def until_its_end(
     return seen
 
 
-async def speak(exchange: Exchange) -> str:
-    """Say numbers until the connection is closed or there are a hundred; returns what was said."""
-    said = ""
-    for number in range(100):
-        with contextlib.suppress(ConnectionError):
-            await exchange.say(f"{number} ")
-            said += f"{number} "
-        await asyncio.sleep(0.05)
-    return said
+async def send_numbers(exchange: Exchange, until: asyncio.Task[None]) -> str:
+    """Send a number every 50 ms until the task is done; return the text that was sent."""
+    text = ""
+    for number in itertools.count():
+        await exchange.say(f"{number} ")
+        text += f"{number} "
+        await asyncio.wait([until], timeout=0.05)
+        if until.done():
+            until.result()
+            break
+    return text
+
+
+async def wait_until_longer(redis: Client, log: bytes, size: int) -> None:
+    """Return when a log has more than `size` bytes, as reported by its node's replacement."""
+    found = 0
+    async with asyncio.timeout(PATIENCE_S):
+        while found <= size:
+            with contextlib.suppress(*UNAVAILABLE_ERRORS):
+                found = await call(redis, "STRLEN", [log.decode()], [])
+            await asyncio.sleep(0.05)
 
 
 async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed(
@@ -52,18 +68,20 @@ async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         turn = "t" + question[-32:]
-        reading = asyncio.create_task(until_its_end(client, turn, question))
+        reading = asyncio.create_task(read_to_end(client, turn, question))
         exchange = await upstream.exchange(question)
         await exchange.say("before ")
         redis = connect(url)
         (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
         master = redis.get_node_from_key(log)
         info = await redis.info("server", target_nodes=master)
+        size = await redis.strlen(log)
         os.kill(info["process_id"], signal.SIGKILL)
-        said = await speak(exchange)
+        longer = asyncio.create_task(wait_until_longer(redis, log, size))
+        text = await send_numbers(exchange, longer)
         await exchange.finish()
         events = await reading
-        assert (events[-1].event, events[-1].data) == ("end", f"before {said}")
+        assert (events[-1].event, events[-1].data) == ("end", f"before {text}")
         assert text_of(events) == events[-1].data
         assert len(upstream.asked(question)) == 1
         conversations = (await client.get("/api/conversations/")).json()["conversations"]

@@ -1,4 +1,4 @@
-"""Sessions: an unguessable cookie, stored hashed, replaced when unknown, gone when too old."""
+"""Sessions: an unguessable cookie, stored as a hash, replaced if unknown, expired if too old."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ from tests.streams import ask, asking
 
 
 def test_a_session_id_has_256_random_bits_and_its_digest_is_sha256() -> None:
-    made = {cookie.new_id() for _ in range(100)}
-    assert len(made) == 100
-    for session_id in made:
+    ids = {cookie.new_id() for _ in range(100)}
+    assert len(ids) == 100
+    for session_id in ids:
         assert re.fullmatch(r"[A-Za-z0-9_-]{43}", session_id)
         assert cookie.digest(session_id) == hashlib.sha256(session_id.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    "made_up", [None, "", "x", "x" * 42, "x" * 44, "é" * 43, "x" * 42 + "\n", "../" * 14 + "x"]
+    "invalid", [None, "", "x", "x" * 42, "x" * 44, "é" * 43, "x" * 42 + "\n", "../" * 14 + "x"]
 )
-def test_a_malformed_cookie_has_no_digest(made_up: str | None) -> None:
-    assert cookie.digest(made_up) is None
+def test_a_malformed_cookie_has_no_digest(invalid: str | None) -> None:
+    assert cookie.digest(invalid) is None
 
 
 async def test_the_first_response_sets_the_cookie(client: httpx.AsyncClient) -> None:
@@ -73,18 +73,18 @@ async def test_redis_never_stores_a_session_id(client: httpx.AsyncClient, redis:
             assert session_id.encode() not in (await redis.get(key))
 
 
-@pytest.mark.parametrize("made_up", ["x" * 43, "short", "x" * 3000, "a b", ""])
+@pytest.mark.parametrize("unknown", ["x" * 43, "short", "x" * 3000, "a b", ""])
 async def test_an_unknown_cookie_is_replaced_and_not_adopted(
-    server: Server, redis: Client, made_up: str
+    server: Server, redis: Client, unknown: str
 ) -> None:
     async with httpx.AsyncClient(
-        base_url=server.url, headers={"Cookie": f"holdline={made_up}"}
+        base_url=server.url, headers={"Cookie": f"holdline={unknown}"}
     ) as client:
         response = await client.get("/api/conversations/")
     assert response.status_code == 200
-    assert response.cookies["holdline"] != made_up
+    assert response.cookies["holdline"] != unknown
     assert not await redis.exists(
-        f"holdline:session:{hashlib.sha256(made_up.encode()).hexdigest()}"
+        f"holdline:session:{hashlib.sha256(unknown.encode()).hexdigest()}"
     )
 
 
@@ -120,7 +120,7 @@ async def test_another_sessions_conversation_is_not_found(
     async with httpx.AsyncClient(base_url=server.url) as stranger:
         for response in (
             await stranger.get(path),
-            await stranger.patch(path, json={"title": "taken"}),
+            await stranger.patch(path, json={"title": "changed"}),
             await stranger.delete(path),
         ):
             assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found")
@@ -130,7 +130,7 @@ async def test_another_sessions_conversation_is_not_found(
 async def test_the_keys_of_a_turn_share_a_slot_and_expire(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
-    begun = json.loads((await ask(client, upstream, question, "kept"))[0].data)
+    begun = json.loads((await ask(client, upstream, question, "answer"))[0].data)
     (key,) = [key async for key in redis.scan_iter(f"holdline:*:turn:{begun['turn']}")]
     owner = Owner(key.decode().split("{")[1].split("}")[0])
     left = {key.decode() async for key in redis.scan_iter(f"*{owner}*")}
@@ -162,5 +162,5 @@ async def test_a_question_after_a_deletion_begins_a_new_conversation(
     begun = json.loads((await ask(client, upstream, question, "gone"))[0].data)
     assert (await client.delete(f"/api/conversations/{begun['conversation']}")).status_code == 204
     asked = f"{question} {uuid.uuid4().hex}"
-    await ask(client, upstream, asked, "anew")
+    await ask(client, upstream, asked, "new")
     assert len((await upstream.exchange(asked)).messages) == 1

@@ -285,7 +285,7 @@ async def test_a_different_question_stops_the_running_turn_and_keeps_its_partial
     assert (await first)[-1].data == "half an "
     await stopped.closed.wait()
     assert [m["content"] for m in after.messages] == [question, "half an ", question + "?"]
-    await after.answer("whole")
+    await after.answer("full")
     await second
     messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
     assert [m.get("finish_reason") for m in messages] == [None, "stopped", None, "stop"]

@@ -33,24 +33,24 @@ async def test_a_connection_dropped_at_any_byte_resumes_after_the_last_frame(
         await (await upstream.continued("".join(texts))).answer("\n\n:", "ü ", "fin\n")
         begun = json.loads((await reading)[0].data)
         turn = begun["turn"]
-        whole = (await client.get(STREAM, params={"turn": turn})).content
-        assert [name for name, _, _ in decode(whole)] == [
+        full = (await client.get(STREAM, params={"turn": turn})).content
+        assert [name for name, _, _ in decode(full)] == [
             "turn", "reasoning", "message", "message", "message", "continued",
             "message", "message", "message", "usage", "end",
         ]  # fmt: skip
 
         async def reconnect(cut: int, limit: asyncio.Semaphore) -> None:
-            received = whole[: whole[:cut].rfind(b"\n\n") + 2] if b"\n\n" in whole[:cut] else b""
+            received = full[: full[:cut].rfind(b"\n\n") + 2] if b"\n\n" in full[:cut] else b""
             seen = decode(received)
             async with limit:
                 headers = {"Last-Event-ID": seen[-1][2]} if seen else {}
                 response = await client.get(STREAM, params={"turn": turn}, headers=headers)
-            assert response.status_code == (204 if received == whole else 200)
-            assert received + response.content == whole
-            assert seen + decode(response.content) == decode(whole)
+            assert response.status_code == (204 if received == full else 200)
+            assert received + response.content == full
+            assert seen + decode(response.content) == decode(full)
 
         limit = asyncio.Semaphore(20)
-        await asyncio.gather(*(reconnect(cut, limit) for cut in range(len(whole) + 1)))
+        await asyncio.gather(*(reconnect(cut, limit) for cut in range(len(full) + 1)))
 
 
 async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
@@ -94,9 +94,9 @@ async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
             await exchange.answer("end")
             shown += [event async for event in events]
             ids = [event.id for event in shown]
-            whole = [repr(event) for event in shown]
+            full = [repr(event) for event in shown]
             for last, viewer in viewers:
                 found = await viewer
                 if last in invalid:
                     assert "restart" in found.pop(0)
-                assert found == whole[ids.index(last) + 1 if last in valid else 0 :]
+                assert found == full[ids.index(last) + 1 if last in valid else 0 :]

@@ -1,4 +1,4 @@
-"""Much at once: one question from fifty lines, an answer without end, a stop with 300 streams open."""
+"""Load: fifty viewers of one turn, coalesced deltas, an endless answer, a stop with 300 streams."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from tests.proxy import redis_proxy
 from tests.streams import asking, read, text_of
 
 ANY_NUMBER = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-"""Each request has a line of its own, and may meet another worker."""
+"""Each request opens a connection, which any worker may accept."""
 
 
 async def test_fifty_viewers_on_two_workers_share_one_upstream_request(
@@ -32,18 +32,18 @@ async def test_fifty_viewers_on_two_workers_share_one_upstream_request(
         ) as server,
         httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60) as client,
     ):
-        await client.get("/")  # one browser: all its lines carry one cookie
+        await client.get("/")  # all connections of one browser send the same cookie
         readings = [
             asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(50)
         ]
         await (await upstream.exchange(question)).answer("once", " only")
-        told = await asyncio.gather(*readings)
-        assert {text_of(events) for events in told} == {"once only"}
-        assert {tuple(event.id for event in events) for events in told} == {
-            tuple(e.id for e in told[0])
+        received = await asyncio.gather(*readings)
+        assert {text_of(events) for events in received} == {"once only"}
+        assert {tuple(event.id for event in events) for events in received} == {
+            tuple(e.id for e in received[0])
         }
         assert len(upstream.asked(question)) == 1
-        begun = json.loads(told[0][0].data)
+        begun = json.loads(received[0][0].data)
         messages = (await client.get(f"/api/conversations/{begun['conversation']}")).json()[
             "messages"
         ]
@@ -54,9 +54,9 @@ async def test_deltas_that_arrive_together_are_coalesced_under_load(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     count = 20
-    halves = [{"reasoning": "so"}, {"reasoning": "…"}, {"content": "one\r"}, {"content": "\ntwo"}]
+    deltas = [{"reasoning": "so"}, {"reasoning": "…"}, {"content": "one\r"}, {"content": "\ntwo"}]
     chunks = "".join(
-        f"data: {json.dumps({'choices': [{'delta': half}]})}\n\n" for half in halves
+        f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in deltas
     ).encode()
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(
@@ -71,28 +71,28 @@ async def test_deltas_that_arrive_together_are_coalesced_under_load(
             httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60)
         )
         questions = [f"<{i}> {question}" for i in range(count)]
-        shown = []
+        streams = []
         for one in questions:
             conversation = (await client.post("/api/conversations/", json={})).json()["id"]
             source = await stack.enter_async_context(
                 asking(client, message=one, conversation=conversation)
             )
-            shown.append(source.aiter_sse())
+            streams.append(source.aiter_sse())
         exchanges = [await upstream.exchange(one) for one in questions]
-        seen = [[await anext(events)] for events in shown]
+        seen = [[await anext(events)] for events in streams]
         for exchange in exchanges:
             await exchange.raw(chunks)
-        for events, its in zip(shown, seen, strict=True):
-            its += [await anext(events), await anext(events)]
+        for events, received in zip(streams, seen, strict=True):
+            received += [await anext(events), await anext(events)]
         for exchange in exchanges:
             await exchange.answer(" and", " three")
-        for events, its in zip(shown, seen, strict=True):
-            its += [event async for event in events]
-            assert [(event.event, event.data) for event in its[1:3]] == [
+        for events, received in zip(streams, seen, strict=True):
+            received += [event async for event in events]
+            assert [(event.event, event.data) for event in received[1:3]] == [
                 ("reasoning", "so…"),
                 ("message", "one\ntwo"),
             ]
-            assert text_of(its) == its[-1].data == "one\ntwo and three"
+            assert text_of(received) == received[-1].data == "one\ntwo and three"
 
 
 async def test_an_endless_answer_fails_at_the_log_limit_and_is_kept(
@@ -101,10 +101,10 @@ async def test_an_endless_answer_fails_at_the_log_limit_and_is_kept(
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         reading = asyncio.create_task(read(client, message=question))
         exchange = await upstream.exchange(question)
-        piece = "x" * (1 << 20)
-        with contextlib.suppress(ConnectionError):  # it hangs up when it has had enough
+        text = "x" * (1 << 20)
+        with contextlib.suppress(ConnectionError):  # the worker closes the connection at the limit
             while not exchange.closed.is_set():
-                await exchange.say(piece)
+                await exchange.say(text)
         events = await reading
         failed = json.loads(events[-1].data)
         assert (events[-1].event, failed["type"], failed["retryable"]) == (
@@ -115,10 +115,10 @@ async def test_an_endless_answer_fails_at_the_log_limit_and_is_kept(
         assert [event.event for event in events].count("failed") == 1
         assert MAX_LOG_BYTES <= len(text_of(events)) < 2 * MAX_LOG_BYTES
         conversation = json.loads(events[0].data)["conversation"]
-        shown = (await client.get(f"/api/conversations/{conversation}")).json()
-        assert shown["running"] is None
-        assert shown["messages"][1]["content"] == text_of(events)
-        assert shown["messages"][1]["finish_reason"] == "failed"
+        found = (await client.get(f"/api/conversations/{conversation}")).json()
+        assert found["running"] is None
+        assert found["messages"][1]["content"] == text_of(events)
+        assert found["messages"][1]["finish_reason"] == "failed"
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -132,8 +132,8 @@ async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
         own_redis() as redis,
         redis_proxy(redis.url) as proxy,
         holdline(
-            REDIS_URL=proxy.url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", RATE_LIMIT="off",
-            PYTHONPATH=str(tmp_path),
+            REDIS_URL=proxy.url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m",
+            RATE_LIMIT="off", PYTHONPATH=str(tmp_path),
         ) as server,
         httpx.AsyncClient(base_url=server.url, limits=ANY_NUMBER, timeout=60) as client,
     ):  # fmt: skip

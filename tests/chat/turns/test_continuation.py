@@ -1,4 +1,4 @@
-"""The seam: what is certainly said again is cut, and nothing else."""
+"""Continuations: text that certainly repeats the partial answer is removed, and no other text."""
 
 import pytest
 from hypothesis import given
@@ -6,20 +6,21 @@ from hypothesis import strategies as st
 
 from chat.turns.continuation import MIN_OVERLAP, OverlapTrimmer
 
-SO_FAR = "The quick brown fox jumps over the lazy"
+PARTIAL = "The quick brown fox jumps over the lazy"
 
 
-def joined(partial: str, parts: list[str]) -> str:
-    seam = OverlapTrimmer(partial)
-    return "".join(seam.feed(part) for part in parts) + seam.end()
+def trim(partial: str, parts: list[str]) -> str:
+    """Return the text of a continuation that is appended to the partial answer."""
+    trimmer = OverlapTrimmer(partial)
+    return "".join(trimmer.feed(part) for part in parts) + trimmer.end()
 
 
 @pytest.mark.parametrize(
-    ("continuation", "shown"),
+    ("continuation", "appended"),
     [
         (" dog, and runs.", " dog, and runs."),
         ("fox jumps over the lazy dog.", " dog."),
-        (f"{SO_FAR} dog.", " dog."),
+        (f"{PARTIAL} dog.", " dog."),
         ("the lazy dog.", "the lazy dog."),  # too short to be certain
         ("jumps over the moon", "jumps over the moon"),
         ("Sure, continuing from where I stopped:\n\n dog.", " dog."),
@@ -36,21 +37,21 @@ def joined(partial: str, parts: list[str]) -> str:
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_repetition_or_an_announcement_is_removed_from_a_continuation(
-    continuation: str, shown: str, size: int
+    continuation: str, appended: str, size: int
 ) -> None:
     parts = [continuation[at : at + size] for at in range(0, len(continuation), size)]
-    assert joined(SO_FAR, parts) == shown
+    assert trim(PARTIAL, parts) == appended
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=9), max_size=9))
 def test_text_is_removed_only_from_the_start_of_a_continuation(
     partial: str, parts: list[str]
 ) -> None:
-    whole = "".join(parts)
-    shown = joined(partial, parts)
-    assert whole.endswith(shown)
-    cut = whole.removesuffix(shown)
-    assert not cut or len(cut) >= MIN_OVERLAP or "\n" in cut
+    full = "".join(parts)
+    appended = trim(partial, parts)
+    assert full.endswith(appended)
+    removed = full.removesuffix(appended)
+    assert not removed or len(removed) >= MIN_OVERLAP or "\n" in removed
 
 
 @given(
@@ -62,12 +63,10 @@ def test_any_repetition_of_the_minimum_length_is_removed(
     partial: str, size: int, more: str
 ) -> None:
     repeated = partial[-size:]
-    shown = joined(
-        partial, [repeated, "\0" + more]
-    )  # what follows cannot be part of the repetition
-    assert shown == "\0" + more
+    # U+0000 is not in the alphabet: the text after it cannot belong to the repetition.
+    assert trim(partial, [repeated, "\0" + more]) == "\0" + more
 
 
 def test_the_text_of_a_first_response_is_not_buffered() -> None:
-    seam = OverlapTrimmer("")
-    assert seam.feed("Sure, ") == "Sure, "
+    trimmer = OverlapTrimmer("")
+    assert trimmer.feed("Sure, ") == "Sure, "

@@ -1,4 +1,4 @@
-"""An answer that breaks off is continued, as often as it may be, and says so."""
+"""Truncated and interrupted answers are continued, up to CONTINUE_MAX times."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.streams import read, text_of
 
 @pytest_asyncio.fixture(scope="session")
 async def continuing(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
-    """A server with its defaults, which continues what breaks off."""
+    """Yield a server with the default settings, which continues partial answers."""
     async with holdline(
         REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, CHAT_MODEL="m", RATE_LIMIT="off"
     ) as started:
@@ -26,11 +26,13 @@ async def continuing(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterato
 
 @pytest_asyncio.fixture
 async def client(continuing: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of that server with its own session."""
     async with httpx.AsyncClient(base_url=continuing.url, timeout=60) as browser:
         yield browser
 
 
 def usage_of(events: list[ServerSentEvent]) -> dict[str, Any]:
+    """Return the data of the `usage` frame."""
     usage: dict[str, Any] = json.loads(
         next(event.data for event in events if event.event == "usage")
     )
@@ -48,7 +50,7 @@ async def test_an_answer_truncated_at_the_token_limit_is_continued(
     again = await upstream.continued(first)
     assert [m["role"] for m in again.messages] == ["user", "assistant", "user"]
     assert "Continue exactly where it stopped" in again.messages[-1]["content"]
-    await again.say(f"{question} and ", "the second")  # it says the last words again
+    await again.say(f"{question} and ", "the second")  # repeats the end of the first part
     await again.finish(usage={"prompt_tokens": 11, "completion_tokens": 2})
     events = await reading
     assert events[-1].data == text_of(events) == first + "and the second"
@@ -97,7 +99,7 @@ async def test_an_answer_interrupted_by_the_upstream_is_continued(
     exchange = await upstream.exchange(question)
     first = f"some of {question}, "
     await exchange.say(first)
-    await first_seen(client, turn)
+    await wait_for_first_delta(client, turn)
     if how == "end":
         await exchange.end()
     elif how == "drop":
@@ -137,8 +139,8 @@ async def test_a_truncated_response_without_text_is_not_requested_again(
     assert len(upstream.exchanges) == count
 
 
-async def first_seen(client: httpx.AsyncClient, turn: str) -> None:
-    """Return when the turn's first delta can be seen."""
+async def wait_for_first_delta(client: httpx.AsyncClient, turn: str) -> None:
+    """Return when a viewer has received the turn's first delta."""
     async with client.stream("GET", "/api/chat_stream/", params={"turn": turn}) as response:
         async for line in response.aiter_lines():
             if line.startswith("data: some of"):
@@ -150,16 +152,16 @@ async def test_an_answer_is_continued_four_times_and_then_ends_truncated(
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
     exchange = await upstream.exchange(question)
-    said = ""
+    partial = ""
     for number in range(5):
         part = f"part {number} of {question}. "
         await exchange.say(part)
         await exchange.finish("length")
-        said += part
+        partial += part
         if number < 4:
-            exchange = await upstream.continued(said)
+            exchange = await upstream.continued(partial)
     events = await reading
-    assert events[-1].data == said
+    assert events[-1].data == partial
     usage = usage_of(events)
     assert usage["finish_reason"] == "length"
     assert len(usage["continued"]) == 4
@@ -175,7 +177,7 @@ async def test_a_client_can_disable_continuation_for_a_turn(
         asking = client.post("/api/chat_stream/", json={"message": question, "continue": False})
     reading = asyncio.create_task(asking)
     exchange = await upstream.exchange(question)
-    await exchange.say("cut")
+    await exchange.say("truncated")
     await exchange.finish("length")
     text = (await reading).text
     assert '"finish_reason": "length"' in text
@@ -215,24 +217,24 @@ async def test_a_truncated_demo_answer_is_continued_to_its_end() -> None:
         holdline(CHAT_MODEL="demo,demo-length", CONTINUE_MAX="20") as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
-        whole = await read(client, message="hello", model="demo")
+        full = await read(client, message="hello", model="demo")
         await client.post("/api/conversations/", json={})
-        joined = await read(client, message="hello", model="demo-length")
-        assert joined[-1].data == whole[-1].data
-        assert len(usage_of(joined)["continued"]) > 2
+        continued = await read(client, message="hello", model="demo-length")
+        assert continued[-1].data == full[-1].data
+        assert len(usage_of(continued)["continued"]) > 2
 
 
 @pytest_asyncio.fixture
 async def other() -> AsyncIterator[ScriptedUpstream]:
-    """Another model's server."""
+    """Yield a second fake upstream."""
     scripted = ScriptedUpstream()
     scripted.base_url = await scripted.start()
     yield scripted
     await scripted.stop()
 
 
-def both(upstream: ScriptedUpstream, other: ScriptedUpstream) -> dict[str, str]:
-    """Settings with two upstreams: the first for the model m, the other for the model n."""
+def settings_with_both(upstream: ScriptedUpstream, other: ScriptedUpstream) -> dict[str, str]:
+    """Return settings with two upstreams: the first for the model m, the second for the model n."""
     more = [{"base_url": other.base_url, "api_key": "other-key", "model": "n"}]
     return {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "UPSTREAMS": json.dumps(more)}
 
@@ -241,7 +243,7 @@ async def test_the_next_upstream_continues_an_interrupted_answer(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        holdline(REDIS_URL=redis_url, **settings_with_both(upstream, other)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         turn = "t" + question[-32:]
@@ -249,7 +251,7 @@ async def test_the_next_upstream_continues_an_interrupted_answer(
         exchange = await upstream.exchange(question)
         first = f"some of {question}, "
         await exchange.say(first)
-        await first_seen(client, turn)
+        await wait_for_first_delta(client, turn)
         exchange.drop()
         again = await other.continued(first)
         assert again.body["model"] == "n"
@@ -260,10 +262,10 @@ async def test_the_next_upstream_continues_an_interrupted_answer(
         usage = usage_of(events)
         assert usage["continued"] == [{"at": len(first), "why": "connection_lost", "model": "n"}]
         assert usage["model"] == "n"
-        # The one that failed is left alone for a while.
+        # The upstream that failed is in cooldown.
         reading = asyncio.create_task(read(client, message=f"{question} next"))
-        await (await other.exchange(f"{question} next")).answer("at once")
-        assert (await reading)[-1].data == "at once"
+        await (await other.exchange(f"{question} next")).answer("directly")
+        assert (await reading)[-1].data == "directly"
         assert not upstream.asked(f"{question} next")
 
 
@@ -272,12 +274,14 @@ async def test_the_next_upstream_answers_after_an_error_response(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str, status: int
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, CONTINUE_MAX="0", **both(upstream, other)) as server,
+        holdline(
+            REDIS_URL=redis_url, CONTINUE_MAX="0", **settings_with_both(upstream, other)
+        ) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         reading = asyncio.create_task(read(client, message=question))
-        tries = 2 if status in (429, 500) else 1
-        for number in range(tries):
+        requests = 2 if status in (429, 500) else 1
+        for number in range(requests):
             (await upstream.exchange(question, number + 1)).reply(
                 status, {"error": {"message": "no"}}
             )
@@ -285,14 +289,14 @@ async def test_the_next_upstream_answers_after_an_error_response(
         events = await reading
         assert (events[-1].event, events[-1].data) == ("end", "from the other")
         assert "continued" not in usage_of(events)
-        assert len(upstream.asked(question)) == tries
+        assert len(upstream.asked(question)) == requests
 
 
 async def test_a_turn_that_every_upstream_rejects_fails_after_one_request_to_each(
     redis_url: str, upstream: ScriptedUpstream, other: ScriptedUpstream, question: str
 ) -> None:
     async with (
-        holdline(REDIS_URL=redis_url, **both(upstream, other)) as server,
+        holdline(REDIS_URL=redis_url, **settings_with_both(upstream, other)) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         reading = asyncio.create_task(read(client, message=question))

@@ -1,4 +1,4 @@
-"""Redis on a bad day: replies lost, silence, death, refusals to write; no word is lost or said twice."""
+"""Faults of Redis (lost replies, timeouts, crashes, rejected writes) lose and repeat no text."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ import uvloop
 from httpx_sse import ServerSentEvent
 
 from sessions.client.connection import Client, connect
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.errors import TOTAL_TIMEOUT_S, UNAVAILABLE_ERRORS
 from sessions.client.scripts import SCRIPTS, call, ping
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
@@ -24,21 +24,23 @@ from tests.streams import STREAM, asking, read, text_of
 from tests.viewer import Viewer
 
 NO_REUSE = httpx.Limits(max_keepalive_connections=0)
-"""Each request has a line of its own, and may meet another worker."""
+"""Each request opens a connection, which any worker may accept."""
 
 
 def runs(script: str) -> Callable[[Command], bool]:
-    """Whether a command runs this script."""
+    """Return a predicate: whether a command runs this script."""
     sha = hashlib.sha1(SCRIPTS[script], usedforsecurity=False).hexdigest().encode()
     return lambda command: command[:2] == (b"EVALSHA", sha)
 
 
-async def agree(client: httpx.AsyncClient, shown: list[ServerSentEvent], question: str) -> None:
-    """Log, turn, history and conversation say what was shown, and that it is over."""
+async def assert_consistent(
+    client: httpx.AsyncClient, shown: list[ServerSentEvent], question: str
+) -> None:
+    """Check that log and history contain the frames shown, and that the turn has ended."""
     begun = json.loads(shown[0].data)
-    whole = await read(client, turn=begun["turn"])
-    assert [(e.event, e.data, e.id) for e in whole] == [(e.event, e.data, e.id) for e in shown]
-    assert [e.event for e in whole if e.event in ("end", "failed")] == ["end"]
+    full = await read(client, turn=begun["turn"])
+    assert [(e.event, e.data, e.id) for e in full] == [(e.event, e.data, e.id) for e in shown]
+    assert [e.event for e in full if e.event in ("end", "failed")] == ["end"]
     conversation = (await client.get(f"/api/conversations/{begun['conversation']}")).json()
     assert conversation["running"] is None
     assert [m["content"] for m in conversation["messages"]] == [question, text_of(shown)]
@@ -56,22 +58,22 @@ async def test_a_script_whose_reply_is_lost_takes_effect_once(
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         proxy.lose_replies(lambda command: command[0] == b"EVALSHA")
-        words = [f"<{number}>" for number in range(40)]
+        deltas = [f"<{number}>" for number in range(40)]
         async with asking(client, message=question) as source:
             arriving = source.aiter_sse()
             shown = [await anext(arriving)]
             exchange = await upstream.exchange(question)
-            for word in words:
-                await exchange.say(word)
-                shown.append(await anext(arriving))  # each word is a commit of its own
+            for delta in deltas:
+                await exchange.say(delta)
+                shown.append(await anext(arriving))  # each delta is one commit
             await exchange.finish()
             shown += [event async for event in arriving]
         assert [event.event for event in shown] == ["turn", *["message"] * 40, "usage", "end"]
-        assert text_of(shown) == shown[-1].data == "".join(words)
+        assert text_of(shown) == shown[-1].data == "".join(deltas)
         for script, times in (("begin", 1), ("commit", 40), ("finish", 1)):
             assert len([command for command in proxy.lost if runs(script)(command)]) == times
         assert len(upstream.asked(question)) == 1
-        await agree(client, shown, question)
+        await assert_consistent(client, shown, question)
 
 
 async def test_a_lease_renewal_while_the_turn_finishes_disconnects_no_viewer(
@@ -87,18 +89,19 @@ async def test_a_lease_renewal_while_the_turn_finishes_disconnects_no_viewer(
     ):
         proxy.hold_replies(runs("finish"))
         reading = asyncio.create_task(read(client, message=question))
-        await (await upstream.exchange(question)).answer("to the end")
+        await (await upstream.exchange(question)).answer("complete")
 
-        def renewed() -> int:
-            ended = next(
+        def count_renewals() -> int:
+            """Return the number of renewals since the turn finished."""
+            finished = next(
                 (i for i, command in enumerate(proxy.passed) if runs("finish")(command)), None
             )
-            if ended is None:
+            if finished is None:
                 return 0
-            return len([command for command in proxy.passed[ended:] if runs("renew")(command)])
+            return len([command for command in proxy.passed[finished:] if runs("renew")(command)])
 
         async with asyncio.timeout(PATIENCE_S):
-            while renewed() < 2:  # the reply to the first of them has been read by then
+            while count_renewals() < 2:  # the reply to the first one has been read by then
                 await asyncio.sleep(0.01)
         await proxy.recover()
         assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
@@ -111,14 +114,14 @@ async def test_the_client_opens_no_more_connections_than_the_url_allows() -> Non
             *(call(client, "ECHO", [], [number]) for number in range(100))
         )
         assert replies == [b"%d" % number for number in range(100)]
-        lines = (await call(client, "CLIENT", [], ["LIST"])).splitlines()
-        used = [line for line in lines if b"cmd=echo" in line or b"cmd=client" in line]
+        listed = (await call(client, "CLIENT", [], ["LIST"])).splitlines()
+        used = [line for line in listed if b"cmd=echo" in line or b"cmd=client" in line]
         assert len(used) == 3  # the fourth is left for notifications
         await client.aclose()
 
 
 async def test_a_redis_that_closes_connections_is_reported_as_unavailable() -> None:
-    found: set[type[BaseException]] = set()
+    unexpected: set[type[BaseException]] = set()
 
     async def ping_once(client: Client) -> None:
         try:
@@ -126,7 +129,7 @@ async def test_a_redis_that_closes_connections_is_reported_as_unavailable() -> N
         except UNAVAILABLE_ERRORS:
             return
         except Exception as error:
-            found.add(type(error))
+            unexpected.add(type(error))
 
     async def ping_often(url: str) -> None:
         client = connect(url)
@@ -136,9 +139,9 @@ async def test_a_redis_that_closes_connections_is_reported_as_unavailable() -> N
 
     async with own_redis() as redis, redis_proxy(redis.url) as proxy:
         proxy.close_connections()
-        # On the loop that the workers run on, whose words for a closed line are its own.
+        # On uvloop, as the workers run: its errors for a closed connection differ from asyncio's.
         await asyncio.to_thread(uvloop.run, ping_often(proxy.url))
-    assert found == set()
+    assert unexpected == set()
 
 
 Outage = Callable[[OwnRedis, RedisProxy], AbstractAsyncContextManager[None]]
@@ -146,7 +149,7 @@ Outage = Callable[[OwnRedis, RedisProxy], AbstractAsyncContextManager[None]]
 
 @asynccontextmanager
 async def frozen(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """Redis is there and says nothing."""
+    """Redis accepts connections and does not reply."""
     redis.freeze()
     yield
     redis.thaw()
@@ -154,7 +157,7 @@ async def frozen(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stalled(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """The network takes everything and passes it on late."""
+    """The network accepts all data and delivers it when the outage ends."""
     proxy.stall()
     yield
     await proxy.recover()
@@ -162,16 +165,16 @@ async def stalled(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def refused(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """Nobody listens for ten seconds."""
+    """Connections are refused until the client has given up on a command."""
     proxy.refuse_connections()
     yield
-    await asyncio.sleep(10)  # how long it is away, not how long anything takes
+    await asyncio.sleep(TOTAL_TIMEOUT_S)  # the length of the outage is the condition under test
     await proxy.recover()
 
 
 @asynccontextmanager
 async def killed(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """Redis dies and is started again on its append-only file."""
+    """Redis is killed and restarted with its append-only file."""
     await redis.kill()
     yield
     await redis.start()
@@ -179,6 +182,7 @@ async def killed(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def loading(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
+    """Redis replies that it is loading its data."""
     proxy.reply_with_error(b"LOADING Redis is loading the dataset in memory")
     yield
     await proxy.recover()
@@ -186,6 +190,7 @@ async def loading(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def out_of_memory(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
+    """Redis has reached `maxmemory`."""
     await redis.admin.config_set("maxmemory", 1)
     yield
     await redis.admin.config_set("maxmemory", 0)
@@ -193,7 +198,7 @@ async def out_of_memory(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def read_only(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """A replica whose master is dead, and which shows what it has."""
+    """Redis is a replica without a master, which serves stale data and rejects writes."""
     await redis.admin.replicaof("127.0.0.1", str(free_ports(1)[0]))
     yield
     await redis.admin.replicaof("NO", "ONE")
@@ -201,7 +206,7 @@ async def read_only(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def without_a_master(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """A replica whose master is dead, and which shows nothing."""
+    """Redis is a replica without a master, which serves no data."""
     await redis.admin.config_set("replica-serve-stale-data", "no")
     async with read_only(redis, proxy):
         yield
@@ -209,6 +214,7 @@ async def without_a_master(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[
 
 @asynccontextmanager
 async def without_replicas(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
+    """Redis has fewer replicas than `min-replicas-to-write` requires."""
     await redis.admin.config_set("min-replicas-to-write", 1)
     yield
     await redis.admin.config_set("min-replicas-to-write", 0)
@@ -216,17 +222,17 @@ async def without_replicas(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[
 
 @asynccontextmanager
 async def with_a_bad_disk(redis: OwnRedis, proxy: RedisProxy) -> AsyncIterator[None]:
-    """A snapshot cannot be written, for its name is a folder's."""
+    """Redis cannot write a snapshot, because a folder has its name, and rejects writes."""
     (redis.home / "dump.rdb").mkdir()
     await redis.admin.config_set("save", "3600 1")
-    await saved(redis, "err")
+    await save_snapshot(redis, "err")
     yield
     (redis.home / "dump.rdb").rmdir()
-    await saved(redis, "ok")
+    await save_snapshot(redis, "ok")
 
 
-async def saved(redis: OwnRedis, status: str) -> None:
-    """Have a snapshot written, and return when it has gone as expected."""
+async def save_snapshot(redis: OwnRedis, status: str) -> None:
+    """Start a snapshot and return when it has this status."""
     await redis.admin.bgsave()
     async with asyncio.timeout(PATIENCE_S):
         while (await redis.admin.info("persistence"))["rdb_last_bgsave_status"] != status:
@@ -248,23 +254,23 @@ async def saved(redis: OwnRedis, status: str) -> None:
 async def test_a_redis_outage_during_an_answer_loses_no_text(
     outage: Outage, upstream: ScriptedUpstream, question: str
 ) -> None:
-    await live_through(outage, upstream, question)
+    await run_faults(outage, upstream, question)
 
 
 async def test_a_long_redis_outage_during_an_answer_loses_no_text(
     upstream: ScriptedUpstream, question: str
 ) -> None:
-    outages = (frozen, stalled, refused)  # at once, since it takes 10 s to give up on a silence
+    outages = (frozen, stalled, refused)  # concurrently: each lasts about 10 s
     await asyncio.gather(
         *(
-            live_through(outage, upstream, f"{number} {question}")
+            run_faults(outage, upstream, f"{number} {question}")
             for number, outage in enumerate(outages)
         )
     )
 
 
-async def live_through(outage: Outage, upstream: ScriptedUpstream, question: str) -> None:
-    """Ask, take Redis away in mid-answer, give it back: nothing is missing, and all goes on."""
+async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) -> None:
+    """Make Redis unavailable during an answer; check that no text is lost and service resumes."""
     async with (
         own_redis() as redis,
         redis_proxy(redis.url) as proxy,
@@ -280,29 +286,28 @@ async def live_through(outage: Outage, upstream: ScriptedUpstream, question: str
         conversation = (await client.post("/api/conversations/", json={})).json()["id"]
         other = {"message": f"other {question}", "conversation": conversation}
         async with outage(redis, proxy):
-            await exchange.say("meanwhile, ")
-            # A new question waits for nobody: its EventSource is told to come back.
-            told, refusal, ready = await asyncio.gather(
+            await exchange.say("during, ")
+            # A new question does not wait for Redis: its EventSource is asked to retry.
+            retry, rejected, ready = await asyncio.gather(
                 client.get(STREAM, params=other),
                 client.post("/api/conversations/", json={}),
                 client.get("/readyz"),
             )
-            assert (told.status_code, told.text[:14]) == (200, "retry: 5000\n: ")
-            assert (refusal.status_code, refusal.json()["error"]["type"]) == (503, "unavailable")
-            assert ready.status_code in (200, 503)  # who refuses to write may answer all the same
+            assert (retry.status_code, retry.text[:14]) == (200, "retry: 5000\n: ")
+            assert (rejected.status_code, rejected.json()["error"]["type"]) == (503, "unavailable")
+            assert ready.status_code in (200, 503)  # a Redis that rejects writes may answer PING
             await exchange.say("still, ")
         await exchange.say("after")
         await exchange.finish()
-        shown += [
-            event async for event in arriving if event.data
-        ]  # on the line that it had all the while
-        assert text_of(shown) == shown[-1].data == "before, meanwhile, still, after"
-        await agree(client, shown, question)
+        # The connection stayed open; heartbeats are empty messages.
+        shown += [event async for event in arriving if event.data]
+        assert text_of(shown) == shown[-1].data == "before, during, still, after"
+        await assert_consistent(client, shown, question)
         assert len([e for e in upstream.exchanges if e.messages[0]["content"] == question]) == 1
 
         reading = asyncio.create_task(read(client, None, **other))
-        await (await upstream.exchange(other["message"])).answer("and on we go")
-        await agree(client, await reading, other["message"])
+        await (await upstream.exchange(other["message"])).answer("answered later")
+        await assert_consistent(client, await reading, other["message"])
         assert len(upstream.asked(other["message"])) == 1
         assert "Traceback" not in server.logged()
 
@@ -327,40 +332,40 @@ async def test_a_truncated_log_is_replayed_on_every_worker(
             near.connect()
             exchange = await upstream.exchange(question)
             worker = serving(exchange.line)
-            os.kill(worker, signal.SIGSTOP)  # the next line is the other worker's
+            os.kill(worker, signal.SIGSTOP)  # the other worker accepts the next connection
             far.connect()
             await far.begun.wait()
             os.kill(worker, signal.SIGCONT)
-            await exchange.say(f"kept of {question} ")
+            await exchange.say(f"stored of {question} ")
             async with asyncio.timeout(PATIENCE_S):
-                while "kept" not in far.text:
+                while "stored" not in far.text:
                     await asyncio.sleep(0.01)
             (log,) = [
                 key async for key in redis.admin.scan_iter(f"holdline:*:records:{query['turn']}")
             ]
-            kept = await redis.admin.get(log) or b""
+            stored = await redis.admin.get(log) or b""
             await exchange.say("and lost ")
             async with asyncio.timeout(PATIENCE_S):
                 while "lost" not in far.text:
                     await asyncio.sleep(0.01)
 
-            # A failover to a replica that had not yet heard of the end.
-            await redis.admin.set(log, kept)
-            await exchange.say("and never heard of ")
+            # As after a failover to a replica that lacks the end of the log.
+            await redis.admin.set(log, stored)
+            await exchange.say("and rejected ")
             await exchange.closed.wait()
-            await redis.admin.hset(log.replace(b":log:", b":turn:"), "lease", 0)
-            again = await upstream.continued(f"kept of {question} ")
-            await again.answer("and made anew, at some length, ", "to the very end")
+            await redis.admin.hset(log.replace(b":records:", b":turn:"), "lease", 0)
+            again = await upstream.continued(f"stored of {question} ")
+            await again.answer("and generated again, after the failover, ", "to the very end")
             async with asyncio.timeout(PATIENCE_S):
-                await asyncio.gather(near.see_it_end(), far.see_it_end())
-            whole = f"kept of {question} and made anew, at some length, to the very end"
-            assert (near.text, far.text) == (whole, whole)
+                await asyncio.gather(near.read_to_end(), far.read_to_end())
+            full = f"stored of {question} and generated again, after the failover, to the very end"
+            assert (near.text, far.text) == (full, full)
 
 
 async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
     upstream: ScriptedUpstream, question: str
 ) -> None:
-    """Whoever wrote something else under its keys: the worker that would take the turn over goes on."""
+    """The worker that fails to take the turn over keeps running."""
     async with (
         own_redis() as redis,
         holdline(
@@ -374,8 +379,8 @@ async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
             worker = serving(exchange.line)
             (log,) = [key async for key in redis.admin.scan_iter("holdline:*:records:*")]
             await redis.admin.delete(log)
-            await redis.admin.rpush(log, "no log")
-            await exchange.say("unheard")
+            await redis.admin.rpush(log, "not a log")
+            await exchange.say("lost")
         async with asyncio.timeout(PATIENCE_S):
             while "cannot be taken over" not in server.logged():
                 await asyncio.sleep(0.02)
@@ -383,5 +388,5 @@ async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
         other = asyncio.create_task(read(client, message=question + "?"))
         exchange = await upstream.exchange(question + "?")
         assert serving(exchange.line) == worker
-        await exchange.answer("as ever")
-        assert (await other)[-1].data == "as ever"
+        await exchange.answer("as before")
+        assert (await other)[-1].data == "as before"

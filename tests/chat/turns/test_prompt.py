@@ -1,4 +1,4 @@
-"""What of a history is sent: within the budget, newest first, in a form that models take."""
+"""The messages sent upstream: within the token budget, newest first, roles alternating."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,14 +22,14 @@ def test_the_prompt_fits_the_budget_and_alternates_between_user_and_assistant(
     estimator = Estimator()
     newest_first = [{"role": "user", "content": "the question"}, *history]
     sent = fit_to_budget(estimator, "m", budget, system, newest_first)
-    said = sent[1:] if system else sent
+    messages = sent[1:] if system else sent
     if system:
         assert sent[0] == {"role": "system", "content": system}
-    assert said[-1]["content"].endswith("the question")
-    assert said[0]["role"] == "user"
-    assert [m["role"] for m in said] == (["user", "assistant"] * len(said))[: len(said)]
+    assert messages[-1]["content"].endswith("the question")
+    assert messages[0]["role"] == "user"
+    assert [m["role"] for m in messages] == (["user", "assistant"] * len(messages))[: len(messages)]
     size = sum(estimator.tokens("m", message["content"]) for message in sent)
-    assert size <= budget or len(said) == 1
+    assert size <= budget or len(messages) == 1
 
 
 def test_the_prompt_keeps_the_newest_messages_in_chronological_order() -> None:

@@ -1,4 +1,4 @@
-"""What a turn costs does not grow with its conversation: counted in messages sent, commands and bytes."""
+"""The cost of a turn does not grow with its conversation: messages sent, commands and bytes."""
 
 import asyncio
 import json
@@ -16,12 +16,13 @@ from tests.streams import ask, read
 
 
 async def owner_of(redis: Client, conversation: str) -> Owner:
+    """Return the owner of a conversation, from the name of its key."""
     (key,) = [key async for key in redis.scan_iter(f"holdline:*:conversation:{conversation}")]
     return Owner(key.decode().split("{")[1].split("}")[0])
 
 
 async def lengthen(redis: Client, owner: Owner, conversation: ConversationId, count: int) -> None:
-    """Write `count` messages onto a conversation's branch, as `begin` and `finish` would."""
+    """Append `count` messages to a conversation's current branch, as `begin` and `finish` do."""
     name = keys.conversation(owner, conversation)
     found: Any = await redis.hget(name, "head")
     head = found.decode()
@@ -31,7 +32,7 @@ async def lengthen(redis: Client, owner: Owner, conversation: ConversationId, co
             "role": "user" if number % 2 == 0 else "assistant",
             "content": f"{number} " + "words " * 40,
         }
-        message = f"made-{head[:4]}-{number}"
+        message = f"added-{head[:4]}-{number}"
         pipeline.hset(
             keys.messages(owner, conversation),
             message,
@@ -42,8 +43,11 @@ async def lengthen(redis: Client, owner: Owner, conversation: ConversationId, co
     await pipeline.execute()
 
 
-async def work(redis: Client, act: Any) -> tuple[int, int, int]:
-    """Commands that Redis ran and bytes that it got and sent while `act` ran, our own look left out."""
+async def measure_work(redis: Client, act: Any) -> tuple[int, int, int]:
+    """Return the commands that Redis ran and the bytes it received and sent while `act` ran.
+
+    Commands of the measurement itself and of idle connections are not counted.
+    """
     await redis.config_resetstat()
     await act
     info = await redis.info("all")
@@ -74,7 +78,7 @@ async def test_a_conversation_of_a_thousand_messages_sends_a_bounded_request(
     messages = (await upstream.exchange(f"{question} now")).messages
     estimator = Estimator()
     tokens = sum(estimator.tokens("any", message["content"]) for message in messages)
-    assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that reports have moved a little
+    assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that reports have changed slightly
     assert messages[0]["role"] == "user"
     assert messages[-1]["content"] == f"{question} now"
     assert messages[-2]["content"].startswith("999 ")
@@ -89,19 +93,19 @@ async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
     events = await ask(client, upstream, question, "first")
     conversation = ConversationId(json.loads(events[0].data)["conversation"])
     owner = await owner_of(redis, conversation)
-    await lengthen(redis, owner, conversation, 1000)  # enough to fill the budget already
+    await lengthen(redis, owner, conversation, 1000)  # enough to fill the token budget
     costs = []
     for number in range(2):
         asked = f"{question} {number}"
-        costs.append(await work(redis, ask(client, upstream, asked, "an answer")))
+        costs.append(await measure_work(redis, ask(client, upstream, asked, "an answer")))
         if number == 0:
             await lengthen(redis, owner, conversation, 3000)
-    (calls, came, went), (later_calls, later_came, later_went) = costs
-    # The lease is renewed by the clock, which may add a call and its bytes to either.
+    (calls, received, sent), (later_calls, later_received, later_sent) = costs
+    # Lease renewals depend on the time and may add a call and its bytes to either turn.
     assert abs(later_calls - calls) <= 8
-    assert abs(later_came - came) <= 4_000
-    assert abs(later_went - went) <= 0.1 * went + 4_000
-    assert went < 16_000 * 8 * 2
+    assert abs(later_received - received) <= 4_000
+    assert abs(later_sent - sent) <= 0.1 * sent + 4_000
+    assert sent < 16_000 * 8 * 2
 
 
 async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
@@ -110,7 +114,7 @@ async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
     sent = []
     for number, reported in enumerate((None, 4.0, 1.0, 1.0)):
         asked = f"{question} {number}"
-        reading = asyncio.create_task(ask_reporting(client, asked))
+        reading = asyncio.create_task(ask_other_model(client, asked))
         exchange = await upstream.exchange(asked)
         if number == 0:
             await exchange.answer("x")
@@ -125,9 +129,10 @@ async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
             usage={"prompt_tokens": int(raw * (reported or 1)), "completion_tokens": 1}
         )
         await reading
-    assert sent[1] < sent[0]  # four times as many tokens as thought: fewer messages fit
-    assert sent[2] > sent[1]  # and more again, as the reports come down
+    assert sent[1] < sent[0]  # four times the estimated tokens: fewer messages fit
+    assert sent[2] > sent[1]  # lower reports: more messages fit again
 
 
-async def ask_reporting(client: httpx.AsyncClient, question: str) -> Any:
+async def ask_other_model(client: httpx.AsyncClient, question: str) -> Any:
+    """Send a question to `other-model`, so that its calibration does not affect `test-model`."""
     return await read(client, None, message=question, model="other-model")

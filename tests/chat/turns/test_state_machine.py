@@ -1,6 +1,6 @@
-"""Answers under any order of misfortunes that hypothesis finds: none is lost, said twice or asked in vain.
+"""Answers under any sequence of faults that hypothesis finds: no text is lost or repeated.
 
-`pytest tests/test_state_machine.py --hypothesis-profile=deep` looks for longer.
+`pytest tests/chat/turns/test_state_machine.py --hypothesis-profile=deep` runs more examples.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -46,10 +46,10 @@ DEEP = settings(QUICK, max_examples=200, stateful_step_count=40, derandomize=Fal
 signals = st.sampled_from([signal.SIGKILL, signal.SIGSTOP])
 
 
-class World:
-    """A Redis, an upstream and a server of two workers, on a loop in a thread of its own.
+class Harness:
+    """A Redis, a fake upstream and a server of two workers, on an event loop in another thread.
 
-    A machine's steps are plain calls; what they start goes on between them.
+    The steps of a state machine are blocking calls; tasks that they start run on between steps.
     """
 
     redis: OwnRedis
@@ -58,7 +58,7 @@ class World:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="world")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="harness")
         self._stack = AsyncExitStack()
 
     def start(self) -> None:
@@ -72,8 +72,8 @@ class World:
         self._stack.push_async_callback(self.upstream.stop)
         self.server = await self._stack.enter_async_context(
             holdline(
-                REDIS_URL=self.redis.url, WORKERS="2", LEASE_S="0.5", CONTINUE_MAX="100", RATE_LIMIT="off",
-                OPENAI_BASE_URL=base_url, CHAT_MODEL="m",
+                REDIS_URL=self.redis.url, WORKERS="2", LEASE_S="0.5", CONTINUE_MAX="100",
+                RATE_LIMIT="off", OPENAI_BASE_URL=base_url, CHAT_MODEL="m",
             )
         )  # fmt: skip
 
@@ -86,74 +86,74 @@ class World:
             self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do this on the world's loop; returns or raises what it does."""
+        """Run a coroutine on the harness's loop; return its result or raise its error."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(3 * PATIENCE_S)
 
 
 class Answers(RuleBasedStateMachine):
-    """One browser asks, and all that can go wrong does."""
+    """One browser sends questions while workers, Redis and connections fail."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.world = world
+        self.harness = harness
         self.viewers: list[Viewer] = []
-        self.words: dict[Exchange, list[str]] = {}
+        self.deltas: dict[Exchange, list[str]] = {}
         self.finished: set[Exchange] = set()
         self.question = ""
-        # Preconditions rest on what was decided, and never on how soon the world does it.
-        self.froze = False
-        self.frozen: int | None = None
+        # Preconditions depend only on earlier steps, never on the time that their effects take.
+        self.is_worker_frozen = False
+        self.frozen_pid: int | None = None
         self.redis_is_up = True
-        self.disturbed = False
+        self.had_fault = False
         self.client = httpx.AsyncClient(
-            base_url=world.server.url,
+            base_url=harness.server.url,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             timeout=PATIENCE_S,
         )
 
-    # What is known
+    # Requests and their answers
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """The requests that the upstream got for this answer, in the order in which they came."""
-        asked = {"role": "user", "content": self.question}
+        """The requests for this answer, in the order of their arrival."""
+        message = {"role": "user", "content": self.question}
         return [
-            exchange for exchange in self.world.upstream.exchanges if asked in exchange.messages
+            exchange for exchange in self.harness.upstream.exchanges if message in exchange.messages
         ]
 
-    def told(self, exchange: Exchange) -> str:
-        """The answer so far, as this request told it."""
+    def partial_of(self, exchange: Exchange) -> str:
+        """Return the partial answer that this request contains."""
         return exchange.messages[1]["content"] if len(exchange.messages) > 1 else ""
 
-    def made(self, exchange: Exchange) -> str:
-        """The answer as this request would have it: what it told, and what was said since."""
-        return self.told(exchange) + "".join(self.words.get(exchange, []))
+    def answer_of(self, exchange: Exchange) -> str:
+        """Return the partial answer of this request and the text sent in response."""
+        return self.partial_of(exchange) + "".join(self.deltas.get(exchange, []))
 
     @property
-    def open(self) -> Exchange | None:
-        """The newest request, if it still waits for words."""
+    def open_exchange(self) -> Exchange | None:
+        """The newest request, unless its response has ended."""
         for newest in self.exchanges[-1:]:
             return None if newest.closed.is_set() or newest in self.finished else newest
         return None
 
-    # Asking and answering
+    # Questions and answers
 
     @precondition(lambda self: not self.question)
     @rule()
     def ask(self) -> None:
-        self.world.run(self._ask())
+        self.harness.run(self._ask())
 
     async def _ask(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
             response = await self.client.post("/api/conversations/", json={})
-            while response.status_code != 201:  # Redis came back a moment ago
+            while response.status_code != 201:  # Redis has just restarted
                 assert response.status_code == 503
                 await asyncio.sleep(0.02)
                 response = await self.client.post("/api/conversations/", json={})
             self.conversation = response.json()["id"]
             self.question = f"question {uuid.uuid4().hex}"
             self.turn = uuid.uuid4().hex
-            self.disturbed = False
+            self.had_fault = False
             self._open_tab()
             await self.viewers[0].wait_until(self.viewers[0].begun)
             while not self.exchanges:
@@ -162,32 +162,32 @@ class Answers(RuleBasedStateMachine):
     @precondition(lambda self: self.question)
     @rule(count=st.integers(1, 4))
     def say(self, count: int) -> None:
-        self.world.run(self._say(count))
+        self.harness.run(self._say(count))
 
     async def _say(self, count: int) -> None:
         for _ in range(count):
-            if exchange := self.open:
-                word = f"<{uuid.uuid4().hex[:8]}> "
-                self.words.setdefault(exchange, []).append(word)
+            if exchange := self.open_exchange:
+                delta = f"<{uuid.uuid4().hex[:8]}> "
+                self.deltas.setdefault(exchange, []).append(delta)
                 try:
-                    await exchange.say(word)
-                except ConnectionError:  # its worker is dead, and the word with it
+                    await exchange.say(delta)
+                except ConnectionError:  # its worker is dead: the text is lost
                     return
 
     @precondition(lambda self: self.question)
     @rule()
-    def let_the_upstream_finish(self) -> None:
-        self.world.run(self._finish())
+    def finish_answer(self) -> None:
+        self.harness.run(self._finish())
 
     async def _finish(self) -> None:
-        if exchange := self.open:
+        if exchange := self.open_exchange:
             self.finished.add(exchange)
             try:
                 await exchange.finish()
-            except ConnectionError:  # its worker is dead: another one asks again
+            except ConnectionError:  # its worker is dead: another worker sends a request
                 return
 
-    # Watching
+    # Viewers
 
     def _open_tab(self) -> None:
         query = {"message": self.question, "turn": self.turn, "conversation": self.conversation}
@@ -197,158 +197,158 @@ class Answers(RuleBasedStateMachine):
     @precondition(lambda self: self.question and len(self.viewers) < 4)
     @rule()
     def open_another_tab(self) -> None:
-        self.world.run(self._do(self._open_tab))
+        self.harness.run(self._call(self._open_tab))
 
     @precondition(lambda self: self.viewers)
     @rule(number=st.integers(0, 3))
-    def drop_a_line(self, number: int) -> None:
-        self.world.run(self.viewers[number % len(self.viewers)].drop())
+    def drop_connection(self, number: int) -> None:
+        self.harness.run(self.viewers[number % len(self.viewers)].drop())
 
     @precondition(lambda self: self.viewers)
     @rule(number=st.integers(0, 3))
-    def come_back_with_an_id(self, number: int) -> None:
-        self.world.run(self._do(self.viewers[number % len(self.viewers)].connect))
+    def reconnect(self, number: int) -> None:
+        self.harness.run(self._call(self.viewers[number % len(self.viewers)].connect))
 
     @precondition(lambda self: self.viewers)
     @rule(number=st.integers(0, 3))
     def reload(self, number: int) -> None:
-        self.world.run(self._reload(self.viewers[number % len(self.viewers)]))
+        self.harness.run(self._reload(self.viewers[number % len(self.viewers)]))
 
     async def _reload(self, viewer: Viewer) -> None:
         await viewer.drop()
-        viewer.forget()
+        viewer.reset()
         viewer.connect()
 
-    async def _do(self, step: Any) -> None:
+    async def _call(self, step: Callable[[], None]) -> None:
         step()
 
-    # Misfortune
+    # Faults
 
     @precondition(lambda self: self.question)
     @rule(number=st.integers(0, 1))
-    def kill_a_worker(self, number: int) -> None:
-        self.disturbed = True
-        for worker in psutil.Process(self.world.server.process.pid).children()[number : number + 1]:
-            with contextlib.suppress(
-                psutil.NoSuchProcess
-            ):  # it was killed before, and is being replaced
+    def kill_worker(self, number: int) -> None:
+        self.had_fault = True
+        workers = psutil.Process(self.harness.server.process.pid).children()
+        for worker in workers[number : number + 1]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # an earlier step killed it
                 worker.kill()
 
-    @precondition(lambda self: self.question and self.redis_is_up and not self.froze)
+    @precondition(lambda self: self.question and self.redis_is_up and not self.is_worker_frozen)
     @rule(number=signals)
-    def take_the_worker_away(self, number: signal.Signals) -> None:
-        """Kill or freeze the worker that makes the answer, until another one goes on with it."""
-        self.froze = number == signal.SIGSTOP
-        self.world.run(self._take_away(number))
+    def stop_worker(self, number: signal.Signals) -> None:
+        """Kill or freeze the worker that generates the answer, and wait for the takeover."""
+        self.is_worker_frozen = number == signal.SIGSTOP
+        self.harness.run(self._stop_worker(number))
 
-    async def _take_away(self, number: signal.Signals) -> None:
-        if exchange := self.open:
-            self.disturbed = True
+    async def _stop_worker(self, number: signal.Signals) -> None:
+        if exchange := self.open_exchange:
+            self.had_fault = True
             count = len(self.exchanges)
             try:
                 worker = serving(exchange.line)
                 os.kill(worker, number)
             except (AssertionError, ProcessLookupError):
-                return  # it was killed a moment ago: nobody, or nothing, is at the other end
-            self.frozen = worker if self.froze else None
+                return  # an earlier step killed it
+            self.frozen_pid = worker if self.is_worker_frozen else None
             async with asyncio.timeout(PATIENCE_S):
                 while len(self.exchanges) == count:
                     await asyncio.sleep(0.01)
 
-    @precondition(lambda self: self.froze)
+    @precondition(lambda self: self.is_worker_frozen)
     @rule()
     def thaw(self) -> None:
-        self.froze = False
-        if self.frozen:
-            with contextlib.suppress(ProcessLookupError):  # it was killed in its sleep
-                os.kill(self.frozen, signal.SIGCONT)
-        self.frozen = None
+        self.is_worker_frozen = False
+        if self.frozen_pid:
+            with contextlib.suppress(ProcessLookupError):  # it was killed while frozen
+                os.kill(self.frozen_pid, signal.SIGCONT)
+        self.frozen_pid = None
 
     @precondition(lambda self: self.question and self.redis_is_up)
     @rule()
     def kill_redis(self) -> None:
-        self.disturbed = True
+        self.had_fault = True
         self.redis_is_up = False
-        self.world.run(self.world.redis.kill())
+        self.harness.run(self.harness.redis.kill())
 
     @precondition(lambda self: not self.redis_is_up)
     @rule()
     def start_redis(self) -> None:
-        self.world.run(self.world.redis.start())
+        self.harness.run(self.harness.redis.start())
         self.redis_is_up = True
 
-    # What must be so
+    # Invariants
 
     @invariant()
-    def each_tab_shows_a_beginning_of_the_answer(self) -> None:
-        self.world.run(self._check_beginnings())
+    def each_tab_shows_a_prefix_of_an_answer(self) -> None:
+        self.harness.run(self._check_prefixes())
 
-    async def _check_beginnings(self) -> None:
-        made = [self.made(exchange) for exchange in self.exchanges]
+    async def _check_prefixes(self) -> None:
+        answers = [self.answer_of(exchange) for exchange in self.exchanges]
         for viewer in self.viewers:
-            assert not viewer.text or any(text.startswith(viewer.text) for text in made)
+            assert not viewer.text or any(text.startswith(viewer.text) for text in answers)
 
-    def all_ends_well(self) -> None:
+    def assert_consistent(self) -> None:
+        """Finish the answer, and check that viewers, history, upstream and fence agree."""
         if not self.redis_is_up:
             self.start_redis()
-        self.world.run(self._end())
+        self.harness.run(self._finish_and_compare())
 
-    async def _end(self) -> None:
-        self._open_tab()  # one that has seen nothing yet
+    async def _finish_and_compare(self) -> None:
+        self._open_tab()  # a viewer that has received nothing
         async with asyncio.timeout(PATIENCE_S):
-            ends = [asyncio.create_task(viewer.see_it_end()) for viewer in self.viewers]
-            while not all(end.done() for end in ends):
+            readings = [asyncio.create_task(viewer.read_to_end()) for viewer in self.viewers]
+            while not all(reading.done() for reading in readings):
                 await self._finish()
                 await asyncio.sleep(0.01)
-            await asyncio.gather(*ends)
+            await asyncio.gather(*readings)
             answer = self.viewers[0].text
             for viewer in self.viewers:
                 await viewer.drop()
                 assert (viewer.text, viewer.endings) == (answer, ["end"])
-            shown = (await self.client.get(f"/api/conversations/{self.conversation}")).json()
-        assert shown["running"] is None
-        assert [m["content"] for m in shown["messages"]] == [self.question, answer]
+            found = (await self.client.get(f"/api/conversations/{self.conversation}")).json()
+        assert found["running"] is None
+        assert [m["content"] for m in found["messages"]] == [self.question, answer]
         assert answer in [
-            self.made(exchange) for exchange in self.finished if exchange in self.exchanges
+            self.answer_of(exchange) for exchange in self.finished if exchange in self.exchanges
         ]
         for exchange in self.exchanges:
-            assert answer.startswith(self.told(exchange))
-        admin = self.world.redis.admin
+            assert answer.startswith(self.partial_of(exchange))
+        admin = self.harness.redis.admin
         (key,) = [key async for key in admin.scan_iter(f"holdline:*:turn:{self.turn}")]
         fence = int(await admin.hget(key, "fence") or 0)
         assert len(self.exchanges) <= fence
-        assert self.disturbed or fence == 1
+        assert self.had_fault or fence == 1
         self.question, self.viewers = "", []
 
     def teardown(self) -> None:
         self.thaw()
         try:
             if self.question:
-                self.all_ends_well()
+                self.assert_consistent()
         finally:
             if not self.redis_is_up:
                 self.start_redis()
-            self.world.run(self._leave())
+            self.harness.run(self._close())
 
-    async def _leave(self) -> None:
+    async def _close(self) -> None:
         for viewer in self.viewers:
             await viewer.drop()
         await self.client.aclose()
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    world = World()
-    world.start()
-    yield world
-    world.stop()
+def harness() -> Iterator[Harness]:
+    harness = Harness()
+    harness.start()
+    yield harness
+    harness.stop()
 
 
-def test_an_answer_survives_any_sequence_of_faults(world: World) -> None:
+def test_an_answer_survives_any_sequence_of_faults(harness: Harness) -> None:
     chosen = DEEP if settings.get_current_profile_name() == "deep" else QUICK
 
-    class InThisWorld(Answers):
+    class AnswersOnHarness(Answers):
         def __init__(self) -> None:
-            super().__init__(world)
+            super().__init__(harness)
 
-    run_state_machine_as_test(InThisWorld, settings=chosen)
+    run_state_machine_as_test(AnswersOnHarness, settings=chosen)

@@ -1,4 +1,4 @@
-"""Whatever an upstream does, the answer is whole or the failure is plain."""
+"""Whatever an upstream sends, the answer is complete or the turn fails with a clear error."""
 
 import asyncio
 import gzip
@@ -21,7 +21,7 @@ from tests.streams import ask, asking, read, text_of
 async def asked(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> AsyncIterator[tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]]:
-    """A question that has reached the upstream, and the reading of its stream."""
+    """Yield the upstream's exchange for a question, and the task that reads its stream."""
     reading = asyncio.create_task(read(client, message=question))
     yield await upstream.exchange(question), reading
     await reading
@@ -31,6 +31,7 @@ Asked = tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]
 
 
 def failure_of(events: list[ServerSentEvent]) -> dict[str, Any]:
+    """Return the data of the `failed` frame, which must be the last one."""
     assert events[-1].event == "failed"
     failure: dict[str, Any] = json.loads(events[-1].data)
     assert set(failure) == {"type", "message", "retryable"}
@@ -38,10 +39,12 @@ def failure_of(events: list[ServerSentEvent]) -> dict[str, Any]:
 
 
 def sse(*bodies: dict[str, Any], end: str = "\n") -> bytes:
+    """Return bodies as server-sent events, with this line ending."""
     return "".join(f"data: {json.dumps(b, ensure_ascii=False)}{end}{end}" for b in bodies).encode()
 
 
 def delta(text: str, **more: Any) -> dict[str, Any]:
+    """Return a chunk's body with a delta of text."""
     return {"choices": [{"index": 0, "delta": {"content": text}, **more}]}
 
 
@@ -122,17 +125,17 @@ async def test_a_character_split_between_two_deltas_is_joined(asked: Asked) -> N
 
 async def test_a_response_that_is_not_streamed_is_accepted(asked: Asked) -> None:
     exchange, reading = asked
-    message = {"role": "assistant", "content": "all\nat once"}
+    message = {"role": "assistant", "content": "not\nstreamed"}
     exchange.reply(
         200,
         {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}},
     )
-    assert (await reading)[-1].data == "all\nat once"
+    assert (await reading)[-1].data == "not\nstreamed"
 
 
 async def test_a_stream_with_a_finish_reason_and_without_done_is_complete(asked: Asked) -> None:
     exchange, reading = asked
-    await exchange.raw(sse(delta("whole"), STOP))
+    await exchange.raw(sse(delta("full"), STOP))
     await exchange.end()
     assert (await reading)[-1].event == "end"
 
@@ -141,7 +144,7 @@ async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answ
     asked: Asked, client: httpx.AsyncClient
 ) -> None:
     exchange, reading = asked
-    await exchange.say("a part")
+    await exchange.say("partial")
     await exchange.end()
     events = await reading
     assert failure_of(events) == {
@@ -151,7 +154,7 @@ async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answ
     }
     conversation = json.loads(events[0].data)["conversation"]
     messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
-    assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("a part", "failed")
+    assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("partial", "failed")
 
 
 async def test_a_dropped_upstream_connection_fails_the_turn(
@@ -161,8 +164,8 @@ async def test_a_dropped_upstream_connection_fails_the_turn(
         events = source.aiter_sse()
         await anext(events)
         exchange = await upstream.exchange(question)
-        await exchange.say("a part")
-        assert (await anext(events)).data == "a part"
+        await exchange.say("partial")
+        assert (await anext(events)).data == "partial"
         exchange.drop()
         rest = [event async for event in events]
     assert failure_of(rest)["type"] == "connection_lost"
@@ -192,7 +195,7 @@ DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
 
 
 @pytest.mark.parametrize(
-    "raw", [b"data: {nonsense}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
+    "raw", [b"data: {malformed}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
 )
 @pytest.mark.parametrize("begun", [False, True])
 async def test_an_invalid_response_fails_without_a_retry(
@@ -200,12 +203,12 @@ async def test_an_invalid_response_fails_without_a_retry(
 ) -> None:
     exchange, reading = asked
     if begun:
-        await exchange.say("so far")
+        await exchange.say("partial")
     await exchange.raw(raw)
     await exchange.end()
     events = await reading
     assert failure_of(events)["type"] == "invalid_response"
-    assert text_of(events) == ("so far" if begun else "")
+    assert text_of(events) == ("partial" if begun else "")
     assert upstream.asked(question) == upstream.exchanges[-1:] == [exchange]
     assert "Traceback" not in server.logged()
 
@@ -222,28 +225,28 @@ async def test_a_body_that_cannot_be_decompressed_fails_the_turn(
     assert "Traceback" not in server.logged()
 
 
-@pytest.mark.parametrize("how", ["cut", "ended", "error", "error event"])
+@pytest.mark.parametrize("how", ["dropped", "ended", "error", "error event"])
 async def test_an_answer_with_a_finish_reason_is_complete_however_the_response_ends(
     asked: Asked, client: httpx.AsyncClient, upstream: ScriptedUpstream, how: str
 ) -> None:
     exchange, reading = asked
     await exchange.say("all of it")
     await exchange.chunk({}, finish_reason="stop")
-    if how == "cut":
+    if how == "dropped":
         exchange.drop()
     elif how == "error":
         await exchange.raw(b'data: {"error": {"message": "too late"}}\n\n')
     elif how == "error event":
         await exchange.raw(b"event: error\ndata: too late\n\n")
-    if how != "cut":
+    if how != "dropped":
         await exchange.end()
     events = await reading
     assert (events[-1].event, events[-1].data) == ("end", "all of it")
-    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+    assert upstream.exchanges[-1] is exchange, "no second request is sent"
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "unexpected",
     [
         b'data: {"choices": [], "usage": {"completion_tokens": null, "prompt_tokens": "many"}}\n\n',
         b'data: {"choices": [], "usage": {"completion_tokens": 5.0}}\n\n',
@@ -254,20 +257,20 @@ async def test_an_answer_with_a_finish_reason_is_complete_however_the_response_e
     ],
 )
 async def test_unexpected_chunks_do_not_affect_the_answer(
-    asked: Asked, upstream: ScriptedUpstream, odd: bytes
+    asked: Asked, upstream: ScriptedUpstream, unexpected: bytes
 ) -> None:
     exchange, reading = asked
     await exchange.raw(
         sse({"choices": [{"delta": {"content": [{"type": "text", "text": "in parts"}]}}]})
     )
-    if b"DONE" not in odd:
-        await exchange.raw(odd)
+    if b"DONE" not in unexpected:
+        await exchange.raw(unexpected)
     await exchange.chunk({}, finish_reason="st\ud83dop")
-    await exchange.raw(odd)
+    await exchange.raw(unexpected)
     await exchange.end()
     events = await reading
     assert (events[-1].event, events[-1].data) == ("end", "in parts")
-    assert upstream.exchanges[-1] is exchange, "nothing is asked again"
+    assert upstream.exchanges[-1] is exchange, "no second request is sent"
 
 
 async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(asked: Asked) -> None:
@@ -283,17 +286,15 @@ async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(asked: Asked) -
         (401, "authentication", False, "OPENAI_API_KEY"),
         (403, "authentication", False, "OPENAI_API_KEY"),
         (404, "not_found", False, "CHAT_MODEL"),
-        (400, "refused", False, "words of the upstream"),
-        (422, "refused", False, "words of the upstream"),
+        (400, "refused", False, "text of the upstream"),
+        (422, "refused", False, "text of the upstream"),
     ],
 )
 async def test_a_rejected_request_names_the_setting_to_change_and_hides_the_key(
     asked: Asked, server: Server, status: int, kind: str, retryable: bool, hint: str
 ) -> None:
     exchange, reading = asked
-    exchange.reply(
-        status, {"error": {"message": f"words of the upstream about {KEY}", "type": "x"}}
-    )
+    exchange.reply(status, {"error": {"message": f"text of the upstream about {KEY}", "type": "x"}})
     failure = failure_of(await reading)
     assert (failure["type"], failure["retryable"]) == (kind, retryable)
     assert hint in failure["message"]
@@ -338,7 +339,7 @@ async def test_an_upstream_that_rejects_stream_options_is_retried_without_them(
         assert "stream_options" not in second.body
         await second.answer("fine")
         assert (await reading)[-1].data == "fine"
-        await ask(client, upstream, question + "!", "straight away")
+        await ask(client, upstream, question + "!", "directly")
         assert len(upstream.asked(question + "!")) == 1
 
 
@@ -346,9 +347,9 @@ async def test_a_refused_connection_and_a_timeout_are_reported_as_different_fail
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        closed_url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
     for base_url, timeout_s, kind in (
-        (nobody, "60", "unreachable"),
+        (closed_url, "60", "unreachable"),
         (upstream.base_url, "0.3", "timeout"),
     ):
         async with (
@@ -410,11 +411,11 @@ async def test_repeating_a_question_replaces_its_interrupted_answer(
     await exchange.end()
     events = await reading
     failure_of(events)
-    await ask(client, upstream, question, "the whole")
+    await ask(client, upstream, question, "the full")
     assert len((await upstream.exchange(question, 2)).messages) == 1
     conversation = json.loads(events[0].data)["conversation"]
     messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
-    assert [m["content"] for m in messages] == [question, "the whole"]
+    assert [m["content"] for m in messages] == [question, "the full"]
 
 
 async def test_the_model_of_the_query_is_sent_upstream(
