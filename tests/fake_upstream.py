@@ -17,7 +17,7 @@ class Exchange:
         self.headers = dict(request.headers)
         self.closed = asyncio.Event()
         ends = [request.get_extra_info(name) for name in ("peername", "sockname")]
-        self.line: tuple[int, int] = (ends[0][1], ends[1][1])
+        self.connection: tuple[int, int] = (ends[0][1], ends[1][1])
         """The client's port and the fake upstream's port."""
         self._request = request
         self._response: web.StreamResponse | None = None

@@ -100,7 +100,7 @@ async def test_an_answer_continues_after_its_worker_is_killed(
         partial = f"seen of {question} "
         await exchange.say(partial)
         await expect(answers(page).locator(".message-body")).to_have_text(partial.strip())
-        os.kill(serving(exchange.line), signal.SIGKILL)
+        os.kill(serving(exchange.connection), signal.SIGKILL)
         await (await upstream.continued(partial)).answer("to the end")
         await expect(answers(page).locator(".message-body")).to_have_text(f"{partial}to the end")
         await expect(

@@ -118,7 +118,7 @@ async def test_a_killed_worker_is_replaced_and_another_continues_its_turn(
             exchange = await upstream.exchange(question)
             await exchange.say(f"so far of {question} ")
             assert (await anext(events)).data
-            os.kill(serving(exchange.line), signal.SIGKILL)
+            os.kill(serving(exchange.connection), signal.SIGKILL)
             # No viewer is connected: the sweep of the other worker, or of the new one, takes over.
             continuation = await upstream.continued(f"so far of {question} ")
             await continuation.answer("to the end")
@@ -148,7 +148,7 @@ async def test_a_frozen_worker_that_resumes_after_a_takeover_cannot_write(
             exchange = await upstream.exchange(question)
             await exchange.say(partial)
             assert (await anext(events)).data == partial
-            frozen = serving(exchange.line)
+            frozen = serving(exchange.connection)
             os.kill(frozen, signal.SIGSTOP)
             try:
                 continuation = await upstream.continued(partial)
@@ -254,7 +254,7 @@ async def test_a_terminated_worker_hands_its_turn_over_to_another(
             exchange = await upstream.exchange(question)
             await exchange.say(f"part of {question} ")
             await anext(events)
-            os.kill(serving(exchange.line), signal.SIGTERM)
+            os.kill(serving(exchange.connection), signal.SIGTERM)
             await (await upstream.continued(f"part of {question} ")).answer("and done")
         assert (await read(client, turn=turn))[-1].data == f"part of {question} and done"
 

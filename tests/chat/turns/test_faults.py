@@ -331,7 +331,7 @@ async def test_a_truncated_log_is_replayed_on_every_worker(
         async with Viewer(client, query) as near, Viewer(client, query) as far:
             near.connect()
             exchange = await upstream.exchange(question)
-            worker = serving(exchange.line)
+            worker = serving(exchange.connection)
             os.kill(worker, signal.SIGSTOP)  # the other worker accepts the next connection
             far.connect()
             await far.begun.wait()
@@ -376,7 +376,7 @@ async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
         async with asking(client, message=question) as source:
             await anext(source.aiter_sse())
             exchange = await upstream.exchange(question)
-            worker = serving(exchange.line)
+            worker = serving(exchange.connection)
             (log,) = [key async for key in redis.admin.scan_iter("holdline:*:records:*")]
             await redis.admin.delete(log)
             await redis.admin.rpush(log, "not a log")
@@ -387,6 +387,6 @@ async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
         client.cookies.clear()
         other = asyncio.create_task(read(client, message=question + "?"))
         exchange = await upstream.exchange(question + "?")
-        assert serving(exchange.line) == worker
+        assert serving(exchange.connection) == worker
         await exchange.answer("as before")
         assert (await other)[-1].data == "as before"

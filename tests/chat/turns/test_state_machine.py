@@ -245,7 +245,7 @@ class Answers(RuleBasedStateMachine):
             self.had_fault = True
             count = len(self.exchanges)
             try:
-                worker = serving(exchange.line)
+                worker = serving(exchange.connection)
                 os.kill(worker, number)
             except (AssertionError, ProcessLookupError):
                 return  # an earlier step killed it
