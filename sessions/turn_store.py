@@ -2,18 +2,24 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from sessions import keys
 from sessions.client.connection import Client, is_cluster, node_of
 from sessions.client.errors import UNAVAILABLE_ERRORS, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
-from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.turn_record import (
+    BeginResult,
+    LogRead,
+    NewTurn,
+    State,
+    TakeOver,
+    TurnRecord,
+    TurnRef,
+)
 
 logger = logging.getLogger("holdline.turn_store")
-
-State = Literal["running", "done", "stopped", "failed"]
 
 MAX_EXPIRED = 100
 """Maximum number of turns that `expired_leases` returns."""
@@ -24,100 +30,8 @@ _RECORD_FIELDS = (
 """The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRef:
-    """The address of a turn: its owner, its conversation, its id."""
-
-    owner: Owner
-    conversation: ConversationId
-    turn: TurnId
-    is_legacy: bool = False
-    """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
-
-    @property
-    def turn_key(self) -> str:
-        return keys.turn(self.owner, self.turn)
-
-    @property
-    def log_key(self) -> str:
-        name = keys.legacy_log if self.is_legacy else keys.records
-        return name(self.owner, self.turn)
-
-
 Part = tuple[TurnRef, int, int, bytes]
 """Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRecord:
-    """The stored fields of a turn."""
-
-    ref: TurnRef
-    state: State
-    digest: str
-    model: str
-    question_id: MessageId
-    answer_id: MessageId
-    max_continuations: int = 0
-    """Maximum number of times that this answer may be continued."""
-    length: int = 0
-    """Length of a finished turn's log in bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewTurn:
-    """A turn to begin: the user's message, and the first record around that message's id.
-
-    `message` is the question as JSON, or "" to regenerate the answer to the stored message
-    `question_id`. `parent` is the message that the question follows, "" for the first one, None for
-    the end of the current branch.
-    """
-
-    ref: TurnRef
-    session: SessionDigest
-    may_create: bool
-    digest: str
-    question_id: MessageId
-    answer_id: MessageId
-    message: str
-    parent: str | None
-    title: str
-    model: str
-    max_continuations: int
-    first_record: tuple[bytes, bytes]
-    attempt: str
-
-
-@dataclass(frozen=True, slots=True)
-class BeginResult:
-    """The result of `begin`: `outcome` determines which of the other fields is set."""
-
-    outcome: Literal["begun", "known", "conflict", "unknown", "attach", "busy", "limited"]
-    question_id: MessageId | None = None
-    turn: TurnId | None = None
-    retry_after_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """The result of `take_over`: the new fence with the turn's record.
-
-    A `fence` of 0 means that the lease has not expired, -1 that the turn does not run. Then there
-    is no record, nor for a turn that lacks a field.
-    """
-
-    fence: int
-    record: TurnRecord | None = None
-
-
-class LogRead(NamedTuple):
-    """A part of a turn's log, read in one step with the turn's state."""
-
-    state: State | None
-    """None if the turn does not exist: it has expired, or its conversation was deleted."""
-    length: int
-    """Length of the log in bytes; 0 once it has expired."""
-    data: bytes
 
 
 class TurnStore:
@@ -166,11 +80,6 @@ class TurnStore:
         """Return at most `max_bytes` of a turn's log from `offset`, its length and the state."""
         found = await call(self._redis, "read", [ref.turn_key, ref.log_key], [offset, max_bytes])
         return LogRead(found[0] and found[0].decode(), *found[1:])
-
-    async def read_log(self, ref: TurnRef, offset: int = 0) -> tuple[bytes, bool]:
-        """Return the log's bytes from `offset` on, and whether the turn has ended."""
-        found = await self.read(ref, offset, 1 << 40)
-        return found.data, found.state != "running"
 
     async def read_range(self, ref: TurnRef, begin: int, end: int) -> bytes:
         """Return the log's bytes between two offsets; fewer where the log ends before."""

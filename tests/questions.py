@@ -1,7 +1,8 @@
 """A question for tests that begin turns in Redis without a request over HTTP."""
 
 from sessions.keys import MessageId, SessionDigest
-from sessions.turn_store import NewTurn, TurnRef
+from sessions.turn_record import NewTurn, TurnRef
+from sessions.turn_store import TurnStore
 
 
 def question_at(ref: TurnRef) -> NewTurn:
@@ -21,3 +22,9 @@ def question_at(ref: TurnRef) -> NewTurn:
         first_record=(b"<", b">"),
         attempt="attempt-1",
     )
+
+
+async def read_log(store: TurnStore, ref: TurnRef) -> tuple[bytes, bool]:
+    """Return a turn's whole log, and whether the turn is finished."""
+    found = await store.read(ref, 0, 1 << 30)
+    return found.data, found.state != "running"

@@ -53,6 +53,7 @@ PURE = {
     "chat.upstream.request",
     "sessions.cookie",
     "sessions.keys",
+    "sessions.turn_record",
 }
 HTTP_EDGES = {"server", "sessions.middleware"} | {
     f"chat.api.{name}"
@@ -170,7 +171,7 @@ def test_leases_depend_on_no_workers_clock() -> None:
 
 def test_commands_reach_redis_through_one_module() -> None:
     """Every other module of the product uses a client only as an argument of scripts.py."""
-    method = re.compile(r"redis\.(?!exceptions|asyncio|backoff|pipelines|aclose|pubsub)[a-z_]+\(")
+    method = re.compile(r"\bredis\.(?!exceptions|asyncio|backoff|pipelines|aclose|pubsub)[a-z_]+\(")
     using = {name_of(path) for path in PRODUCT if method.search(path.read_text())}
     assert using <= {"sessions.client.scripts", "sessions.client.connection"} | {
         "sessions.client.notifications"

@@ -11,7 +11,7 @@ from chat.formats import sse
 from chat.turns.question import Question
 from sessions.keys import TurnId
 from sessions.middleware import get_session
-from sessions.turn_store import TurnRecord
+from sessions.turn_record import TurnRecord
 
 chat_stream = Blueprint("chat", url_prefix="/api")
 

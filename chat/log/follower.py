@@ -13,7 +13,8 @@ from chat.log.log import Log
 from sessions import keys
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.client.notifications import Notifications
-from sessions.turn_store import TurnRef, TurnStore
+from sessions.turn_record import TurnRef
+from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.follower")
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from chat.log import legacy, records
 from chat.log.records import Kind, PartialAnswer
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.turn_store import TurnRef
+from sessions.turn_record import TurnRef
 
 HEARTBEAT_S = 12
 MAX_LOG_BYTES = 2 << 20

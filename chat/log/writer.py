@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.turn_store import State, TurnStore
+from sessions.turn_record import State
+from sessions.turn_store import TurnStore
 
 if TYPE_CHECKING:
     from chat.log.batch import Batch

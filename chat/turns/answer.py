@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from chat.upstream.completion import Usage
-from sessions.turn_store import TurnRecord
+from sessions.turn_record import TurnRecord
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from chat.upstream.request import ChatMessage
 from sessions.conversation_store import ConversationStore
-from sessions.turn_store import TurnRecord
+from sessions.turn_record import TurnRecord
 
 MAX_BYTES_PER_TOKEN = 8
 """More bytes than a token of real text has; bounds the bytes read from the history."""

@@ -12,7 +12,7 @@ from chat.log.records import Kind
 from sessions.conversation_store import ConversationStore, new_id, title_of
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_store import NewTurn, TurnRef
+from sessions.turn_record import NewTurn, TurnRef
 
 
 @dataclass(frozen=True, slots=True)

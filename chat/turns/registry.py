@@ -22,7 +22,8 @@ from chat.upstream.client import Upstream
 from sessions.conversation_store import ConversationStore
 from sessions.keys import MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_store import NewTurn, TurnRecord, TurnRef, TurnStore
+from sessions.turn_record import NewTurn, TurnRecord, TurnRef
+from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.turns")
 

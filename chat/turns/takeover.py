@@ -8,7 +8,8 @@ import time
 from chat.log.follower import MAX_READ_BYTES, Follower
 from chat.turns.registry import Turns
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
-from sessions.turn_store import TurnRef, TurnStore
+from sessions.turn_record import TurnRef
+from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.takeover")
 

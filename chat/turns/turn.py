@@ -24,7 +24,7 @@ from chat.turns.prompt import Prompt
 from chat.upstream.client import Upstream
 from chat.upstream.completion import Completion, Delta
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.turn_store import State, TurnRecord
+from sessions.turn_record import State, TurnRecord
 
 logger = logging.getLogger("holdline.turn")
 

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to an upstream: a request out, a response in.
 
 The body of a stream is pulled: `take` returns the bytes received so far. A plain socket that gave
-bytes is not watched by the event loop but read at the next `take`; one that gave none is watched
-until it has some. Watching it for every read would cost two system calls (epoll_ctl) a read.
+bytes is not watched by the event loop but read at the next `take`; one that gave none is watched,
+because to watch it for every read would cost two system calls (epoll_ctl) a read.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ import httpx2
 
 Origin = tuple[bytes, str, int]
 """Scheme, host, port."""
+
+Headers = list[tuple[bytes, bytes]]
 
 MAX_BUFFER_BYTES = 256 << 10
 """Received bytes that may wait to be taken before the socket is read no further."""
@@ -33,30 +35,10 @@ class Connection(asyncio.Protocol):
 
     # In a dict of its own, as without slots, each connection took 1.4 KiB more.
     __slots__ = (
-        "_failure",
-        "_fd",
-        "_has_length",
-        "_header_bytes",
-        "_headers",
-        "_headers_received",
-        "_is_closed",
-        "_is_lingering",
-        "_is_paused",
-        "_is_plain",
-        "_keep_alive",
-        "_last_read_at",
-        "_loop",
-        "_on_complete",
-        "_on_ready",
-        "_parser",
-        "_received_bytes",
-        "_status",
-        "_timer",
-        "_transport",
-        "_waiter",
-        "buffer",
-        "complete",
-        "origin",
+        "_failure", "_fd", "_has_length", "_header_bytes", "_headers", "_headers_received",
+        "_is_closed", "_is_lingering", "_is_paused", "_is_plain", "_keep_alive", "_last_read_at",
+        "_loop", "_on_complete", "_on_ready", "_parser", "_received_bytes", "_status", "_timer",
+        "_transport", "_waiter", "buffer", "complete", "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin) -> None:
@@ -69,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser
         self._on_ready: Callable[[], None] | None = None
         self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: Headers = []
         self._received_bytes = 0
         self._header_bytes = 0
         self._headers_received = False
@@ -110,14 +92,11 @@ class Connection(asyncio.Protocol):
         lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
         self._transport.write(b"".join([*lines, b"\r\n", content]))
 
-    async def response_headers(
-        self, timeout_s: float | None
-    ) -> tuple[int, list[tuple[bytes, bytes]]]:
+    async def response_headers(self, timeout_s: float | None) -> tuple[int, Headers]:
         """Return the response's status and headers."""
         while not self._headers_received:
             await self.wait(timeout_s)
-        headers, self._headers = self._headers, []
-        return self._status, headers
+        return self._status, self._headers
 
     def pull(self, on_ready: Callable[[], None]) -> None:
         """Let the body be pulled: call `on_ready` when there is something to take, from now on once
@@ -181,8 +160,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection immediately."""
-        self._is_closed = True
-        self._on_ready = self._on_complete = None
+        self._is_closed, self._on_ready, self._on_complete = True, None, None
         self._transport.abort()
 
     # Called by asyncio
@@ -218,10 +196,8 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > _MAX_HEADER_BYTES:
             raise httpx2.RemoteProtocolError("the response's headers are too large")
         self._headers.append((name, value))
-        self._has_length = self._has_length or name.lower() in (
-            b"content-length",
-            b"transfer-encoding",
-        )
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._has_length = True
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -280,17 +256,15 @@ class Connection(asyncio.Protocol):
         """Tell that bytes were received, or that the response is over."""
         if self.complete and self._on_complete:
             self._on_complete()
-            return
-        if self._is_lingering and self.buffer:
+        elif self._is_lingering and self.buffer:
             self.close()
-            return
-        on_ready = self._on_ready
-        if on_ready is None or self.is_over:
-            self.wake()
-        if on_ready and (self.buffer or self.is_over):
-            if self._is_plain and not self.is_over:
-                self._pause()
-            on_ready()
+        else:
+            if self._on_ready is None or self.is_over:
+                self.wake()
+            if self._on_ready and (self.buffer or self.is_over):
+                if self._is_plain and not self.is_over:
+                    self._pause()
+                self._on_ready()
 
     def _pause(self) -> None:
         if not self._is_paused and not self._transport.is_closing():

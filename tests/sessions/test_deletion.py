@@ -13,7 +13,8 @@ from sessions.client.connection import Client
 from sessions.client.scripts import call
 from sessions.conversation_store import MAX_UNLINKED_TURNS, Conversation, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
-from sessions.turn_store import NewTurn, TurnRef, TurnStore
+from sessions.turn_record import NewTurn, TurnRef
+from sessions.turn_store import TurnStore
 from tests.questions import question_at
 
 CONVERSATION = ConversationId("conversation")

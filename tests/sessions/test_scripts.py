@@ -17,8 +17,9 @@ from sessions.client.scripts import call
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.session_store import Session
-from sessions.turn_store import NewTurn, TakeOver, TurnRef, TurnStore
-from tests.questions import question_at
+from sessions.turn_record import NewTurn, TakeOver, TurnRef
+from sessions.turn_store import TurnStore
+from tests.questions import question_at, read_log
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ async def test_every_step_sent_twice_is_one_step(
     await expired(redis, ref)
     assert (await twice(lambda: turns.take_over(ref, "attempt-x"))).fence == 2
     assert await twice(lambda: turns.finish(ref, 2, 13, b"last", "done", '{"role": "assistant"}'))
-    assert await turns.read_log(ref) == (b"<user-1>framelast", True)
+    assert await read_log(turns, ref) == (b"<user-1>framelast", True)
 
     again = replace(
         another(question),
@@ -174,7 +175,7 @@ async def test_a_question_without_an_answer_is_not_written_twice(
     again = await turns.begin(another(question, digest="d1"))
     assert (again.outcome, again.question_id) == ("begun", "user-1")
     again_place = another(question).ref
-    assert (await turns.read_log(again_place))[0] == b"<user-1>"
+    assert (await read_log(turns, again_place))[0] == b"<user-1>"
     await turns.finish(again_place, 1, 8, b"end", "done", '{"role": "assistant", "content": "a"}')
     branch = await store.branch(ref.owner, ref.conversation)
     assert [message.id for message in branch] == ["answer-2", "user-1"]
@@ -204,7 +205,7 @@ async def test_a_commit_is_refused_by_fence_and_gap(
     assert await turns.commit([(ref, 1, 11, b"late")]) == [-1]
     assert await turns.renew([(ref, 1)]) == [-1]
     assert not await turns.finish(ref, 1, 11, b"late", "done", "")
-    assert await turns.read_log(ref) == (b"<user-1>one", False)
+    assert await read_log(turns, ref) == (b"<user-1>one", False)
     assert await turns.finish(ref, 2, 11, b".", "done", "")
     assert not await turns.finish(ref, 2, 11, b"!", "done", "")
     assert await turns.commit([(ref, 2, 12, b"late")]) == [-1]
@@ -261,7 +262,7 @@ async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
         -1,
         1,
     ]
-    assert await turns.read_log(refs[3]) == (b"<user-1>x", False)
+    assert await read_log(turns, refs[3]) == (b"<user-1>x", False)
     await redis.delete(refs[1].turn_key)
     await redis.rpush(refs[1].turn_key, "no turn")
     replies = await turns.renew(

@@ -16,9 +16,10 @@ from chat.log.records import Kind
 from chat.log.writer import Writer
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import TurnRef, TurnStore
+from sessions.turn_record import TurnRef
+from sessions.turn_store import TurnStore
 from tests.processes import PATIENCE_S
-from tests.questions import question_at
+from tests.questions import question_at, read_log
 
 NEVER_S = 3600.0
 
@@ -85,7 +86,7 @@ async def test_the_first_and_the_last_records_of_a_turn_wait_for_no_tick(
     assert early.log.committed < early.log.end, "further records wait for the tick"
     await early.finish([(Kind.END, "firstsecondthird")], "done", "")
     assert early.log.state is LogState.FINISHED
-    stored, finished = await turns.read_log(early.log.ref)
+    stored, finished = await read_log(turns, early.log.ref)
     assert (stored, finished) == (b"<user-1>\0a{}\0tfirst\0tsecond\0tthird\0e", True)
 
 
@@ -101,7 +102,7 @@ async def test_the_last_records_and_the_pending_ones_are_one_step(
     writer.append(Kind.TEXT, "third")
     await writer.finish([(Kind.END, "")], "done", "")
     assert commits == []
-    assert (await turns.read_log(writer.log.ref))[0].endswith(b"\0tthird\0e")
+    assert (await read_log(turns, writer.log.ref))[0].endswith(b"\0tthird\0e")
 
 
 async def test_every_turn_of_a_batch_is_read_once_a_tick_and_committed_in_one_call(
@@ -127,7 +128,7 @@ async def test_every_turn_of_a_batch_is_read_once_a_tick_and_committed_in_one_ca
         async with asyncio.timeout(PATIENCE_S):
             while writer.log.committed < len(expected):
                 await writer.log.wait_for_commit()
-        assert (await turns.read_log(writer.log.ref))[0] == expected
+        assert (await read_log(turns, writer.log.ref))[0] == expected
     assert (len(calls), set(calls)) == (10, {30})
 
 
@@ -166,7 +167,7 @@ async def test_of_a_hundred_turns_one_that_raises_ends_alone(
             async with asyncio.timeout(PATIENCE_S):
                 while writer.log.committed < len(whole):
                     await writer.log.wait_for_commit()
-            assert (await turns.read_log(writer.log.ref))[0] == whole
+            assert (await read_log(turns, writer.log.ref))[0] == whole
     if stage == "commit":
         assert set(fenced) == {"fenced"}
         assert broken.log.state is LogState.DETACHED
@@ -267,7 +268,7 @@ async def test_only_the_end_of_a_long_log_is_retained(turns: TurnStore, writers:
         writer.append(Kind.TEXT, f"text {number}" * 5)
         writer.batch.flush(writer)
         await until_committed(writer)
-    stored, _ = await turns.read_log(ref)
+    stored, _ = await read_log(turns, ref)
     assert len(stored) == long.end
     assert len(long.data) < len(stored) / 2
     for offset in (0, 2, 3, long.begin - 1, long.begin, long.end - 1):

@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from chat.log import log
 from chat.log.log import Format, Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import TurnRef
+from sessions.turn_record import TurnRef
 
 REF = TurnRef(Owner("owner"), ConversationId("conversation"), TurnId("turn-0123456789ab"))
 HEARTBEAT = b":\n\n"

@@ -129,7 +129,7 @@ async def test_a_reconnect_to_a_running_turn_takes_one_exchange_and_three_on_ano
         exchange = await upstream.exchange(question)
         await exchange.say("before")
         said = await anext(arriving)
-    worker = serving(exchange.line)
+    worker = serving(exchange.connection)
     elsewhere = [["SUBSCRIBE"], ["read"]]
     for stopped, more in ((site.other_worker(worker), []), (worker, elsewhere)):
         os.kill(stopped, signal.SIGSTOP)
@@ -151,7 +151,7 @@ async def test_a_takeover_takes_two_exchanges(
         exchange = await upstream.exchange(question)
         await exchange.say("before ")
         await anext(arriving)
-    worker = serving(exchange.line)
+    worker = serving(exchange.connection)
     os.kill(worker, signal.SIGSTOP)
     (key,) = [key async for key in site.redis.admin.scan_iter(f"holdline:*:turn:{turn}")]
     members: list[Any] = await site.redis.admin.zrange(keys.running(), 0, -1)

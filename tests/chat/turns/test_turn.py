@@ -25,7 +25,8 @@ from sessions.client.connection import Client
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_store import TurnRecord, TurnRef, TurnStore
+from sessions.turn_record import TurnRecord, TurnRef
+from sessions.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S
 from tests.questions import question_at
