@@ -7,12 +7,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 import uvloop
 from httpx_sse import ServerSentEvent
 
+from sessions import keys
 from sessions.client.connection import Client, connect
 from sessions.client.errors import TOTAL_TIMEOUT_S, UNAVAILABLE_ERRORS
 from sessions.client.scripts import SCRIPTS, call, ping
@@ -70,7 +72,8 @@ async def test_a_script_whose_reply_is_lost_takes_effect_once(
             shown += [event async for event in arriving]
         assert [event.event for event in shown] == ["turn", *["message"] * 40, "usage", "end"]
         assert text_of(shown) == shown[-1].data == "".join(deltas)
-        for script, times in (("begin", 1), ("commit", 40), ("finish", 1)):
+        # The commits: the record of the attempt, and each delta.
+        for script, times in (("begin", 1), ("commit", 41), ("finish", 1)):
             assert len([command for command in proxy.lost if runs(script)(command)]) == times
         assert len(upstream.asked(question)) == 1
         await assert_consistent(client, shown, question)
@@ -353,7 +356,10 @@ async def test_a_truncated_log_is_replayed_on_every_worker(
             await redis.admin.set(log, stored)
             await exchange.say("and rejected ")
             await exchange.closed.wait()
+            # The lease expires, for the script that takes over and for the worker that polls.
             await redis.admin.hset(log.replace(b":records:", b":turn:"), "lease", 0)
+            running: Any = await redis.admin.zrange(keys.running(), 0, -1)
+            await redis.admin.zadd(keys.running(), dict.fromkeys(running, 0))
             again = await upstream.continued(f"stored of {question} ")
             await again.answer("and generated again, after the failover, ", "to the very end")
             async with asyncio.timeout(PATIENCE_S):
