@@ -271,7 +271,7 @@ class Halted:
         self.held = asyncio.Queue[Callable[[], None]]()
         self._begun, self._rest = asyncio.Event(), rest
         server.serve = self._serve
-        self.pouring = asyncio.create_task(pull(client, self._take, self.held.put_nowait))
+        self.pouring = asyncio.create_task(pull(client, self._take, self._schedule))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked(b"head"))
@@ -283,6 +283,12 @@ class Halted:
         self.parts.append(part)
         self._begun.set()
         return False
+
+    def _schedule(self, read: Callable[[], None]) -> None:
+        if b"".join(self.parts) == b"headfirst":
+            self.held.put_nowait(read)
+        else:
+            asyncio.get_running_loop().call_soon(read)
 
 
 @pytest.mark.parametrize("how", ["ends", "closes", "breaks"])
