@@ -152,6 +152,9 @@ class Follower:
             finished = state != "running"
             if log.committed != begin:
                 continue  # a notification came in between
+            if state is None:
+                log.end_as_deleted()
+                return
             if found[: len(known)] != known and not (finished and not found):
                 log.detach()  # viewers reconnect, and receive a restart
                 return

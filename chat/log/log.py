@@ -5,6 +5,7 @@ comes late or lags behind reads them from Redis, and only the log's end is retai
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,10 @@ SLICE_BYTES = 64 << 10
 
 _RETAINED_BYTES = 512
 """Committed bytes that stay in memory; twice as many and one record at most."""
+
+_DELETED = json.dumps(
+    {"type": "not_found", "message": "The conversation was deleted.", "retryable": False}
+)
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
 """Reads the bytes of a turn's log between two offsets, as many as Redis has."""
@@ -152,6 +157,11 @@ class Log:
         self.mark_committed(committed)
         self.state = LogState.FINISHED
         self._release_viewers()
+
+    def end_as_deleted(self) -> None:
+        """End the log with a failure that only the viewers of this worker get: Redis has it no more."""
+        self.append(self.codec.encode(self.ref.turn, self.end, Kind.FAILED, _DELETED))
+        self.finish(self.end)
 
     def detach(self) -> None:
         """Disconnect every viewer, which reconnects: this worker no longer follows the turn."""

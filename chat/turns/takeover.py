@@ -56,6 +56,9 @@ class Takeover:
         if found.fence < 0:
             await self._store.unregister(ref)
         if found.record is None:
+            if found.fence > 0:  # every poll would find it again
+                logger.warning("turn %s lacks a field; removed from the running turns", ref.turn)
+                await self._store.unregister(ref)
             return
         if self._turns.is_draining:  # since the last poll
             await self._store.release(ref, found.fence)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from chat.log.follower import Follower
-from chat.log.log import Log
+from chat.log.log import Log, LogState
 from chat.log.logs import Logs
 from sessions.client.connection import connect
 from sessions.client.notifications import Notifications
@@ -144,3 +144,17 @@ async def test_a_malformed_notification_does_not_end_the_follower(
         await pair.append(record.ref, 8, b"more")
         await until_committed(log, 12)
         assert log.data == b"<user-1>more"
+
+
+async def test_a_viewer_of_a_deleted_turn_gets_a_failure_and_the_end(
+    pair: Pair, own: OwnRedis
+) -> None:
+    record = await pair.begin()
+    async with pair.logs.open(record) as log:
+        await own.admin.delete(record.ref.turn_key, record.ref.log_key)
+        await own.admin.publish(record.ref.log_key, b"8.")  # the end that was not received
+        async with asyncio.timeout(PATIENCE_S):
+            while log.is_open:
+                await log.wait_for_commit()
+        assert log.state is LogState.FINISHED
+        assert b'\0f{"type": "not_found"' in log.data

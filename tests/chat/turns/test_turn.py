@@ -354,11 +354,28 @@ async def test_an_unexpected_exception_in_one_turn_ends_no_other(
     monkeypatch.setattr(turn._writer, "advance", lambda: 1 / 0)
     for exchange in exchanges:
         await exchange.say("text")
-    for exchange in exchanges:
-        if not exchange.closed.is_set():
-            await exchange.finish()
     async with asyncio.timeout(PATIENCE_S):
-        while any(worker.turns.has(record.ref) for record in (broken, whole)):
+        await asyncio.wait([turn.task])
+        while not any(exchange.closed.is_set() for exchange in exchanges):
+            await asyncio.sleep(0.01)
+        for exchange in exchanges:
+            if not exchange.closed.is_set():
+                await exchange.finish()
+        while worker.turns.has(whole.ref):
             await asyncio.sleep(0.01)
     states = [await worker.store.find(one.ref.owner, one.ref.turn) for one in (broken, whole)]
     assert [found.state for found in states if found] == ["failed", "done"]
+
+
+async def test_a_malformed_turn_is_taken_over_once_and_ends_no_other(
+    redis: Client, worker: Worker
+) -> None:
+    malformed, whole = await begin(worker.store), await begin(worker.store)
+    await redis.hdel(malformed.ref.turn_key, "model")
+    for record in (malformed, whole):
+        await worker.store.release(record.ref, 1)
+    for record in (malformed, whole):
+        await worker.takeover.take_over(record.ref)
+    assert worker.turns.has(whole.ref)
+    assert not worker.turns.has(malformed.ref)
+    assert malformed.ref not in await worker.store.expired_leases()
