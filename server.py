@@ -15,7 +15,7 @@ from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
 from chat.api.state import State, get_state
-from chat.log.batch import Batches
+from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
 from chat.turns.prompt import Prompt

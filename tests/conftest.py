@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from chat.log.batch import Batches
+from chat.log.batches import Batches
 from sessions.client.connection import Client, connect
 from sessions.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream

@@ -1,87 +1,140 @@
-"""Commit the records of all turns of a worker to Redis in batches, and only then show them to viewers.
+"""Commit the records of several turns to Redis together, and only then show them to viewers.
 
 A batch works in rounds: its tick comes, its turns take what their upstreams have sent, one script call
 commits their records, and viewers are pushed the frames. The next records wait in the sockets.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
+from collections.abc import Callable
 
-from chat.log.leases import renew_leases
-from chat.log.log import Log
-from chat.log.writer import Backoff, Writer
+from chat.log.backoff import Backoff
+from chat.log.log import Log, LogState
+from chat.log.records import Kind
 from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.turn_record import State
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.batch")
 
-MIN_INTERVAL_S, MAX_INTERVAL_S = 0.025, 0.08
-"""Time between two ticks of a batch: twice what the last rounds of all batches took, within these."""
 
-MAX_BATCH_TURNS = 100
-"""Turns in one script call; further turns are in another batch, so that no call takes long."""
-
-_START_TIMES = 8
-"""Batches tick at this many points of an interval, so that their rounds do not meet."""
+class Fenced(Exception):
+    """Another worker has the turn's lease: this one may write no more."""
 
 
-class Batches:
-    """The batches of this worker.
+class Writer:
+    """A worker's right to append to one log, for as long as its fence holds; its batch commits.
 
-    On a Redis Cluster each node has its own, so that a slow or dead node delays no other's turns.
+    The turn sets four functions. `advance` appends what has been received, and returns whether to be
+    called at the next tick: if not, the turn calls `wake`. `fail` takes an exception of `advance`,
+    which ends this turn only. `on_stop` is called when a client stops the turn, `on_fenced` when
+    another worker has its lease.
     """
 
-    def __init__(
-        self,
-        store: TurnStore,
-        lease_s: float,
-        *,
-        min_interval_s: float = MIN_INTERVAL_S,
-        max_interval_s: float = MAX_INTERVAL_S,
-    ) -> None:
+    __slots__ = (
+        "_has_output", "_store", "advance", "batch", "fail", "fence", "is_finishing", "log",
+        "on_fenced", "on_stop",
+    )  # fmt: skip
+
+    def __init__(self, log: Log, fence: int, batch: "Batch", store: TurnStore) -> None:
+        self.log = log
+        self.fence = fence
+        self.batch = batch
+        self.is_finishing = False
+        self.advance: Callable[[], bool] = lambda: False
+        self.fail: Callable[[Exception], None] = lambda error: None
+        self.on_stop: Callable[[], None] = lambda: None
+        self.on_fenced: Callable[[], None] = lambda: None
+        self._has_output = False
         self._store = store
-        self._lease_s = lease_s
-        self._min_interval_s = min_interval_s
-        self._max_interval_s = max_interval_s
-        self._batches: dict[str, list[Batch]] = {}
-        self._tasks: asyncio.TaskGroup
 
-    @property
-    def interval_s(self) -> float:
-        """Return the time between two ticks, in seconds."""
-        rounds = sum(batch.round_s for batches in self._batches.values() for batch in batches)
-        return min(self._max_interval_s, max(self._min_interval_s, 2 * rounds))
+    def append(self, kind: Kind, payload: str) -> None:
+        """Add a record at the log's end; the next tick commits it.
 
-    def open(self, log: Log, fence: int) -> Writer:
-        """Return a writer whose lease is renewed until it is closed."""
-        batches = self._batches.setdefault(self._store.node(log.ref), [])
-        batch = next((one for one in batches if len(one.writers) < MAX_BATCH_TURNS), None)
-        if batch is None:
-            batch = Batch(self, self._store, len(batches))
-            batches.append(batch)
-            self._tasks.create_task(batch.run())
-            self._tasks.create_task(renew_leases(batch, self._store, self._lease_s))
-        writer = Writer(log, fence, batch, self._store)
-        batch.writers[writer] = None
-        return writer
+        The first output, and every record that announces a request or a seam, is committed at once.
+        """
+        log = self.log
+        log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
+        if kind in (Kind.TEXT, Kind.REASONING) and self._has_output:
+            self.batch.submit(self)
+        else:
+            self._has_output = kind in (Kind.TEXT, Kind.REASONING)
+            self.batch.flush(self)
 
-    async def run(self) -> None:
-        """Commit and renew until cancelled; while Redis is unavailable, try again and lose nothing."""
-        async with asyncio.TaskGroup() as self._tasks:
-            await asyncio.get_running_loop().create_future()
+    def wake(self) -> None:
+        """Have `advance` called at the next tick, or at once if viewers wait for the first output."""
+        if self._has_output:
+            self.batch.read(self)
+        else:
+            self.batch.read_now(self)
+
+    async def finish(self, last: list[tuple[Kind, str]], state: State, message: str) -> None:
+        """Commit what is pending with the last records, and end the turn in the same step.
+
+        The payload of `END` is the whole answer. `message` is the answer's message as JSON, or "" to
+        keep none. Waits while Redis is unavailable. Raises Fenced.
+        """
+        log = self.log
+        self.is_finishing = True
+        await self._wait_for_commit()
+        begin = log.committed
+        for kind, payload in last:
+            log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
+        tail = log.buffered(begin, log.end)
+        backoff = Backoff()
+        while True:
+            try:
+                if not await self._store.finish(log.ref, self.fence, begin, tail, state, message):
+                    raise Fenced
+                log.finish(log.end, dict(last).get(Kind.END))
+                return
+            except UNAVAILABLE_ERRORS as error:
+                logger.warning(
+                    "Redis unavailable (%s); a finished turn waits", type(error).__name__
+                )
+                await backoff.wait()
+
+    async def hand_over(self) -> None:
+        """Commit all, then release the lease, so that another worker continues. Raises Fenced."""
+        log = self.log
+        while log.committed < log.end:
+            if log.state is LogState.DETACHED:
+                raise Fenced
+            self.batch.flush(self)
+            await log.wait_for_commit()
+        self.batch.remove(self)  # a renewal would take the lease back
+        await self._store.release(log.ref, self.fence)
+
+    async def _wait_for_commit(self) -> None:
+        """Wait until no commit of this log is under way, and leave its pending bytes to `finish`."""
+        while self.batch.is_committing(self):
+            await self.log.wait_for_commit()
+        if self.log.state is LogState.DETACHED:
+            raise Fenced
+        self.batch.discard(self)
+
+    def close(self) -> None:
+        """Write no more, and renew the lease no more."""
+        self.batch.remove(self)
 
 
 class Batch:
-    """Up to MAX_BATCH_TURNS turns of one node, whose records are committed together."""
+    """Turns of one node, whose records are committed together.
 
-    def __init__(self, batches: Batches, store: TurnStore, number: int) -> None:
+    It ticks once in each interval, at the share `offset` of it.
+    """
+
+    def __init__(
+        self, store: TurnStore, offset: float, get_interval_s: Callable[[], float]
+    ) -> None:
         self.writers: dict[Writer, None] = {}
         self.round_s = 0.0
         """How long the last round took, in seconds."""
-        self._batches = batches
         self._store = store
-        self._offset = number % _START_TIMES / _START_TIMES
+        self._offset = offset
+        self._get_interval_s = get_interval_s
         self._loop = asyncio.get_running_loop()
         self._due = asyncio.Event()
         self._reading: dict[Writer, None] = {}
@@ -201,9 +254,25 @@ class Batch:
             if reply in (1, 2):
                 writer.log.mark_committed(end)
             if reply != 1:
-                self.handle_reply(writer, reply)
+                self._handle_reply(writer, reply)
 
-    def handle_reply(self, writer: Writer, reply: object) -> None:
+    async def renew_leases(self, lease_s: float) -> None:
+        """Renew every lease three times in its life of `lease_s` seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            writers = list(self.writers)
+            if not writers:
+                continue
+            # While Redis is unavailable the commits say so, and the next round tries again.
+            with contextlib.suppress(*UNAVAILABLE_ERRORS):
+                held = [(writer.log.ref, writer.fence) for writer in writers]
+                replies = await self._store.renew(held)
+                for writer, reply in zip(writers, replies, strict=True):
+                    # A turn that has just finished has no lease; `finish` has its own reply.
+                    if writer in self.writers and not writer.is_finishing:
+                        self._handle_reply(writer, reply)
+
+    def _handle_reply(self, writer: Writer, reply: object) -> None:
         """Act on the reply to a commit or renewal: stop the turn, or give it up."""
         if reply == 2:
             writer.on_stop()
@@ -224,7 +293,7 @@ class Batch:
 
     def _next_tick(self) -> float:
         """Return the time of this batch's next point in the interval; in the past if it was missed."""
-        interval_s = self._batches.interval_s
+        interval_s = self._get_interval_s()
         point = math.floor(self._loop.time() / interval_s - self._offset) + self._offset
         last = point * interval_s
         return last if last > self._last_tick else last + interval_s

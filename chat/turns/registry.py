@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.formats import sse
 from chat.log import records
-from chat.log.batch import Batches
+from chat.log.batches import Batches
 from chat.log.log import Log, LogState
 from chat.log.logs import Logs
 from chat.log.records import Kind

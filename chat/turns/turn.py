@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from enum import Enum
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.log.backoff import Backoff
+from chat.log.batch import Fenced, Writer
 from chat.log.log import MAX_LOG_BYTES
 from chat.log.records import Kind
-from chat.log.writer import Backoff, Fenced, Writer
 from chat.turns import prompt
 from chat.turns.answer import Answer
 from chat.turns.continuation import (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from chat.log import batch
-from chat.log.batch import MAX_INTERVAL_S, MIN_INTERVAL_S, Batches
+from chat.log import batches as batches_module
+from chat.log.batch import Writer
+from chat.log.batches import MAX_INTERVAL_S, MIN_INTERVAL_S, Batches
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
-from chat.log.writer import Writer
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_record import TurnRef
@@ -179,7 +179,7 @@ async def test_of_a_hundred_turns_one_that_raises_ends_alone(
 async def test_the_interval_is_twice_the_last_rounds_within_its_bounds(
     turns: TurnStore, writers: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 1)
+    monkeypatch.setattr(batches_module, "MAX_BATCH_TURNS", 1)
     one, two = await begin(turns, writers), await begin(turns, writers)
     assert one.batch is not two.batch
     for first_s, second_s, interval_s in (
@@ -197,7 +197,7 @@ async def test_the_interval_is_twice_the_last_rounds_within_its_bounds(
 async def test_batches_tick_at_different_points_of_the_interval(
     turns: TurnStore, writers: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 1)
+    monkeypatch.setattr(batches_module, "MAX_BATCH_TURNS", 1)
     opened = [await begin(turns, writers) for _ in range(9)]
     by_node: dict[str, list[float]] = {}
     for writer in opened:
@@ -222,7 +222,7 @@ async def test_a_batch_whose_node_is_unavailable_delays_no_other_leases(
 
     all_begun, available = asyncio.Event(), asyncio.Event()
     monkeypatch.setattr(turns, "renew", renew_when_available)
-    monkeypatch.setattr(batch, "MAX_BATCH_TURNS", 2)
+    monkeypatch.setattr(batches_module, "MAX_BATCH_TURNS", 2)
     batches = Batches(turns, lease_s=0.3)
     running = asyncio.create_task(batches.run())
     await asyncio.sleep(0)

@@ -10,10 +10,10 @@ import pytest_asyncio
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chat.errors import Unavailable, UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.log.batch import Batches
+from chat.log.batch import Writer
+from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
-from chat.log.writer import Writer
 from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
 from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder

@@ -1,0 +1,63 @@
+"""The batches of a worker: which turns share one, and how often they tick."""
+
+import asyncio
+
+from chat.log.batch import Batch, Writer
+from chat.log.log import Log
+from sessions.turn_store import TurnStore
+
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.025, 0.08
+"""Time between two ticks of a batch: twice what the last rounds of all batches took, within these."""
+
+MAX_BATCH_TURNS = 100
+"""Turns in one script call; further turns are in another batch, so that no call takes long."""
+
+_START_TIMES = 8
+"""Batches tick at this many points of an interval, so that their rounds do not meet."""
+
+
+class Batches:
+    """The batches of this worker.
+
+    On a Redis Cluster each node has its own, so that a slow or dead node delays no other's turns.
+    """
+
+    def __init__(
+        self,
+        store: TurnStore,
+        lease_s: float,
+        *,
+        min_interval_s: float = MIN_INTERVAL_S,
+        max_interval_s: float = MAX_INTERVAL_S,
+    ) -> None:
+        self._store = store
+        self._lease_s = lease_s
+        self._min_interval_s = min_interval_s
+        self._max_interval_s = max_interval_s
+        self._batches: dict[str, list[Batch]] = {}
+        self._tasks: asyncio.TaskGroup
+
+    @property
+    def interval_s(self) -> float:
+        """Return the time between two ticks, in seconds."""
+        rounds = sum(batch.round_s for batches in self._batches.values() for batch in batches)
+        return min(self._max_interval_s, max(self._min_interval_s, 2 * rounds))
+
+    def open(self, log: Log, fence: int) -> Writer:
+        """Return a writer whose lease is renewed until it is closed."""
+        batches = self._batches.setdefault(self._store.node(log.ref), [])
+        batch = next((one for one in batches if len(one.writers) < MAX_BATCH_TURNS), None)
+        if batch is None:
+            offset = len(batches) % _START_TIMES / _START_TIMES
+            batch = Batch(self._store, offset, lambda: self.interval_s)
+            batches.append(batch)
+            self._tasks.create_task(batch.run())
+            self._tasks.create_task(batch.renew_leases(self._lease_s))
+        writer = Writer(log, fence, batch, self._store)
+        batch.writers[writer] = None
+        return writer
+
+    async def run(self) -> None:
+        """Commit and renew until cancelled; while Redis is unavailable, try again and lose nothing."""
+        async with asyncio.TaskGroup() as self._tasks:
+            await asyncio.get_running_loop().create_future()
