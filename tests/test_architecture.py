@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,12 @@ def imports(path: Path) -> set[str]:
 def package_of(module: str) -> str:
     """Return the key of IMPORTS for a module."""
     return module if module in IMPORTS else module.rpartition(".")[0]
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    modules = {name_of(path): path for path in PRODUCT}
+    graph = {name: imports(path) & modules.keys() - {name} for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
