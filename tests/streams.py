@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 
 import httpx
@@ -33,6 +34,11 @@ async def read(
 def text_of(events: list[ServerSentEvent]) -> str:
     """Return the joined deltas of the answer."""
     return "".join(event.data for event in events if event.event == "message")
+
+
+def names_of(events: list[ServerSentEvent]) -> list[str]:
+    """Return the frames' names; neighbours of one name count once, as they may be one frame."""
+    return [name for name, _ in itertools.groupby(event.event for event in events)]
 
 
 async def ask(

@@ -76,8 +76,10 @@ async def test_an_answer_continues_after_the_whole_server_is_killed(
                 events = source.aiter_sse()
                 turn = json.loads((await anext(events)).data)
                 exchange = await upstream.exchange(question)
-                await exchange.say(first, "second delta ")
-                deltas = [await anext(events), await anext(events)]
+                deltas = []
+                for text in (first, "second delta "):
+                    await exchange.say(text)
+                    deltas.append(await anext(events))
                 await server.stop(signal.SIGKILL)
                 with pytest.raises(httpx.HTTPError):
                     await anext(events)

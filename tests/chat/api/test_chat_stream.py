@@ -20,21 +20,14 @@ from chat.turns.registry import MAX_VIEWERS
 from sessions import keys
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server, holdline, redis_server
-from tests.streams import STREAM, ask, asking, read, text_of
+from tests.streams import STREAM, ask, asking, names_of, read, text_of
 
 
 async def test_an_answer_is_sent_as_turn_delta_usage_and_end_frames(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     events = await ask(client, upstream, question, "你好，", "\n\n  data: ", "<b>&\u2028x")
-    assert [event.event for event in events] == [
-        "turn",
-        "message",
-        "message",
-        "message",
-        "usage",
-        "end",
-    ]
+    assert names_of(events) == ["turn", "message", "usage", "end"]
     begun = json.loads(events[0].data)
     assert set(begun) == {"turn", "conversation", "message", "answer", "model"}
     assert events[0].retry == 1000
