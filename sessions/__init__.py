@@ -1,1 +1,1 @@
-"""Who is asking, and what was said: durable, in Redis."""
+"""Sessions, conversations and turns, stored in Redis."""

@@ -1,7 +1,8 @@
 """Conversations and their messages in Redis.
 
 The messages of a conversation are a tree in one hash. An entry holds the id of its parent and is
-never changed. A second kind of entry lists the children of a message, so that alternatives are found.
+never changed. A second kind of entry lists the children of a message, in order to find
+alternatives.
 The field `head` of a conversation names the last message of the branch that is shown.
 """
 

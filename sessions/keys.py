@@ -77,7 +77,7 @@ def turn(owner: Owner, turn_id: TurnId) -> str:
 
 
 def records_prefix(owner: Owner) -> str:
-    """Return the text before a turn's id in the name of its log, for scripts that compose the name."""
+    """Return the part of a log's key before the turn's id, for scripts that compose the key."""
     return f"holdline:{{{owner}}}:records:"
 
 
@@ -87,7 +87,7 @@ def records(owner: Owner, turn_id: TurnId) -> str:
 
 
 def legacy_log_prefix(owner: Owner) -> str:
-    """Return the text before a turn's id in the name of a log of version 0.1."""
+    """Return the part of the key of a version 0.1 log before the turn's id."""
     return f"holdline:{{{owner}}}:log:"
 
 

@@ -1,4 +1,4 @@
-"""Sessions in Redis: the owner that belongs to a cookie, kept alive by use."""
+"""Sessions in Redis: the owner that belongs to a cookie; use extends a session."""
 
 import json
 import secrets
@@ -30,7 +30,7 @@ class SessionStore:
         self._ttl_s = ttl_s
 
     async def find(self, cookie_value: str | None) -> Session | None:
-        """Return a cookie's session and extend its life; None if it is unknown or expired."""
+        """Return a cookie's session and extend it; None if it is unknown or expired."""
         digest = cookie.digest(cookie_value)
         if digest is None:
             return None
@@ -44,7 +44,7 @@ class SessionStore:
         return Session(digest, Owner(fields["owner"]))
 
     async def create(self) -> tuple[str, Session]:
-        """Create a session with a new owner; return its cookie's id, which is not stored, and it."""
+        """Create a session with a new owner; return the cookie's id, which is not stored, first."""
         session_id = cookie.new_id()
         digest = cookie.digest(session_id)
         assert digest is not None

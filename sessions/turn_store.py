@@ -56,9 +56,10 @@ class TurnStore:
         ]  # fmt: skip
         limit, window_s = self._rate
         arguments: list[Argument] = [
-            ref.turn, ref.conversation, int(question.may_create), question.digest, question.question_id,
-            question.message, question.title, question.model, *question.first_record, question.attempt,
-            self._lease_ms, self._ttl_s, limit, window_s, question.answer_id, question.max_continuations,
+            ref.turn, ref.conversation, int(question.may_create), question.digest,
+            question.question_id, question.message, question.title, question.model,
+            *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
+            limit, window_s, question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
         ]  # fmt: skip
         # Registered first: a turn that is not in the index would be lost with its worker.
@@ -150,7 +151,8 @@ class TurnStore:
         deleted before this call was repeated.
         """
         arguments: list[Argument] = [
-            fence, offset, records, state, ref.turn, ref.conversation, answer, keys.LOG_S, self._ttl_s,
+            fence, offset, records, state, ref.turn, ref.conversation, answer,
+            keys.LOG_S, self._ttl_s,
         ]  # fmt: skip
         calls: list[Call] = [("finish", _conversation_keys(ref), arguments), _unregistration(ref)]
         result, _ = await call_in_order(self._redis, calls)
@@ -173,7 +175,7 @@ class TurnStore:
         for index, found in zip(indexes, await call_in_order(self._redis, calls), strict=True):
             refs = {member: _decode_ref(member, index) for member in found}
             malformed = [member for member in found if refs[member] is None]
-            for member in malformed:  # every sweep of every worker would find it again
+            for member in malformed:  # every poll of every worker would find it again
                 logger.warning("removed a malformed member of %s: %r", index, member[:200])
             if malformed:
                 await call(self._redis, "unregister", [index], malformed)
@@ -213,7 +215,7 @@ def _unregistration(ref: TurnRef) -> Call:
 
 
 def _record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
-    """Return a record from the values of _RECORD_FIELDS; None if any but the last two is missing."""
+    """Return a record from the values of _RECORD_FIELDS; only the last two may be missing."""
     if None in values[:-2]:
         return None
     text: list[Any] = [(value or b"").decode() for value in values]

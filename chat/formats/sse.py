@@ -35,7 +35,7 @@ def is_turn_id(text: str) -> bool:
 
 
 def parse_id(text: str) -> tuple[str, int] | None:
-    """Return the turn and the offset in bytes of a `Last-Event-ID`; None if it is not one of ours."""
+    """Return the turn and the offset in bytes of a `Last-Event-ID`; None if it is malformed."""
     found = _FRAME_ID.fullmatch(text)
     return (found[1], int(found[2])) if found else None
 

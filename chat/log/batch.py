@@ -1,7 +1,8 @@
-"""Commit the records of several turns to Redis together, and only then show them to viewers.
+"""Commit the records of several turns to Redis together, and only then push them to viewers.
 
-A batch works in rounds: its tick comes, its turns take what their upstreams have sent, one script call
-commits their records, and viewers are pushed the frames. The next records wait in the sockets.
+A batch works in rounds. At its tick its turns take the data that their upstreams have sent, one
+script call commits their records, and viewers are pushed the frames. Meanwhile further data waits
+in the sockets.
 """
 
 import asyncio
@@ -25,12 +26,12 @@ class Fenced(Exception):
 
 
 class Writer:
-    """A worker's right to append to one log, for as long as its fence holds; its batch commits.
+    """Appends the records of one turn to its log, while its fence holds; its batch commits them.
 
-    The turn sets four functions. `advance` appends what has been received, and returns whether to be
-    called at the next tick: if not, the turn calls `wake`. `fail` takes an exception of `advance`,
-    which ends this turn only. `on_stop` is called when a client stops the turn, `on_fenced` when
-    another worker has its lease.
+    The turn sets four functions. `advance` appends the data received so far, and returns whether to
+    call it at the next tick; otherwise the turn calls `wake`. `fail` takes an exception of
+    `advance`, which ends this turn only. `on_stop` is called when a client stops the turn,
+    `on_fenced` when another worker has its lease.
     """
 
     __slots__ = (
@@ -53,7 +54,7 @@ class Writer:
     def append(self, kind: Kind, payload: str) -> None:
         """Add a record at the log's end; the next tick commits it.
 
-        The first output, and every record that announces a request or a seam, is committed at once.
+        The first output, and each record of an attempt or a seam, is committed immediately.
         """
         log = self.log
         log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
@@ -64,17 +65,17 @@ class Writer:
             self.batch.flush(self)
 
     def wake(self) -> None:
-        """Have `advance` called at the next tick, or at once if viewers wait for the first output."""
+        """Schedule `advance` for the next tick; before the first output, for now."""
         if self._has_output:
             self.batch.read(self)
         else:
             self.batch.read_now(self)
 
     async def finish(self, last: list[tuple[Kind, str]], state: State, message: str) -> None:
-        """Commit what is pending with the last records, and end the turn in the same step.
+        """Commit the pending and the last records, and finish the turn in the same step.
 
-        The payload of `END` is the whole answer. `message` is the answer's message as JSON, or "" to
-        keep none. Waits while Redis is unavailable. Raises Fenced.
+        The payload of `END` is the whole answer. `message` is the answer's message as JSON, or ""
+        to store none. Waits while Redis is unavailable. Raises Fenced.
         """
         log = self.log
         self.is_finishing = True
@@ -97,7 +98,7 @@ class Writer:
                 await backoff.wait()
 
     async def hand_over(self) -> None:
-        """Commit all, then release the lease, so that another worker continues. Raises Fenced."""
+        """Commit all, then release the lease, so that another worker continues; raises Fenced."""
         log = self.log
         while log.committed < log.end:
             if log.state is LogState.DETACHED:
@@ -108,7 +109,7 @@ class Writer:
         await self._store.release(log.ref, self.fence)
 
     async def _wait_for_commit(self) -> None:
-        """Wait until no commit of this log is under way, and leave its pending bytes to `finish`."""
+        """Wait until no commit of this log is under way; `finish` commits its pending bytes."""
         while self.batch.is_committing(self):
             await self.log.wait_for_commit()
         if self.log.state is LogState.DETACHED:
@@ -199,7 +200,7 @@ class Batch:
                     self._schedule()
 
     def _take_due(self, is_tick: bool) -> list[Writer]:
-        """Return the writers to read now: all that wait at a tick, otherwise the urgent ones."""
+        """Return the writers to read now: at a tick all that wait, otherwise the urgent ones."""
         if not is_tick:
             due = [writer for writer in self._urgent if writer in self._reading]
             for writer in due:
@@ -263,7 +264,7 @@ class Batch:
             writers = list(self.writers)
             if not writers:
                 continue
-            # While Redis is unavailable the commits say so, and the next round tries again.
+            # While Redis is unavailable, the commits log it; the next round renews again.
             with contextlib.suppress(*UNAVAILABLE_ERRORS):
                 held = [(writer.log.ref, writer.fence) for writer in writers]
                 replies = await self._store.renew(held)
@@ -273,7 +274,7 @@ class Batch:
                         self._handle_reply(writer, reply)
 
     def _handle_reply(self, writer: Writer, reply: object) -> None:
-        """Act on the reply to a commit or renewal: stop the turn, or give it up."""
+        """Act on the reply to a commit or renewal: stop the turn, or abandon it."""
         if reply == 2:
             writer.on_stop()
         elif reply != 1:
@@ -292,7 +293,7 @@ class Batch:
         self._due.set()
 
     def _next_tick(self) -> float:
-        """Return the time of this batch's next point in the interval; in the past if it was missed."""
+        """Return the time of this batch's next tick; it is in the past if the tick was missed."""
         interval_s = self._get_interval_s()
         point = math.floor(self._loop.time() / interval_s - self._offset) + self._offset
         last = point * interval_s

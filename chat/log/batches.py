@@ -7,7 +7,7 @@ from chat.log.log import Log
 from sessions.turn_store import TurnStore
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.025, 0.08
-"""Time between two ticks of a batch: twice what the last rounds of all batches took, within these."""
+"""Bounds of the time between two ticks of a batch: twice the last rounds of all batches."""
 
 MAX_BATCH_TURNS = 100
 """Turns in one script call; further turns are in another batch, so that no call takes long."""
@@ -58,6 +58,6 @@ class Batches:
         return writer
 
     async def run(self) -> None:
-        """Commit and renew until cancelled; while Redis is unavailable, try again and lose nothing."""
+        """Commit and renew until cancelled; while Redis is unavailable, repeat and lose nothing."""
         async with asyncio.TaskGroup() as self._tasks:
             await asyncio.get_running_loop().create_future()

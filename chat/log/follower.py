@@ -1,7 +1,7 @@
 """Fill the logs that other workers write, from Redis's notifications.
 
-A notification carries an offset and, unless they are many, the bytes that were appended there. Bytes
-that do not continue the log are ignored, and the log is read from Redis instead.
+A notification carries an offset and, unless they are many, the bytes that were appended there.
+Bytes that do not continue the log are ignored, and the log is read from Redis instead.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Follower:
     def take_silent(self) -> list[TurnRef]:
         """Return the turns without a notification for a lease's time: their worker may be dead.
 
-        Their logs are read, in case the notifications were lost, and are not silent for as long again.
+        Their logs are read, in case the notifications were lost, and then count as active again.
         """
         now = asyncio.get_running_loop().time()
         silent = [
@@ -86,7 +86,7 @@ class Follower:
         return [followed.log.ref for followed in silent]
 
     async def run(self, on_stop: Callable[[str], None]) -> None:
-        """Receive notifications until cancelled; call `on_stop` with the key of a turn to stop here."""
+        """Receive notifications until cancelled; call `on_stop` with the key of a turn to stop."""
         self._on_stop = on_stop
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(
@@ -166,7 +166,7 @@ class Follower:
 
 
 class _Followed:
-    """One followed log, and where its reading stands."""
+    """One followed log, and the state of its reading."""
 
     def __init__(self, log: Log) -> None:
         self.log = log

@@ -1,7 +1,7 @@
-"""Logs of version 0.1, which hold the bytes of their event stream: finish those that still run. Pure.
+"""Encode and read logs of version 0.1, which hold the bytes of their event stream. Pure.
 
 A turn that an older worker began is finished under its old key by this encoding, so that the frame
-ids that its viewers have stay valid. To be removed with the next minor version.
+ids that its viewers have stay valid. The next minor version removes it.
 """
 
 import json

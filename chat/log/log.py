@@ -1,7 +1,7 @@
-"""A turn's log as this worker has it: filled by one writer or follower, read by any number of viewers.
+"""A turn's log in this worker: filled by one writer or follower, read by any number of viewers.
 
-Viewers see only bytes that Redis has acknowledged. Those bytes need not stay in memory: a viewer that
-comes late or lags behind reads them from Redis, and only the log's end is retained here.
+Viewers see only bytes that Redis has acknowledged. Only the log's end is retained in memory: a
+viewer that arrives late or lags behind reads the rest from Redis.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Send = Callable[[bytes], Awaitable[None]]
 """Sends a viewer bytes, and returns when it can take more."""
 
 Push = Callable[[bytes], bool]
-"""Sends a viewer bytes without waiting; returns False, and sends none, if earlier bytes still wait."""
+"""Sends a viewer bytes without waiting; sends none, and returns False, if earlier ones wait."""
 
 Encode = Callable[[str, int, bytes], bytes]
 """Encodes whole records of a turn, of which the first begins at an offset."""
@@ -75,7 +75,7 @@ class LogState(Enum):
 
 
 class Log:
-    """The log of one turn, of which Redis has `committed` bytes; `data` holds those from `begin` on.
+    """The log of one turn. Redis has `committed` bytes; `data` holds the bytes from `begin` on.
 
     Without `read` all bytes are retained.
     """
@@ -110,7 +110,7 @@ class Log:
 
     @property
     def is_open(self) -> bool:
-        """Return whether more bytes may come."""
+        """Return whether more bytes may be appended."""
         return self.state is LogState.OPEN
 
     def append(self, data: bytes) -> None:
@@ -152,14 +152,14 @@ class Log:
                 self.begin += cut
 
     def finish(self, committed: int, answer: str | None = None) -> None:
-        """Mark the whole log as committed; `answer` is its text, where this worker knows it."""
+        """Mark the whole log as committed; `answer` is its text, if this worker knows it."""
         self._answer = answer
         self.mark_committed(committed)
         self.state = LogState.FINISHED
         self._release_viewers()
 
     def end_as_deleted(self) -> None:
-        """End the log with a failure that only the viewers of this worker get: Redis has it no more."""
+        """End the log with a failure for the viewers of this worker: Redis has deleted the log."""
         self.append(self.codec.encode(self.ref.turn, self.end, Kind.FAILED, _DELETED))
         self.finish(self.end)
 
@@ -180,8 +180,8 @@ class Log:
 
         A viewer that keeps up is pushed each commit from the committer's own step, without waking a
         task. A viewer that lags behind gets slices by `send`, at its own pace, and delays no other.
-        A heartbeat is sent every HEARTBEAT_S seconds, and at once to a viewer that has missed
-        nothing, because the first `send` also sends the response's headers.
+        A heartbeat is sent every HEARTBEAT_S seconds, and immediately to a viewer that has
+        missed nothing, because the first `send` also sends the response's headers.
         """
         turn = self.ref.turn
         if offset == self.committed and self.is_open:
@@ -221,7 +221,7 @@ class Log:
     async def _wait_at_tail(
         self, offset: int, viewer_format: Format, push: Push
     ) -> tuple[int, bool]:
-        """Be pushed the next commits; return the new offset, and whether nothing came for HEARTBEAT_S."""
+        """Wait while commits are pushed; return the new offset, and whether a heartbeat is due."""
         viewer = _TailViewer(offset, push)
         viewers = self._tail.setdefault(viewer_format, {})
         viewers[viewer] = None

@@ -10,7 +10,7 @@ from sessions.turn_store import TurnStore
 
 
 class Logs:
-    """Opens logs, so that a worker has one `Log` of a turn whoever fills it."""
+    """Opens logs: a worker has one `Log` of a turn, filled by a writer or by the follower."""
 
     def __init__(self, store: TurnStore, follower: Follower) -> None:
         self._store = store
@@ -19,9 +19,9 @@ class Logs:
         self._written: set[Log] = set()
 
     def write(self, ref: TurnRef, data: bytes) -> Log:
-        """Return the turn's log for a writer, which continues after `data`, the bytes that Redis has.
+        """Return the turn's log for a writer, which continues after `data`, the bytes in Redis.
 
-        The log of viewers that followed the turn here goes on being theirs.
+        Viewers that followed the turn on this worker keep their log.
         """
         log = self._find(ref)
         if log is not None:
@@ -68,7 +68,7 @@ class Logs:
             self._drop_unused(log)
 
     def detach_all(self) -> None:
-        """Disconnect every viewer, and those that follow a log later, so that they reconnect elsewhere."""
+        """Disconnect all viewers, and those that follow a log later: they reconnect elsewhere."""
         self._follower.detach_all()
 
     async def _read_short(self, record: TurnRecord) -> bytes:

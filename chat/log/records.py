@@ -73,7 +73,7 @@ def keep_whole(data: bytes) -> bytes:
 
 
 def is_valid_offset(before: bytes, after: bytes) -> bool:
-    """Return whether an offset is valid, by the bytes next to it: `after` is empty at the log's end."""
+    """Return whether an offset is valid, by the bytes around it; `after` is empty at the end."""
     return after[:1] in (b"", b"\0")
 
 

@@ -1,4 +1,4 @@
-"""An answer as far as it is generated, and the message that the history keeps of it."""
+"""The answer generated so far, and the message that the history stores."""
 
 import json
 import time
@@ -18,7 +18,7 @@ class Answer:
     record: TurnRecord
     model: str
     upstream: str = ""
-    # As bytes that grow: a list of deltas, or a StringIO, takes ten times the memory of its text.
+    # Bytearrays: a list of deltas, or a StringIO, takes ten times the memory of its text.
     text: bytearray = field(default_factory=bytearray)
     reasoning: bytearray = field(default_factory=bytearray)
     continued: list[dict[str, Any]] = field(default_factory=list)
@@ -34,14 +34,17 @@ class Answer:
 
     @property
     def continuations(self) -> int:
-        """Return the number of requests that continued the answer, or repeated it after a takeover."""
+        """Return the number of requests that continued the answer, or that followed a takeover."""
         return sum(
             attempt["mode"] != "new" or attempt["reason"] == "interrupted"
             for attempt in self.attempts
         )
 
     def add_attempt(self, mode: str, reason: str | None) -> str:
-        """Record a request to the upstream; `reason` is why there was another before. Return its JSON."""
+        """Record a request to the upstream, and return it as JSON.
+
+        `reason` is the failure of the previous request, if there was one.
+        """
         attempt = {
             "number": len(self.attempts) + 1,
             "upstream": self.upstream,

@@ -15,11 +15,11 @@ TRUNCATED = UpstreamFailed("length", "The model reached its token limit.")
 
 
 class Step(Enum):
-    """How a turn goes on after a request that did not complete its answer."""
+    """The next step of a turn after a request that did not complete its answer."""
 
     CONTINUE = "continue"
     FAIL_OVER = "fail over"
-    """Nothing was shown: request the answer from the next upstream."""
+    """No output was sent: request the answer from the next upstream."""
     GIVE_UP = "give up"
 
 
@@ -45,7 +45,7 @@ def decide(
 
 
 MIN_OVERLAP = 12
-"""Fewest characters that are taken for a repetition and not for chance."""
+"""Minimum length of a repetition, in characters; a shorter match may be chance."""
 
 _MAX_OVERLAP = 400
 """How far back, in characters, a continuation may begin to repeat."""
@@ -57,14 +57,15 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE,
 )
 _OPENINGS = (
-    "sure", "certainly", "of course", "ok", "here", "let me continue", "i'll continue", "i will continue",
-    "continuing", "to continue", "好", "我接着", "接着", "我继续", "继续",
+    "sure", "certainly", "of course", "ok", "here", "let me continue", "i'll continue",
+    "i will continue", "continuing", "to continue", "好", "我接着", "接着", "我继续", "继续",
 )  # fmt: skip
-_LINE_MAX = 120
+_MAX_LINE_LENGTH = 120
+"""A longer line, in characters, is not an announcement."""
 
 
 class OverlapTrimmer:
-    """Joins a continuation to the text so far; holds back only what may yet turn out to be a repetition."""
+    """Joins a continuation to the text so far; buffers text only while it may be a repetition."""
 
     def __init__(self, partial: str) -> None:
         self._tail = partial[-_MAX_OVERLAP:]
@@ -72,7 +73,7 @@ class OverlapTrimmer:
         self._open = bool(partial)
 
     def feed(self, text: str) -> str:
-        """What of the continuation may be shown now."""
+        """Return the text of the continuation that is ready to be sent."""
         if not self._open:
             return text
         self._buffer += text
@@ -82,7 +83,7 @@ class OverlapTrimmer:
         return "" if may_announce or may_repeat else self.end()
 
     def end(self) -> str:
-        """What was held back, now that nothing more comes or nothing more needs to."""
+        """Return the buffered text without the repetition, and buffer no more."""
         rest = _ANNOUNCEMENT.sub("", self._buffer, count=1)
         self._buffer, self._open = "", False
         for size in range(min(len(rest), len(self._tail)), MIN_OVERLAP - 1, -1):
@@ -92,6 +93,6 @@ class OverlapTrimmer:
 
     def _may_announce(self) -> bool:
         line = self._buffer.lstrip().lower()
-        if "\n" in line or len(line) >= _LINE_MAX:
+        if "\n" in line or len(line) >= _MAX_LINE_LENGTH:
             return False
         return any(opening.startswith(line) or line.startswith(opening) for opening in _OPENINGS)

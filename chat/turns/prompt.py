@@ -18,7 +18,7 @@ _MESSAGE_TOKENS = 4
 """Tokens around each message, as OpenAI's cookbook counts them for its chat models."""
 
 _PRIOR = (1000.0, 1000.0)
-"""Reported and estimated tokens to begin with: an estimate that is taken as right."""
+"""Initial sums of reported and estimated tokens: the estimate counts as correct."""
 
 _CONTINUE_PROMPT = (
     "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
@@ -26,7 +26,7 @@ _CONTINUE_PROMPT = (
 )
 
 _MAX_MESSAGES = 2000
-"""Most messages sent upstream: real ones of this number exceed any budget sooner."""
+"""Maximum number of messages sent upstream; real ones exceed any budget earlier."""
 
 
 class Prompt:
@@ -46,7 +46,7 @@ class Prompt:
     ) -> list[ChatMessage]:
         """Return the messages up to the turn's question, or up to its partial answer.
 
-        As many as `model` probably counts to within the budget. Raises UNAVAILABLE_ERRORS.
+        Returns as many as probably fit the budget. Raises UNAVAILABLE_ERRORS.
         """
         ref = record.ref
         system, newest_first = await self._store.context(
@@ -67,7 +67,7 @@ class Prompt:
         )
 
     def calibrate(self, model: str, messages_size: float, reported: int) -> None:
-        """Correct the estimate by the tokens that the upstream counted for messages of this size."""
+        """Correct the estimate by the tokens that the upstream counted for these messages."""
         self._estimator.calibrate(model, messages_size, reported)
 
 
@@ -84,7 +84,7 @@ class Estimator:
         return _estimate(content) * min(4.0, max(0.25, reported / estimated))
 
     def calibrate(self, model: str, messages_size: float, reported: int) -> None:
-        """Take in the tokens that the upstream counted for messages of this (uncorrected) size."""
+        """Correct the estimate by a reported count; the size of the messages is uncorrected."""
         before_reported, before_estimated = self._sums.get(model, _PRIOR)
         # A long prompt weighs more and fades earlier counts; a short one is mostly template.
         keep = _PRIOR[1] / (_PRIOR[1] + messages_size)

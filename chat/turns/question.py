@@ -19,9 +19,9 @@ from sessions.turn_record import NewTurn, TurnRef
 class Question:
     """A client's question, with the conversation, turn and model that it names, if any.
 
-    It follows the message `parent` ("" for none), or the end of the current branch if that is None.
-    With `regenerate` instead of a message, that message's question is answered again. A partial
-    answer is continued if `may_continue`.
+    It follows the message `parent` ("" for none), or the end of the current branch if `parent` is
+    None. With `regenerate` instead of a message, that message's question is answered again. A
+    partial answer is continued if `may_continue`.
     """
 
     message: str
@@ -34,7 +34,7 @@ class Question:
 
 
 class QuestionBuilder:
-    """Fills in the model, and how often an answer may be continued, where a question leaves them open."""
+    """Builds turns from questions; supplies the default model and the maximum of continuations."""
 
     def __init__(
         self, store: ConversationStore, models: tuple[str, ...], continue_max: int
@@ -107,7 +107,7 @@ class QuestionBuilder:
 
 
 def _digest(question: Question, again: MessageId | None) -> str:
-    """Return 128 bits that tell one question from another: its text, and its position if it has one."""
+    """Return 128 bits that identify a question by its text, and by its position if it has one."""
     has_position = again or question.parent is not None
     identity = [question.message, again, question.parent] if has_position else question.message
     # A value over 64 bytes would move the whole hash out of Redis's listpack encoding.

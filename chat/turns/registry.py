@@ -1,4 +1,4 @@
-"""The turns of this worker, and the way to those of every other: begin, view, stop, drain."""
+"""Begin, view, stop and drain turns: those of this worker, and through Redis all others."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ _DRAIN_TIMEOUT_S = 6
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The bytes that only this viewer is sent, and then a log, if there is one, from an offset on."""
+    """The bytes that only this viewer is sent; then a log, if there is one, from an offset on."""
 
     before: bytes
     log: Log | None
@@ -71,8 +71,8 @@ class Turns:
     async def begin(self, session: Session, question: Question) -> TurnRecord:
         """Return the turn that answers a question: begun now, or the one that already does.
 
-        Raises NotFound for an unknown conversation or message, Conflict for a turn of another question,
-        RateLimited, and Unavailable while the server is stopping.
+        Raises NotFound for an unknown conversation or message, Conflict for a turn of another
+        question, RateLimited, and Unavailable while the server is stopping.
         """
         is_new = False
         if question.conversation:
@@ -95,7 +95,8 @@ class Turns:
                 return await self.find(session.owner, begun.turn)
             if begun.outcome == "conflict":
                 raise Conflict(
-                    "This turn was begun with another message. Send a new turn id with a new question."
+                    "This turn was begun with another message. "
+                    "Send a new turn id with a new question."
                 )
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
@@ -125,7 +126,7 @@ class Turns:
     def start(
         self, record: TurnRecord, data: bytes, fence: int, *, interrupted: bool = False
     ) -> None:
-        """Generate a turn here, of whose log Redis has `data`, with the lease that `fence` names."""
+        """Generate a turn here, with the lease of `fence`; `data` is its log in Redis so far."""
         key = record.ref.turn_key
         log = self._logs.write(record.ref, data)
         turn = self._turns[key] = Turn(
@@ -248,7 +249,7 @@ class Turns:
         return self._is_draining
 
     async def drain(self) -> None:
-        """Begin no more turns, hand over those that run, disconnect all viewers; may be repeated."""
+        """Begin no more turns, hand over the running ones, disconnect all viewers. Idempotent."""
         self._is_draining = True
         for turn in self._turns.values():
             turn.hand_over()

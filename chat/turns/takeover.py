@@ -36,7 +36,7 @@ class Takeover:
                     await self.take_over(ref)
             except UNAVAILABLE_ERRORS as error:
                 logger.debug("cannot look for expired leases (%s)", type(error).__name__)
-                # No worker could renew a lease: give the living the time of one to do so.
+                # No worker could renew a lease: allow running workers the time of one to do so.
                 self._trusts_leases_from = time.monotonic() + self._store.lease_s
 
     async def take_over(self, ref: TurnRef) -> None:

@@ -1,4 +1,4 @@
-"""One turn that this worker generates: from the question in the history to the last frame in the log."""
+"""Generate one turn: from the question in the history to the last record in the log."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ logger = logging.getLogger("holdline.turn")
 
 
 class Phase(Enum):
-    """Where a turn stands. Waiting (for Redis, or for an upstream) is not a phase."""
+    """The phase of a turn. Waiting (for Redis, or for an upstream) is not a phase."""
 
     BEGUN = "begun"
     RUNNING = "running"
@@ -47,8 +47,9 @@ class Phase(Enum):
 class Turn:
     """Generates one answer in its own task, until its end or until it is stopped.
 
-    A partial answer (truncated, disconnected, or left by a worker that died) is continued: requested
-    again with the text so far, and the seam is recorded. If an upstream fails, the next is asked.
+    A partial answer (truncated, disconnected, or left by a worker that died) is continued: it is
+    requested again with the text so far, and the seam is recorded. If an upstream fails, the
+    request goes to the next one.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Turn:
             self._writer.close()
 
     async def _generate(self) -> UpstreamError | None:
-        """Generate the answer until it is complete, stopped or failed; return the failure, if any."""
+        """Generate the answer until it is complete, stopped or failed; return a failure."""
         if self.phase is not Phase.BEGUN:  # stopped before the first step
             return None
         self.phase = Phase.RUNNING
@@ -169,7 +170,7 @@ class Turn:
         return failure
 
     async def _request_until_complete(self) -> UpstreamError | None:
-        """Request the answer and its continuations, as `decide` says; return why it is not complete."""
+        """Request the answer and its continuations, as `decide` chooses; return a failure."""
         backoff = Backoff()
         untried = len(self._upstreams) - 1
         answer = self._answer
@@ -254,12 +255,12 @@ class Turn:
         return has_read
 
     def _fail(self, error: Exception) -> None:
-        """End the response under way with an error of ours."""
+        """End the response under way with an internal error."""
         if self._completion:
             self._completion.fail(error)
 
     def _end_response(self, completion: Completion) -> None:
-        """Append the rest of a response that has ended, and note how it ended."""
+        """Append the rest of a response that has ended, and store its finish reason and usage."""
         try:
             self._advance()
             self._append(completion.flush())

@@ -1,8 +1,8 @@
 """Request an answer from an OpenAI-compatible API.
 
-The `openai` package makes the request, with its authorisation, retries, timeouts and errors. The body
-is received as raw bytes over our own transport and decoded by `completion`, because the package's
-chunk objects cost about ninety times as much.
+The `openai` package makes the request, with its authorisation, retries, timeouts and errors. The
+body is received as raw bytes over Holdline's transport and decoded by `completion`, because the
+package's chunk objects cost about ninety times as much.
 """
 
 import time
@@ -62,11 +62,11 @@ class Upstream:
 
     @property
     def in_cooldown(self) -> bool:
-        """Return whether the upstream failed a short while ago, so that others are asked first."""
+        """Return whether the upstream failed a short while ago, so that others are tried first."""
         return time.monotonic() < self._cooldown_until
 
     def cool_down(self) -> None:
-        """Let others be asked first for the next 30 s."""
+        """Try others first for the next 30 s."""
         self._cooldown_until = time.monotonic() + _COOLDOWN_S
 
     @asynccontextmanager
@@ -75,8 +75,8 @@ class Upstream:
     ) -> AsyncIterator[Completion]:
         """Request one answer; leaving the block closes the connection. Raises UpstreamError.
 
-        With `prefill` the last message is the beginning of the answer, for the upstream to continue.
-        `messages` is emptied when the response begins: it is larger than all else that a stream holds.
+        With `prefill` the last message is the partial answer, for the upstream to continue.
+        `messages` is emptied when the response begins: it is the largest object of a stream.
         """
         try:
             completion = Completion(await self._post(messages, model, prefill), self._failures)
@@ -114,12 +114,12 @@ class Upstream:
         return await self._send(body)
 
     async def _send(self, body: dict[str, Any]) -> httpx2.Response:
-        # Not by `chat.completions.create`, which inspects each message: 0.13 ms a message.
+        # `chat.completions.create` would inspect each message, which takes 0.13 ms a message.
         return await self._client.post(self._url, cast_to=httpx2.Response, body=body, stream=True)
 
 
 def _http_client(host: str, scheme: str) -> httpx2.AsyncClient:
-    """Return a client with our own transport, or with aiohttp if a proxy is configured (HTTP_PROXY)."""
+    """Return a client with Holdline's transport, or with aiohttp's behind a proxy (HTTP_PROXY)."""
     proxies = getproxies()
     # A proxy cannot reach a server on this machine.
     here = host in ("localhost", "::1") or host.startswith("127.")

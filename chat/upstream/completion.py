@@ -75,7 +75,7 @@ class Delta(NamedTuple):
 
 
 class Completion:
-    """A response while it is received: its deltas are pulled; afterwards it tells how it ended."""
+    """A response while it is received: its deltas are pulled."""
 
     def __init__(self, response: httpx2.Response, failures: Failures) -> None:
         self.finish_reason: str | None = None
@@ -98,7 +98,7 @@ class Completion:
         self._body.pull(on_ready)
 
     def take(self) -> tuple[list[Delta], bool]:
-        """Return the deltas received so far, neighbours joined, and whether any byte was received."""
+        """Return the deltas received so far, coalesced, and whether any byte was received."""
         data = b"" if self._is_done or self._failure else self._body.take()
         if not data:
             return [], False
@@ -122,17 +122,17 @@ class Completion:
         self._body.end()
 
     async def wait(self) -> None:
-        """Return when the response has ended, in whatever way; what is left of it can be taken."""
+        """Return when the response has ended or failed; its remaining bytes can still be taken."""
         try:
             await self._body.wait()
         except (httpx2.RequestError, TimeoutError) as error:
             self._lost = error
 
     def check(self) -> None:
-        """Raise the failure of a response that has ended without saying so.
+        """Raise the failure of a response, or an error if it has ended without a finish reason.
 
-        Raises UpstreamError, httpx2.RequestError or TimeoutError. After a finish reason, or `[DONE]`,
-        only the end of the connection can be lost, which loses nothing.
+        Raises UpstreamError, httpx2.RequestError or TimeoutError. After a finish reason or `[DONE]`
+        a lost connection is no failure: the answer is complete.
         """
         if self._failure:
             raise self._failure

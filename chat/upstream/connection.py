@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to an upstream: a request out, a response in.
 
 The body of a stream is pulled: `take` returns the bytes received so far. A plain socket that gave
-bytes is not watched by the event loop but read at the next `take`; one that gave none is watched,
-because to watch it for every read would cost two system calls (epoll_ctl) a read.
+bytes is read at the next `take`; the event loop watches only a socket that gave none. To watch it
+for every read would cost two system calls (epoll_ctl) a read.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _LINGER_S = 1.0
 """A response that ended by its content may take this long for the end of its HTTP body."""
 
 _read_buffer = bytearray(256 << 10)
-"""Sockets are read into this, one after the other: to allocate for each read costs more than to read."""
+"""The buffer for all reads, one after the other: allocating one costs more than a read."""
 
 
 class Connection(asyncio.Protocol):
     """A connection with one response at a time."""
 
-    # In a dict of its own, as without slots, each connection took 1.4 KiB more.
+    # Without slots, the dict of each connection would take 1.4 KiB.
     __slots__ = (
         "_failure", "_fd", "_has_length", "_header_bytes", "_headers", "_headers_received",
         "_is_closed", "_is_lingering", "_is_paused", "_is_plain", "_keep_alive", "_last_read_at",
@@ -99,14 +99,13 @@ class Connection(asyncio.Protocol):
         return self._status, self._headers
 
     def pull(self, on_ready: Callable[[], None]) -> None:
-        """Let the body be pulled: call `on_ready` when there is something to take, from now on once
-        after each `take` that returned nothing."""
+        """Call `on_ready` when the body has bytes or ends, and again after each empty `take`."""
         self._on_ready = on_ready
         if self.buffer or self.is_over:
             self._signal()
 
     def take(self) -> bytes:
-        """Return the received bytes of the body. If there are none yet, wait for some in the loop."""
+        """Return the received bytes of the body; if there are none, let the loop wait for some."""
         if self._on_ready and self._is_paused and self._is_plain and not self.is_over:
             self._read_socket()
         data = bytes(self.buffer)
@@ -118,7 +117,7 @@ class Connection(asyncio.Protocol):
         return data
 
     async def wait(self, timeout_s: float | None) -> None:
-        """Return when something has happened; raise the failure, or ReadTimeout after a silence."""
+        """Return when something has happened; raise the failure, or ReadTimeout without data."""
         if not self.is_over:
             self._waiter = waiter = self._loop.create_future()
             self._last_read_at = self._loop.time()
@@ -142,7 +141,7 @@ class Connection(asyncio.Protocol):
         """End the response: give the connection to `keep` if it can be used again, or close it.
 
         If the content `has_ended`, the few bytes that end the HTTP body may still be on their way:
-        they are waited for.
+        the connection waits for them.
         """
         if self._timer:
             self._timer.cancel()
@@ -253,7 +252,7 @@ class Connection(asyncio.Protocol):
             self._fail(httpx2.RemoteProtocolError("the response's headers are too large"))
 
     def _signal(self) -> None:
-        """Tell that bytes were received, or that the response is over."""
+        """Report that bytes were received, or that the response is over."""
         if self.complete and self._on_complete:
             self._on_complete()
         elif self._is_lingering and self.buffer:
@@ -278,7 +277,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _check_timeout(self, timeout_s: float) -> None:
-        """Fail after a silence since the last read; the timer is only reset when it has expired."""
+        """Fail if no data was read in time; the timer is only reset when it has expired."""
         if self._waiter is None:
             return
         left = self._last_read_at + timeout_s - self._loop.time()

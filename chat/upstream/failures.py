@@ -1,4 +1,4 @@
-"""Turn the errors of an upstream into ours, with messages for users that hold no key."""
+"""Convert the errors of an upstream; the messages are for users and contain no key."""
 
 import json
 import logging

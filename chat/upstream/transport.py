@@ -20,14 +20,14 @@ _MAX_IDLE = 100
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections to any number of origins; reusable ones are kept."""
+    """Connections to any number of origins, in a pool of reusable ones."""
 
     def __init__(self) -> None:
         self._idle: dict[Origin, deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request and return when the response's headers are there.
+        """Send a request and return when the response's headers are received.
 
         Raises httpx2.TransportError.
         """
@@ -136,7 +136,7 @@ class Body(httpx2.AsyncByteStream):
 
 
 class BufferedBody:
-    """The body of a response that httpx2 decodes, or that another transport carries; pulled alike."""
+    """A body that httpx2 decodes, or that another transport carries; pulled like a `Body`."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
@@ -174,7 +174,7 @@ class BufferedBody:
         self._task.cancel()
         await asyncio.wait([self._task])
         if self._ended.done() and not self._ended.cancelled():
-            self._ended.exception()  # it was raised by `wait`, or nobody waits any more
+            self._ended.exception()  # `wait` has raised it, or was cancelled
         await self._response.aclose()
 
     async def _receive(self) -> None:

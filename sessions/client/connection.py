@@ -30,7 +30,7 @@ Client = Any
 
 
 class PipelinePool:
-    """The connections that commands share: obtained once from redis-py's pool, then kept here.
+    """The connections that commands share: obtained once from redis-py's pool, then retained.
 
     To acquire and release them in redis-py's pool each time would take a quarter of a call's time.
     One connection of that pool is left for notifications.
@@ -137,7 +137,7 @@ def connect(url: str) -> Client:
     }
     scheme, cluster, rest = url.partition("+cluster://")
     if cluster:
-        # Its pools cannot wait for a free connection. A slot without a node must not end the service.
+        # Its pools cannot wait for a free connection. A slot without a node must not stop all.
         options |= {"max_connections": 4096, "require_full_coverage": False}
         first, *others = rest.split(",")
         if others:

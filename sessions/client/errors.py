@@ -70,8 +70,8 @@ _GUARD = _ClosedConnectionGuard()
 def as_connection_error() -> _ClosedConnectionGuard:
     """Return a context that raises _CLOSED_CONNECTION_ERRORS as a lost connection.
 
-    The context must contain a single awaited call of redis-py: an error of Holdline's own code would
-    be retried as if Redis were unavailable.
+    The context must contain a single awaited call of redis-py: an error of Holdline's own code
+    would be retried as if Redis were unavailable.
     """
     return _GUARD
 

@@ -1,4 +1,4 @@
-"""Receive Redis's pub/sub messages over one connection, on a Cluster over one more for each node."""
+"""Receive Redis's pub/sub messages over one connection; on a Cluster, one more for each node."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,15 @@ _PING_INTERVAL_S = 1.0
 _MAX_UNANSWERED = 2
 
 _BROADCAST = ""
-"""The connection of the channels that all workers subscribe to; the others are named for their node."""
+"""The connection of the channels of all workers; the others are named after their node."""
 
 
 class Notifications:
     """Subscriptions to channels, restored whenever a connection is replaced.
 
     On a Cluster the channels of logs are sharded: they are on the node that holds the log. When one
-    connection is lost, all are replaced, by what is then known of the nodes. Messages that are sent
-    meanwhile are lost; each confirmation of a subscription tells the receiver to look for them.
+    connection is lost, all are replaced, with the topology known by then. Messages that are sent in
+    between are lost; each confirmation of a subscription requires the receiver to read the log.
     """
 
     def __init__(self, redis: Client) -> None:
@@ -67,7 +67,7 @@ class Notifications:
     ) -> None:
         """Receive until cancelled, from the channel of all workers and from those subscribed.
 
-        `on_subscribed` is called each time that Redis confirms a channel. Neither function may block.
+        `on_subscribed` is called whenever Redis confirms a channel. Neither function may block.
         """
         self._on_subscribed, self._on_message = on_subscribed, on_message
         while True:

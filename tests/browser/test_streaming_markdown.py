@@ -6,7 +6,9 @@ import pytest
 from playwright.async_api import Page
 
 TEXTS = {
-    "tight list": "Before\n\n- one\n- **two** words\n- [three](https://example.org/)\n- `four`\n\nAfter it",
+    "tight list": (
+        "Before\n\n- one\n- **two** words\n- [three](https://example.org/)\n- `four`\n\nAfter it"
+    ),
     "loose list": "- one\n\n- two\n\n  more of two\n\n- three\n\n- four\n\nAfter",
     "becomes loose": "- one\n- two\n- three\n\n- four\n- five\n\n- six\n",
     "nested list": (

@@ -70,7 +70,7 @@ async def keys_of(redis: Client, owner: Owner) -> set[str]:
 
 
 class Steps:
-    """The steps of a turn and the deletion, each sent twice, and the state that they must lead to."""
+    """The steps of a turn and the deletion, each sent twice, and the expected state."""
 
     def __init__(self, turns: TurnStore, store: ConversationStore, conversation: Any) -> None:
         self.turns = turns

@@ -48,12 +48,12 @@ def test_an_error_that_rejects_writes_for_now_counts_as_unavailable(text: str) -
         NoScriptError("No matching script."),
     ],
 )
-def test_another_reply_stays_as_it_is(reply: object) -> None:
+def test_other_replies_are_returned_unchanged(reply: object) -> None:
     assert classify_reply(reply) is reply
 
 
 @pytest.mark.parametrize("error", [AttributeError("x"), KeyError("x"), RuntimeError("x")])
-async def test_an_error_of_a_closed_connection_is_one_only_around_the_call(
+async def test_an_error_of_a_closed_connection_is_converted_only_around_the_call(
     error: Exception,
 ) -> None:
     with pytest.raises(RedisConnectionError), as_connection_error():

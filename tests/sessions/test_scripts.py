@@ -1,4 +1,4 @@
-"""The atomic steps in Redis: each may come twice, and none gets past a fence."""
+"""The Lua scripts: each may be sent twice, and none ignores a fence."""
 
 import asyncio
 import secrets
@@ -40,7 +40,7 @@ def store(redis: Client) -> ConversationStore:
 @pytest.fixture
 def question() -> NewTurn:
     ref = TurnRef(
-        Owner(secrets.token_urlsafe(8)), ConversationId("talk"), TurnId("turn-0123456789ab")
+        Owner(secrets.token_urlsafe(8)), ConversationId("conversation"), TurnId("turn-0123456789ab")
     )
     return question_at(ref)
 
@@ -56,8 +56,8 @@ def another(question: NewTurn, number: int = 2, digest: str = "d2") -> NewTurn:
     )
 
 
-async def state(redis: Client, owner: Owner) -> dict[str, Any]:
-    """All that Redis has of an owner but for what the clock changes."""
+async def read_state(redis: Client, owner: Owner) -> dict[str, Any]:
+    """Return the keys of an owner with their values, except fields that depend on the clock."""
     found: dict[str, Any] = {}
     async for key in redis.scan_iter(f"holdline:{{{owner}}}:*"):
         kind = (await redis.type(key)).decode()
@@ -79,7 +79,7 @@ async def state(redis: Client, owner: Owner) -> dict[str, Any]:
     return found
 
 
-async def test_every_step_sent_twice_is_one_step(
+async def test_every_script_sent_twice_takes_effect_once(
     redis: Client, turns: TurnStore, question: NewTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref, owner = question.ref, question.ref.owner
@@ -94,16 +94,16 @@ async def test_every_step_sent_twice_is_one_step(
 
     async def twice(act: Any) -> Any:
         first = await act()
-        before = await state(redis, owner)
+        before = await read_state(redis, owner)
         assert await act() == first
-        assert await state(redis, owner) == before
+        assert await read_state(redis, owner) == before
         return first
 
     begun = await twice(lambda: turns.begin(question))
     assert (begun.outcome, begun.question_id) == ("begun", "user-1")
     assert await twice(lambda: turns.commit([(ref, 1, 8, b"frame")])) == [1]
     assert await twice(lambda: turns.renew([(ref, 1)])) == [1]
-    await expired(redis, ref)
+    await wait_until_expired(redis, ref)
     assert (await twice(lambda: turns.take_over(ref, "attempt-x"))).fence == 2
     assert await twice(lambda: turns.finish(ref, 2, 13, b"last", "done", '{"role": "assistant"}'))
     assert await read_log(turns, ref) == (b"<user-1>framelast", True)
@@ -118,7 +118,7 @@ async def test_every_step_sent_twice_is_one_step(
     assert await twice(lambda: turns.finish(again.ref, 1, 8, b"last", "failed", ""))
     conversation = keys.conversation(owner, ref.conversation)
     assert await redis.hget(conversation, "head") == b"answer-1", (
-        "no answer came: the branch is as it was"
+        "without an answer the branch is unchanged"
     )
     store = ConversationStore(redis, ttl_s=1000)
     assert await twice(lambda: store.select(owner, ref.conversation, "user-1"))
@@ -144,8 +144,8 @@ async def test_every_step_sent_twice_is_one_step(
     assert sent >= set(scripts.SCRIPTS)
 
 
-async def expired(redis: Client, ref: TurnRef) -> None:
-    """Return when the turn's lease has run out by the clock of the Redis that holds it."""
+async def wait_until_expired(redis: Client, ref: TurnRef) -> None:
+    """Return when the turn's lease has expired by the clock of its Redis node."""
     until = int(await redis.hget(ref.turn_key, "lease") or 0)
     async with asyncio.timeout(30):
         while True:
@@ -155,7 +155,9 @@ async def expired(redis: Client, ref: TurnRef) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_begin_finds(turns: TurnStore, question: NewTurn) -> None:
+async def test_begin_reports_each_state_of_a_turn_and_its_conversation(
+    turns: TurnStore, question: NewTurn
+) -> None:
     assert (await turns.begin(replace(question, may_create=False))).outcome == "unknown"
     assert (await turns.begin(question)).outcome == "begun"
     assert (await turns.begin(replace(question, attempt="other"))).outcome == "known"
@@ -166,7 +168,7 @@ async def test_what_begin_finds(turns: TurnStore, question: NewTurn) -> None:
     assert (attached.outcome, attached.turn) == ("attach", question.ref.turn)
 
 
-async def test_a_question_without_an_answer_is_not_written_twice(
+async def test_a_repeated_unanswered_question_is_stored_once(
     turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
@@ -174,33 +176,35 @@ async def test_a_question_without_an_answer_is_not_written_twice(
     await turns.finish(ref, 1, 8, b"failed", "failed", "")
     again = await turns.begin(another(question, digest="d1"))
     assert (again.outcome, again.question_id) == ("begun", "user-1")
-    again_place = another(question).ref
-    assert (await read_log(turns, again_place))[0] == b"<user-1>"
-    await turns.finish(again_place, 1, 8, b"end", "done", '{"role": "assistant", "content": "a"}')
+    again_ref = another(question).ref
+    assert (await read_log(turns, again_ref))[0] == b"<user-1>"
+    await turns.finish(again_ref, 1, 8, b"end", "done", '{"role": "assistant", "content": "a"}')
     branch = await store.branch(ref.owner, ref.conversation)
     assert [message.id for message in branch] == ["answer-2", "user-1"]
-    asked_anew = await turns.begin(another(question, number=3, digest="d1"))
-    assert asked_anew.question_id == "user-3"
+    repeated = await turns.begin(another(question, number=3, digest="d1"))
+    assert repeated.question_id == "user-3"
 
 
-async def test_turns_are_limited_in_their_window(redis: Client, question: NewTurn) -> None:
+async def test_a_new_turn_over_the_rate_limit_is_rejected_for_the_window(
+    redis: Client, question: NewTurn
+) -> None:
     turns = TurnStore(redis, lease_s=1, ttl_s=1000, rate=(1, 3600))
     assert (await turns.begin(question)).outcome == "begun"
     await turns.finish(question.ref, 1, 8, b"end", "done", "")
     limited = await turns.begin(another(question))
     assert limited.outcome == "limited"
     assert 3500 < limited.retry_after_s <= 3600
-    assert (await turns.begin(question)).outcome == "begun"  # the very attempt that began it
+    assert (await turns.begin(question)).outcome == "begun"  # the same attempt that began it
 
 
-async def test_a_commit_is_refused_by_fence_and_gap(
+async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(
     redis: Client, turns: TurnStore, question: NewTurn
 ) -> None:
     ref = question.ref
     await turns.begin(question)
     assert await turns.commit([(ref, 2, 8, b"x"), (ref, 1, 9, b"x")]) == [-1, -2]
     assert await turns.commit([(ref, 1, 8, b"one"), (ref, 1, 8, b"two")]) == [1, -2]
-    await expired(redis, ref)
+    await wait_until_expired(redis, ref)
     assert (await turns.take_over(ref, "other worker")).fence == 2
     assert await turns.commit([(ref, 1, 11, b"late")]) == [-1]
     assert await turns.renew([(ref, 1)]) == [-1]
@@ -212,14 +216,16 @@ async def test_a_commit_is_refused_by_fence_and_gap(
     assert await turns.take_over(ref, "third worker") == TakeOver(-1)
 
 
-async def test_a_lease_that_holds_is_not_taken(redis: Client, question: NewTurn) -> None:
+async def test_a_turn_with_a_valid_lease_is_not_taken_over(
+    redis: Client, question: NewTurn
+) -> None:
     turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
     await turns.begin(question)
     assert await turns.take_over(question.ref, "other") == TakeOver(0)
     assert await turns.renew([(question.ref, 1)]) == [1]
 
 
-async def test_who_is_asked_to_stop_hears_it_with_the_next_step(
+async def test_a_stop_request_is_returned_by_the_next_renewal_or_commit(
     turns: TurnStore, question: NewTurn
 ) -> None:
     await turns.begin(question)
@@ -228,7 +234,7 @@ async def test_who_is_asked_to_stop_hears_it_with_the_next_step(
     assert await turns.commit([(question.ref, 1, 8, b"x")]) == [2]
 
 
-async def test_what_does_not_run_cannot_be_stopped(
+async def test_a_turn_that_is_not_running_cannot_be_stopped(
     redis: Client, turns: TurnStore, question: NewTurn
 ) -> None:
     assert not await turns.request_stop(question.ref)
@@ -238,13 +244,13 @@ async def test_what_does_not_run_cannot_be_stopped(
     assert not await turns.request_stop(question.ref)
 
 
-async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
+async def test_one_rejected_or_failed_turn_of_a_batch_affects_no_other(
     redis: Client, turns: TurnStore, question: NewTurn
 ) -> None:
     refs = [
         replace(
             question.ref,
-            conversation=ConversationId(f"talk-{n}"),
+            conversation=ConversationId(f"conversation-{n}"),
             turn=TurnId(f"turn-0123456789-{n}"),
         )
         for n in range(4)
@@ -274,11 +280,11 @@ async def test_of_a_group_each_turn_is_refused_or_fails_by_itself(
         -1,
         1,
     ]
-    # Other tests' servers take over what runs here; this one they would stumble over.
+    # Servers of other tests take over turns that run here, and would fail on this one.
     await redis.delete(refs[1].turn_key, refs[1].log_key)
 
 
-async def test_a_turn_of_a_deleted_conversation_does_not_bring_it_back(
+async def test_finishing_a_turn_does_not_restore_its_deleted_conversation(
     redis: Client, turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
@@ -288,11 +294,11 @@ async def test_a_turn_of_a_deleted_conversation_does_not_bring_it_back(
     assert conversation
     assert await store.delete(ref.owner, conversation) is None
     assert await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
-    left = await state(redis, ref.owner)
+    left = await read_state(redis, ref.owner)
     assert set(left) == {f"holdline:{{{ref.owner}}}:current:digest"}
 
 
-async def test_a_branch_is_read_within_bytes_and_count(
+async def test_a_branch_is_limited_in_bytes_and_messages(
     turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
     ref = question.ref
@@ -310,7 +316,7 @@ async def test_a_branch_is_read_within_bytes_and_count(
     assert await store.branch(ref.owner, ref.conversation, start=MessageId("unknown")) == []
 
 
-async def test_scripts_that_redis_forgot_are_loaded_again(
+async def test_scripts_missing_from_redis_are_loaded_again(
     redis: Client, store: ConversationStore, question: NewTurn
 ) -> None:
     session = Session(SessionDigest("digest"), question.ref.owner)
@@ -321,7 +327,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
     assert found.title == "made"
 
 
-async def test_the_list_of_running_turns_tells_which_are_overdue(
+async def test_a_released_turn_is_listed_as_expired_until_it_is_unregistered(
     redis: Client, question: NewTurn
 ) -> None:
     turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
@@ -334,7 +340,7 @@ async def test_the_list_of_running_turns_tells_which_are_overdue(
 
 
 @pytest.mark.parametrize("offset_s", [-3600, 3600])
-async def test_a_worker_whose_clock_is_wrong_neither_loses_nor_takes_a_turn(
+async def test_a_worker_with_a_wrong_clock_neither_loses_nor_takes_over_a_turn(
     redis: Client, question: NewTurn, monkeypatch: pytest.MonkeyPatch, offset_s: int
 ) -> None:
     right, right_ns = time.time, time.time_ns
@@ -359,7 +365,7 @@ async def test_a_worker_whose_clock_is_wrong_neither_loses_nor_takes_a_turn(
         await turns.unregister(ref)
 
 
-async def test_a_log_is_read_with_its_turns_state_and_its_length(
+async def test_a_read_returns_the_turns_state_the_logs_length_and_the_bytes(
     redis: Client, turns: TurnStore, question: NewTurn
 ) -> None:
     ref = question.ref

@@ -38,7 +38,7 @@ def harmless(text: str) -> None:
 
 
 @pytest.mark.parametrize(("markdown", "expected"), CASES)
-def test_emphasis_beside_chinese_punctuation_is_emphasis(markdown: str, expected: str) -> None:
+def test_emphasis_next_to_chinese_punctuation_is_exported(markdown: str, expected: str) -> None:
     assert rendering.markdown_to_html(markdown) == f"<p>{expected}</p>\n"
 
 
@@ -77,7 +77,7 @@ def test_any_text_is_rendered_and_harmless(text: str) -> None:
     harmless(rendering.markdown_to_html(text))
 
 
-def test_what_models_write_is_rendered() -> None:
+def test_markdown_as_models_write_it_is_rendered() -> None:
     text = (
         "# Title\n\n| a | b |\n|---|:-:|\n| 1 | ~~2~~ |\n\n```python\nx < 1\n```\n\n"
         "https://a.example ![alt](https://b.example/i.png)"
@@ -94,7 +94,7 @@ def test_what_models_write_is_rendered() -> None:
     assert "<img" not in shown
 
 
-def test_nothing_is_lost_of_a_list_with_many_levels() -> None:
+def test_a_list_with_many_levels_is_rendered_completely() -> None:
     text = "".join(f"{'  ' * level}- level {level}\n" for level in range(20)) + "\nafter\n"
     shown = rendering.markdown_to_html(text)
     assert all(f"level {level}" in shown for level in range(20))
@@ -118,7 +118,7 @@ def test_each_of_many_definitions_of_links_is_found() -> None:
         ("", "conversation", "conversation"),
     ],
 )
-def test_a_file_is_named_for_its_title(title: str, plain: str, quoted: str) -> None:
+def test_a_file_is_named_after_its_title(title: str, plain: str, quoted: str) -> None:
     expected = f"attachment; filename=\"{plain}.md\"; filename*=UTF-8''{quoted}.md"
     assert rendering.file_name(title, "md") == expected
 

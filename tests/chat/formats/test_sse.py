@@ -1,4 +1,4 @@
-"""Records as server-sent events: an independent client reads the same text, with ids to resume from."""
+"""Records as server-sent events: an independent client decodes the same text and ids."""
 
 from httpx_sse._decoders import SSEDecoder
 from hypothesis import example, given
@@ -82,7 +82,7 @@ def test_a_record_of_an_unknown_kind_has_no_frame() -> None:
     assert events[1].id == f"{TURN}.{len(log) - 1}"
 
 
-def test_the_frames_that_are_not_records() -> None:
+def test_restart_retry_and_heartbeat_frames_are_encoded() -> None:
     assert decode(sse.HEARTBEAT) == []
     assert decode(sse.RETRY_LATER) == []
     assert sse.RETRY_LATER.startswith(b"retry: 5000\n")
@@ -108,7 +108,7 @@ def test_only_well_formed_ids_of_turns_and_frames_are_accepted() -> None:
         assert sse.parse_id(bad) is None
 
 
-def test_a_long_line_in_small_parts_is_one_event_and_what_waits_is_counted() -> None:
+def test_a_long_line_in_small_parts_is_one_event_and_its_pending_bytes_are_counted() -> None:
     decoder = EventDecoder()
     assert list(decoder.feed(b"data: one\r")) == []
     assert [

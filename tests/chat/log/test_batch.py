@@ -1,4 +1,4 @@
-"""Batches: which records are committed at once, which wait for the tick, and what one turn can break."""
+"""Batches: records wait for the tick or not, and a failed turn affects no other."""
 
 import asyncio
 import secrets
@@ -68,7 +68,7 @@ def deliver(writer: Writer, *texts: str) -> None:
     writer.wake()
 
 
-async def test_the_first_and_the_last_records_of_a_turn_wait_for_no_tick(
+async def test_the_first_and_last_records_of_a_turn_are_committed_before_the_tick(
     turns: TurnStore, slow: Batches
 ) -> None:
     owner = Owner(secrets.token_urlsafe(8))
@@ -133,7 +133,7 @@ async def test_every_turn_of_a_batch_is_read_once_a_tick_and_committed_in_one_ca
 
 
 @pytest.mark.parametrize("stage", ["advance", "append", "commit"])
-async def test_of_a_hundred_turns_one_that_raises_ends_alone(
+async def test_one_turn_of_a_hundred_that_raises_ends_no_other(
     turns: TurnStore, writers: Batches, redis: Any, stage: str
 ) -> None:
     owner = Owner(secrets.token_urlsafe(8))
@@ -238,7 +238,7 @@ async def test_a_batch_whose_node_is_unavailable_delays_no_other_leases(
     await asyncio.wait([running])
 
 
-async def test_while_redis_is_unavailable_an_upstream_is_read_but_once(tmp_path: Path) -> None:
+async def test_an_upstream_is_read_only_once_while_redis_is_unavailable(tmp_path: Path) -> None:
     missing = connect(f"unix://{tmp_path}/no-server")
     batches = Batches(TurnStore(missing, lease_s=600, ttl_s=1000, rate=(0, 1)), lease_s=600)
     running = asyncio.create_task(batches.run())

@@ -1,4 +1,4 @@
-"""A log that another worker writes is followed without gaps, whatever happens to the connections."""
+"""A log that another worker writes is followed without gaps in spite of lost connections."""
 
 import asyncio
 import secrets
@@ -24,7 +24,7 @@ LEASE_S = 600
 
 
 class Pair:
-    """A store that writes logs straight to Redis, and a worker that follows them through a proxy."""
+    """A store that writes logs directly to Redis, and a worker that follows them by a proxy."""
 
     def __init__(self, writer: TurnStore, logs: Logs, proxy: RedisProxy) -> None:
         self.writer = writer
@@ -111,7 +111,9 @@ async def test_a_connection_that_dies_silently_is_replaced_and_its_log_catches_u
         assert len(pings) <= 3, "the third PING at the latest is on a new connection"
 
 
-async def test_a_lost_notification_is_made_up_for_by_the_next(pair: Pair, own: OwnRedis) -> None:
+async def test_bytes_of_a_lost_notification_are_read_after_the_next_one(
+    pair: Pair, own: OwnRedis
+) -> None:
     record = await pair.begin()
     async with pair.logs.open(record) as log:
         await own.admin.append(record.ref.log_key, b"unheard")

@@ -1,4 +1,4 @@
-"""Records: any answer is read back from its log, and offsets inside a record are known as invalid."""
+"""Records: any answer is decoded from its log, and offsets inside a record are invalid."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ def encode_log(said: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
 
 @given(contents)
 @example([(Kind.TEXT, "é" * 10), (Kind.REASONING, "t")])
-def test_an_answer_is_read_back_from_its_log(said: list[tuple[Kind, str]]) -> None:
+def test_an_answer_is_decoded_from_its_log(said: list[tuple[Kind, str]]) -> None:
     found = records.decode_answer(encode_log(said)[0])
     assert found.text == "".join(text for kind, text in said if kind is Kind.TEXT)
     assert found.reasoning == "".join(text for kind, text in said if kind is Kind.REASONING)
@@ -67,7 +67,7 @@ def test_a_log_is_complete_after_its_end_record_only() -> None:
         assert not records.is_complete(tail)
 
 
-def test_a_malformed_log_is_read_as_far_as_it_goes() -> None:
+def test_a_malformed_log_is_decoded_up_to_the_malformed_record() -> None:
     for log in (b"", b"x", b"\0", b"\0\0\0", b"no record\0tread\0Zskip"):
         assert records.decode_answer(log).text in ("", "read")
 

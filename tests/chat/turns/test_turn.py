@@ -304,7 +304,7 @@ async def test_a_worker_subscribes_to_no_log_that_it_writes(
     assert channel not in worker.notifications._channels
 
 
-async def test_a_turn_that_is_handed_over_meanwhile_is_stopped_by_its_next_worker(
+async def test_a_turn_handed_over_during_a_stop_request_is_stopped_by_its_next_worker(
     redis: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = await begin(worker.store)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to the upstream over real sockets: how a response can come, break off or stay away."""
+"""HTTP/1.1 to the upstream over real sockets: complete, interrupted and missing responses."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """Answers each request with what the test says; counts connections and keeps the requests' heads."""
+    """Responds to each request as the test sets it; counts connections and records requests."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -34,31 +34,31 @@ class Server:
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.closed = asyncio.Event()
-        self.serve: Serve = self._nothing
+        self.serve: Serve = self._close
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                named = re.search(rb"content-length: (\d+)", head.lower())
+                length = re.search(rb"content-length: (\d+)", head.lower())
                 self.heads.append(head)
-                self.bodies.append(await reader.readexactly(int(named[1]) if named else 0))
+                self.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
                 await self.serve(reader, writer)
                 await writer.drain()
         self.closed.set()
         writer.close()
 
-    async def _nothing(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _close(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
-    served = Server()
-    listening = await asyncio.start_server(served.handle, "127.0.0.1", 0, limit=1 << 24)
-    served.port = listening.sockets[0].getsockname()[1]
-    yield served
+    started = Server()
+    listening = await asyncio.start_server(started.handle, "127.0.0.1", 0, limit=1 << 24)
+    started.port = listening.sockets[0].getsockname()[1]
+    yield started
     listening.close()
 
 
@@ -69,8 +69,8 @@ async def client(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
         yield found
 
 
-def says(*parts: bytes) -> Serve:
-    """Sends these bytes, each in a packet of its own as far as the socket lets it."""
+def respond(*parts: bytes) -> Serve:
+    """Send these bytes, each part in its own packet if the socket permits it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in parts:
@@ -81,7 +81,7 @@ def says(*parts: bytes) -> Serve:
     return serve
 
 
-def then_closes(serve: Serve) -> Serve:
+def close_after(serve: Serve) -> Serve:
     async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve(reader, writer)
         writer.close()
@@ -103,7 +103,7 @@ async def pull(
     schedule: Schedule = lambda read: read(),
     path: str = "/path?query=1",
 ) -> None:
-    """Pull a body: give `take` its parts until it returns True; `schedule` calls for the next read."""
+    """Pull a body: pass its parts to `take` until it returns True; `schedule` plans each read."""
     async with client.stream("POST", path, content=b"question") as response:
         body: Body = response.extensions[BODY]
 
@@ -122,8 +122,10 @@ async def pull(
                 take(part)
 
 
-async def test_a_request_goes_out_as_it_is(client: httpx2.AsyncClient, server: Server) -> None:
-    server.serve = says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Two: a\r\nX-Two: b\r\n\r\nok")
+async def test_a_request_is_sent_unchanged(client: httpx2.AsyncClient, server: Server) -> None:
+    server.serve = respond(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Two: a\r\nX-Two: b\r\n\r\nok"
+    )
     response = await client.post("/path?query=%20", content=b"question", headers={"X-Own": "value"})
     assert (response.status_code, response.content) == (200, b"ok")
     assert response.headers.get_list("x-two") == ["a", "b"]
@@ -134,20 +136,18 @@ async def test_a_request_goes_out_as_it_is(client: httpx2.AsyncClient, server: S
     assert server.bodies == [b"question"]
 
 
-async def test_a_response_that_is_cut_anywhere_is_the_same(
+async def test_a_response_split_at_any_byte_is_decoded(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
-    whole = chunked(b"one ", "zwölf ".encode(), b"three") + END
-    for cut in range(1, len(whole)):
-        server.serve = says(whole[:cut], whole[cut:])
+    response_bytes = chunked(b"one ", "zwölf ".encode(), b"three") + END
+    for at in range(1, len(response_bytes)):
+        server.serve = respond(response_bytes[:at], response_bytes[at:])
         assert (await client.post("/")).content == "one zwölf three".encode()
-    assert server.connections == 1, "a connection is used again"
+    assert server.connections == 1, "the connection is used again"
 
 
-async def test_an_interim_response_is_passed_over(
-    client: httpx2.AsyncClient, server: Server
-) -> None:
-    server.serve = says(
+async def test_an_interim_response_is_skipped(client: httpx2.AsyncClient, server: Server) -> None:
+    server.serve = respond(
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
         + chunked(b"real")
         + END
@@ -157,51 +157,51 @@ async def test_an_interim_response_is_passed_over(
     assert "link" not in response.headers
 
 
-async def test_a_body_may_end_with_its_connection(
+async def test_a_body_without_a_length_ends_with_its_connection(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
-    server.serve = then_closes(says(b"HTTP/1.0 200 OK\r\n\r\nall ", b"of it"))
+    server.serve = close_after(respond(b"HTTP/1.0 200 OK\r\n\r\nall ", b"of it"))
     assert (await client.post("/")).content == b"all of it"
     assert (await client.post("/")).content == b"all of it"
     assert server.connections == 2
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_a_response_without_a_body_is_one(
+async def test_a_response_without_a_body_leaves_its_connection_reusable(
     client: httpx2.AsyncClient, server: Server, status: int
 ) -> None:
-    server.serve = says(b"HTTP/1.1 %d X\r\n\r\n" % status)
+    server.serve = respond(b"HTTP/1.1 %d X\r\n\r\n" % status)
     assert (await client.post("/")).status_code == status
     assert (await client.post("/")).status_code == status
     assert server.connections == 1
 
 
-async def test_a_server_that_wants_to_close_is_not_asked_again_on_that_connection(
+async def test_a_connection_is_not_reused_after_connection_close(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
-    server.serve = says(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx")
+    server.serve = respond(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx")
     await client.post("/")
     await client.post("/")
     assert server.connections == 2
 
 
-async def test_what_is_poured_comes_as_it_arrives_and_ends_when_enough_has_come(
+async def test_a_pulled_body_is_taken_as_it_arrives_until_its_content_ends(
     client: httpx2.AsyncClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_LINGER_S", 0.2)
-    going, parts = asyncio.Event(), list[bytes]()
+    received, parts = asyncio.Event(), list[bytes]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked(b"first"))
-        await going.wait()
+        await received.wait()
         writer.write(chunked(b"second", b"[DONE]").partition(b"\r\n\r\n")[2])
         await writer.drain()
-        await asyncio.sleep(0.05)  # the end of the body comes in a packet of its own
+        await asyncio.sleep(0.05)  # the end of the body has its own packet
         writer.write(END)
 
     def take(part: bytes) -> bool:
         parts.append(part)
-        going.set()
+        received.set()
         return part.endswith(b"[DONE]")
 
     server.serve = serve
@@ -222,10 +222,10 @@ async def test_what_is_poured_comes_as_it_arrives_and_ends_when_enough_has_come(
     assert server.connections == 1
 
 
-async def test_nothing_is_read_until_there_is_reason_to(
+async def test_a_body_that_is_not_taken_blocks_the_server(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
-    taken, held = 0, asyncio.Queue[Callable[[], None]]()
+    taken, reads = 0, asyncio.Queue[Callable[[], None]]()
     total = 1 << 25
     written = 0
 
@@ -243,10 +243,10 @@ async def test_nothing_is_read_until_there_is_reason_to(
         return False
 
     server.serve = serve
-    pouring = asyncio.create_task(pull(client, take, held.put_nowait))
-    read_on = await held.get()
+    pulling = asyncio.create_task(pull(client, take, reads.put_nowait))
+    read = await reads.get()
     before = -1
-    while written != before:  # the server comes to a halt
+    while written != before:  # until the server stops writing
         before = written
         await asyncio.sleep(0.05)
     assert written < total
@@ -254,28 +254,28 @@ async def test_nothing_is_read_until_there_is_reason_to(
 
     async def may_continue() -> None:
         while True:
-            (await held.get())()
+            (await reads.get())()
 
-    held.put_nowait(read_on)
-    going_on = asyncio.create_task(may_continue())
-    await pouring
+    reads.put_nowait(read)
+    continuing = asyncio.create_task(may_continue())
+    await pulling
     assert taken == total
-    going_on.cancel()
+    continuing.cancel()
 
 
-class Halted:
-    """A body of which "head" and "first" were poured; the rest waits for what `held` gives to be called."""
+class UntakenBody:
+    """A body of which "head" and "first" were taken; `reads` has the call that reads the rest."""
 
     def __init__(self, client: httpx2.AsyncClient, server: Server, rest: Serve) -> None:
         self.parts: list[bytes] = []
-        self.held = asyncio.Queue[Callable[[], None]]()
+        self.reads = asyncio.Queue[Callable[[], None]]()
         self._begun, self._rest = asyncio.Event(), rest
         server.serve = self._serve
-        self.pouring = asyncio.create_task(pull(client, self._take, self._schedule))
+        self.pulling = asyncio.create_task(pull(client, self._take, self._schedule))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked(b"head"))
-        await self._begun.wait()  # what comes with the head waits for no pace
+        await self._begun.wait()  # a body received with the headers is read immediately
         writer.write(b"5\r\nfirst\r\n")
         await self._rest(reader, writer)
 
@@ -286,71 +286,69 @@ class Halted:
 
     def _schedule(self, read: Callable[[], None]) -> None:
         if b"".join(self.parts) == b"headfirst":
-            self.held.put_nowait(read)
+            self.reads.put_nowait(read)
         else:
             asyncio.get_running_loop().call_soon(read)
 
 
-@pytest.mark.parametrize("how", ["ends", "closes", "breaks"])
-async def test_how_a_line_ends_while_nothing_is_read_is_heard(
-    client: httpx2.AsyncClient, server: Server, how: str
+@pytest.mark.parametrize("ending", ["ends", "closes", "breaks"])
+async def test_the_end_of_a_connection_is_reported_although_its_body_is_not_taken(
+    client: httpx2.AsyncClient, server: Server, ending: str
 ) -> None:
-    halted, gone = asyncio.Event(), asyncio.Event()
+    is_waiting, gone = asyncio.Event(), asyncio.Event()
 
     async def rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await halted.wait()
-        writer.write(b"6\r\nsecond\r\n" + (END if how == "ends" else b""))
+        await is_waiting.wait()
+        writer.write(b"6\r\nsecond\r\n" + (END if ending == "ends" else b""))
         await writer.drain()
-        if how == "breaks":
-            line = writer.get_extra_info("socket")
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if how != "ends":
+        if ending == "breaks":
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if ending != "ends":
             writer.transport.abort()
         gone.set()
 
-    body = Halted(client, server, rest)
-    read_on = await body.held.get()
-    halted.set()
+    body = UntakenBody(client, server, rest)
+    read = await body.reads.get()
+    is_waiting.set()
     await gone.wait()
-    await asyncio.sleep(0.05)  # whatever the loop has to tell of it, it has told
+    await asyncio.sleep(0.05)  # until the loop has reported the end
     assert body.parts == [b"head", b"first"]
-    read_on()
-    while not body.pouring.done():
-        reads_on = asyncio.create_task(body.held.get())
-        await asyncio.wait([body.pouring, reads_on], return_when=asyncio.FIRST_COMPLETED)
-        if reads_on.done():
-            reads_on.result()()
-        reads_on.cancel()
+    read()
+    while not body.pulling.done():
+        next_read = asyncio.create_task(body.reads.get())
+        await asyncio.wait([body.pulling, next_read], return_when=asyncio.FIRST_COMPLETED)
+        if next_read.done():
+            next_read.result()()
+        next_read.cancel()
     assert b"".join(body.parts) == b"headfirstsecond"
     assert isinstance(
-        body.pouring.exception(), type(None) if how == "ends" else httpx2.TransportError
+        body.pulling.exception(), type(None) if ending == "ends" else httpx2.TransportError
     )
 
 
-async def test_a_line_that_was_closed_is_not_read(
-    client: httpx2.AsyncClient, server: Server
-) -> None:
-    """For the number of its socket may be another's by then."""
-    body = Halted(client, server, says())
-    read_on = await body.held.get()
-    body.pouring.cancel()
-    await asyncio.wait([body.pouring])
+async def test_a_closed_connection_is_not_read(client: httpx2.AsyncClient, server: Server) -> None:
+    """The number of its socket may belong to another socket by then."""
+    body = UntakenBody(client, server, respond())
+    read = await body.reads.get()
+    body.pulling.cancel()
+    await asyncio.wait([body.pulling])
     async with asyncio.timeout(30):
         await server.closed.wait()
-    ours, theirs = socket.socketpair()  # the lowest number that is free: the line's
+    ours, theirs = socket.socketpair()  # the lowest free number: that of the closed connection
     ours.setblocking(False)
     theirs.send(b"not yours")
-    read_on()
+    read()
     assert ours.recv(9) == b"not yours"
     ours.close()
     theirs.close()
 
 
-async def test_an_iterator_that_nobody_reads_holds_up_the_server(
+async def test_a_body_that_is_not_iterated_blocks_the_server(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
     total = 1 << 25
-    server.serve = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total + bytes(total))
+    server.serve = respond(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total + bytes(total))
     async with client.stream("POST", "/") as response:
         connection = response.extensions[BODY]._connection
         await asyncio.sleep(0.1)
@@ -358,21 +356,21 @@ async def test_an_iterator_that_nobody_reads_holds_up_the_server(
         assert sum([len(part) async for part in response.aiter_bytes()]) == total
 
 
-async def test_leaving_a_stream_closes_its_connection_at_once(
+async def test_a_cancelled_stream_closes_its_connection_immediately(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
-    server.serve = says(chunked(b"first"))
-    came = asyncio.Event()
+    server.serve = respond(chunked(b"first"))
+    received = asyncio.Event()
 
     def take(part: bytes) -> bool:
-        came.set()
+        received.set()
         return False
 
-    pouring = asyncio.create_task(pull(client, take))
-    await came.wait()
-    pouring.cancel()
+    pulling = asyncio.create_task(pull(client, take))
+    await received.wait()
+    pulling.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await pouring
+        await pulling
     async with asyncio.timeout(30):
         await server.closed.wait()
 
@@ -380,25 +378,27 @@ async def test_leaving_a_stream_closes_its_connection_at_once(
 @pytest.mark.parametrize(
     ("serve", "kind"),
     [
-        (then_closes(says()), httpx2.RemoteProtocolError),
-        (then_closes(says(b"HTTP/1.1 200 OK\r\nContent-Le")), httpx2.RemoteProtocolError),
-        (then_closes(says(chunked(b"half"))), httpx2.RemoteProtocolError),
+        (close_after(respond()), httpx2.RemoteProtocolError),
+        (close_after(respond(b"HTTP/1.1 200 OK\r\nContent-Le")), httpx2.RemoteProtocolError),
+        (close_after(respond(chunked(b"half"))), httpx2.RemoteProtocolError),
         (
-            then_closes(says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")),
+            close_after(respond(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")),
             httpx2.RemoteProtocolError,
         ),
-        (says(b"220 mail.example ESMTP\r\n"), httpx2.RemoteProtocolError),
+        (respond(b"220 mail.example ESMTP\r\n"), httpx2.RemoteProtocolError),
         (
-            says(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
+            respond(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
             httpx2.RemoteProtocolError,
         ),
         (
-            says(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+            respond(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+            ),
             httpx2.TransportError,
         ),
     ],
 )
-async def test_a_response_that_is_none_is_said_to_be_so(
+async def test_an_invalid_response_raises_a_transport_error(
     client: httpx2.AsyncClient, server: Server, serve: Serve, kind: type[Exception]
 ) -> None:
     server.serve = serve
@@ -406,16 +406,18 @@ async def test_a_response_that_is_none_is_said_to_be_so(
         await pull(client, lambda part: False)
 
 
-async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -> None:
+async def test_a_server_that_sends_nothing_times_out_and_a_slow_one_does_not(
+    server: Server,
+) -> None:
     async with httpx2.AsyncClient(
         transport=Transport(),
         base_url=f"http://127.0.0.1:{server.port}",
         timeout=httpx2.Timeout(30, read=2),
     ) as client:
-        server.serve = says()
+        server.serve = respond()
         with pytest.raises(httpx2.ReadTimeout):
             await client.post("/")
-        server.serve = says(chunked(b"first"))
+        server.serve = respond(chunked(b"first"))
         with pytest.raises(httpx2.ReadTimeout):
             await pull(client, lambda part: False)
 
@@ -431,47 +433,46 @@ async def test_silence_ends_in_a_timeout_but_slowness_does_not(server: Server) -
 
 
 @pytest.mark.parametrize(
-    "behind", [b"HTTP/1.1 408 x\r\nContent-Length: 6\r\n\r\nsecond", b"rubbish\r\n"]
+    "trailing", [b"HTTP/1.1 408 x\r\nContent-Length: 6\r\n\r\nsecond", b"rubbish\r\n"]
 )
-async def test_what_comes_behind_a_response_is_no_part_of_it(
-    client: httpx2.AsyncClient, server: Server, behind: bytes
+async def test_bytes_after_a_response_are_discarded_with_the_connection(
+    client: httpx2.AsyncClient, server: Server, trailing: bytes
 ) -> None:
     for again in (1, 2):
-        server.serve = says(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst" + behind)
+        server.serve = respond(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst" + trailing)
         response = await client.post("/")
         assert (response.status_code, response.content) == (200, b"first")
-        assert server.connections == again, "such a connection is used no more"
+        assert server.connections == again, "the connection is not used again"
 
 
-async def test_a_silence_of_our_own_making_is_no_timeout(server: Server) -> None:
+async def test_a_body_that_is_taken_late_does_not_time_out(server: Server) -> None:
     async with httpx2.AsyncClient(
         transport=Transport(),
         base_url=f"http://127.0.0.1:{server.port}",
         timeout=httpx2.Timeout(30, read=1),
     ) as client:
-        parts, going = list[bytes](), asyncio.Event()
+        parts, received = list[bytes](), asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(chunked(b"first"))
-            await going.wait()
+            await received.wait()
             writer.write(b"6\r\nsecond\r\n" + END)
 
         def take(part: bytes) -> bool:
             parts.append(part)
-            going.set()
+            received.set()
             return False
 
-        def pace(read_on: Callable[[], None]) -> None:
-            asyncio.get_running_loop().call_later(
-                2.5, read_on
-            )  # longer than the timeout, twice over
+        def read_later(read: Callable[[], None]) -> None:
+            # Twice the timeout and more.
+            asyncio.get_running_loop().call_later(2.5, read)
 
         server.serve = serve
-        await pull(client, take, pace)
+        await pull(client, take, read_later)
         assert parts == [b"first", b"second"]
 
 
-async def test_nobody_there_is_an_error_of_connecting(server: Server) -> None:
+async def test_a_refused_connection_raises_a_connect_error(server: Server) -> None:
     async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
         with pytest.raises(httpx2.ConnectError):
             await client.post("http://127.0.0.1:1/")
@@ -479,26 +480,26 @@ async def test_nobody_there_is_an_error_of_connecting(server: Server) -> None:
             await client.post("http://no-such-host.invalid/")
 
 
-async def test_a_compressed_body_is_decoded_when_it_is_iterated(
+async def test_a_compressed_body_is_decompressed(
     client: httpx2.AsyncClient, server: Server
 ) -> None:
     packed = gzip.compress(b"as it was")
-    server.serve = says(
+    server.serve = respond(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
         + packed
     )
     assert (await client.post("/")).content == b"as it was"
 
 
-async def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refused(
+async def test_tls_accepts_a_trusted_certificate_and_rejects_an_untrusted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    served = Server()
-    served.serve = says(chunked(b"in ", b"secret") + END)
-    listening = await asyncio.start_server(served.handle, "127.0.0.1", 0, ssl=context)
+    started = Server()
+    started.serve = respond(chunked(b"in ", b"secret") + END)
+    listening = await asyncio.start_server(started.handle, "127.0.0.1", 0, ssl=context)
     url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
     async with httpx2.AsyncClient(transport=Transport(), timeout=20) as client:
         with pytest.raises(httpx2.ConnectError):
@@ -521,7 +522,7 @@ async def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refuse
 
 @pytest.fixture
 def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """What a server of TLS needs that the transport trusts."""
+    """Return the context of a TLS server that the transport trusts."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -531,68 +532,68 @@ def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return context
 
 
-async def poured_slowly(
+async def pull_slowly(
     listening: socket.socket, take: Callable[[bytes], bool], delay_s: float
 ) -> None:
-    """Pull what a server of TLS says, reading on so long after each read."""
+    """Pull a TLS server's response, with a delay between two reads."""
 
-    def pace(read_on: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(delay_s, read_on)
+    def read_later(read: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, read)
 
     url = f"https://127.0.0.1:{listening.getsockname()[1]}"
     async with httpx2.AsyncClient(transport=Transport(), base_url=url, timeout=20) as client:
-        await pull(client, take, pace)
+        await pull(client, take, read_later)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("reset", [False, True])
-def test_over_tls_nothing_is_lost_when_the_end_comes_while_nothing_is_read(
+def test_a_tls_body_is_complete_if_the_connection_ends_before_it_is_taken(
     tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None], reset: bool
 ) -> None:
-    """A loop that decrypts drops what it has decrypted when the line ends while its reading is paused."""
+    """A loop drops decrypted bytes if the connection ends while reading is paused."""
     listening = socket.create_server(("127.0.0.1", 0))
-    poured_into = threading.Semaphore(0)
+    taken = threading.Semaphore(0)
 
     def serve() -> None:
-        line, _ = listening.accept()
-        with tls.wrap_socket(line, server_side=True) as sock:
+        tcp, _ = listening.accept()
+        with tls.wrap_socket(tcp, server_side=True) as sock:
             sock.recv(65_536)
             sock.sendall(chunked(b"first"))
-            poured_into.acquire()
+            taken.acquire()
             sock.sendall(b"6\r\nsecond\r\n")  # after which nothing is read for a while
-            poured_into.acquire()
+            taken.acquire()
             sock.sendall(b"5\r\nthird\r\n" + END)
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    async def ask() -> None:
+    async def request() -> None:
         parts: list[bytes] = []
 
         def take(part: bytes) -> bool:
             parts.append(part)
-            poured_into.release()
+            taken.release()
             return False
 
-        await poured_slowly(listening, take, 0.3)
+        await pull_slowly(listening, take, 0.3)
         assert b"".join(parts) == b"firstsecondthird"
 
     serving = threading.Thread(target=serve)
     serving.start()
-    run(ask())
+    run(request())
     serving.join()
     listening.close()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_over_tls_more_than_is_read_at_once_comes_whole(
+def test_a_tls_body_larger_than_the_buffer_is_complete(
     tls: ssl.SSLContext, run: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     part, times = bytes(range(256)) * 64, 128  # 2 MiB
 
     def serve() -> None:
-        line, _ = listening.accept()
-        with tls.wrap_socket(line, server_side=True) as sock:
+        tcp, _ = listening.accept()
+        with tls.wrap_socket(tcp, server_side=True) as sock:
             sock.recv(65_536)
             sock.sendall(chunked())
             for _ in range(times):
@@ -600,18 +601,18 @@ def test_over_tls_more_than_is_read_at_once_comes_whole(
             sock.sendall(END)
             sock.recv(1)
 
-    async def ask() -> None:
-        came = bytearray()
+    async def request() -> None:
+        received = bytearray()
 
         def take(part: bytes) -> bool:
-            came.extend(part)
+            received.extend(part)
             return False
 
-        await poured_slowly(listening, take, 0.05)
-        assert came == part * times
+        await pull_slowly(listening, take, 0.05)
+        assert received == part * times
 
     serving = threading.Thread(target=serve)
     serving.start()
-    run(ask())
+    run(request())
     serving.join()
     listening.close()
