@@ -17,7 +17,7 @@ from sessions.client.scripts import Argument, Call, call, call_all, call_in_orde
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
 
-TITLE_MAX = 120
+MAX_TITLE_LENGTH = 120
 """Maximum length of a title, in characters."""
 
 MAX_UNLINKED_TURNS = 500
@@ -55,7 +55,7 @@ class ConversationStore:
         self._redis = redis
         self._ttl_s = ttl_s
 
-    async def current(self, session: Session) -> tuple[ConversationId, bool]:
+    async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
         """Return the session's current conversation, and whether its id was chosen by this call."""
         if session.is_new:
             return ConversationId(new_id()), True
@@ -80,9 +80,11 @@ class ConversationStore:
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
         """Return a conversation, or None."""
         key = keys.conversation(owner, conversation_id)
-        return _conversation(conversation_id, await call(self._redis, "HMGET", [key], _FIELDS))
+        return _parse_conversation(
+            conversation_id, await call(self._redis, "HMGET", [key], _FIELDS)
+        )
 
-    async def page(
+    async def read_page(
         self, owner: Owner, limit: int, cursor: str | None
     ) -> tuple[list[Conversation], str | None]:
         """Return a page of conversations, newest first, and the next page's cursor.
@@ -114,10 +116,10 @@ class ConversationStore:
             return []
         calls: list[Call] = [("HMGET", [keys.conversation(owner, one)], _FIELDS) for one in ids]
         rows = raise_errors(await call_all(self._redis, calls))
-        found = [_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
+        found = [_parse_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
         return [conversation for conversation in found if conversation]
 
-    async def branch(
+    async def read_branch(
         self,
         owner: Owner,
         conversation_id: ConversationId,
@@ -128,11 +130,11 @@ class ConversationStore:
     ) -> list[Message]:
         """Return messages from `start` (or the branch's end) towards the root, newest first."""
         names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
-        return _branch(
+        return _parse_branch(
             await call(self._redis, "branch", names, [start or "", max_bytes, max_count])
         )
 
-    async def context(
+    async def read_context(
         self,
         owner: Owner,
         conversation_id: ConversationId,
@@ -147,9 +149,9 @@ class ConversationStore:
             ("branch", names, [start, max_bytes, max_count]),
         ]
         system, flat = await call_in_order(self._redis, calls)
-        return None if system is None else system.decode(), _branch(flat)
+        return None if system is None else system.decode(), _parse_branch(flat)
 
-    async def message(
+    async def read_message(
         self, owner: Owner, conversation_id: ConversationId, message_id: str
     ) -> Message | None:
         """Return a message, or None."""
@@ -157,9 +159,9 @@ class ConversationStore:
             return None
         names = [keys.messages(owner, conversation_id)]
         entry = await call(self._redis, "HGET", names, [message_id])
-        return _message(message_id, entry) if entry else None
+        return _parse_message(message_id, entry) if entry else None
 
-    async def alternatives(
+    async def read_alternatives(
         self, owner: Owner, conversation_id: ConversationId, messages: list[Message]
     ) -> list[list[MessageId]]:
         """Return, for each message, all children of its parent in the order of their creation."""
@@ -221,23 +223,23 @@ def new_id() -> str:
     return secrets.token_urlsafe(12)
 
 
-def title_of(question: str) -> str:
+def make_title(question: str) -> str:
     """Return a conversation's first title: the beginning of its first question, on one line."""
     line = " ".join(question.split())
     return line if len(line) <= 60 else line[:59].rstrip() + "…"
 
 
-def _branch(flat: list[bytes]) -> list[Message]:
+def _parse_branch(flat: list[bytes]) -> list[Message]:
     pairs = zip(flat[::2], flat[1::2], strict=True)
-    return [_message(message_id.decode(), entry) for message_id, entry in pairs]
+    return [_parse_message(message_id.decode(), entry) for message_id, entry in pairs]
 
 
-def _message(message_id: str, entry: bytes) -> Message:
+def _parse_message(message_id: str, entry: bytes) -> Message:
     parent, _, body = entry.partition(b"\n")
     return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
 
 
-def _conversation(
+def _parse_conversation(
     conversation_id: ConversationId, values: list[bytes | None]
 ) -> Conversation | None:
     """Return a conversation from the values of _FIELDS; None without a time of creation."""

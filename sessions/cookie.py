@@ -17,14 +17,14 @@ def new_id() -> str:
     return secrets.token_urlsafe(32)
 
 
-def digest(cookie: str | None) -> SessionDigest | None:
+def hash_id(cookie: str | None) -> SessionDigest | None:
     """Return the SHA-256 of the id in a cookie; None if it cannot be an id."""
     if cookie is None or not _ID.fullmatch(cookie):
         return None
     return SessionDigest(hashlib.sha256(cookie.encode("ascii")).hexdigest())
 
 
-def name(secure: bool) -> str:
+def get_name(secure: bool) -> str:
     """Return the cookie's name.
 
     With the prefix `__Host-`, browsers require Secure and this very host (RFC 6265bis §4.1.3).
@@ -32,9 +32,8 @@ def name(secure: bool) -> str:
     return "__Host-holdline" if secure else "holdline"
 
 
-def header(session_id: str, secure: bool, max_age_s: int) -> str:
+def format_header(session_id: str, secure: bool, max_age_s: int) -> str:
     """Return the value of the `Set-Cookie` header."""
+    pair = f"{get_name(secure)}={session_id}"
     flags = "; Secure" if secure else ""
-    return (
-        f"{name(secure)}={session_id}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"
-    )
+    return f"{pair}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"

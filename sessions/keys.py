@@ -21,7 +21,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-LOG_S = 3600
+LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
 
 
@@ -82,7 +82,7 @@ def records_prefix(owner: Owner) -> str:
 
 
 def records(owner: Owner, turn_id: TurnId) -> str:
-    """String: the records of a turn's log; also its channel's name. LOG_S from the end."""
+    """String: the records of a turn's log; also its channel's name. LOG_TTL_S from the end."""
     return records_prefix(owner) + turn_id
 
 

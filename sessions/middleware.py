@@ -34,10 +34,10 @@ def install(
         store = get_store(request)
         secure = _is_secure(request)
         try:
-            request.ctx.session = await store.find(request.cookies.get(cookie.name(secure)))
+            request.ctx.session = await store.find(request.cookies.get(cookie.get_name(secure)))
             if request.ctx.session is None:
                 session_id, request.ctx.session = await store.create()
-                request.ctx.new_cookie = cookie.header(session_id, secure, cookie_max_age_s)
+                request.ctx.new_cookie = cookie.format_header(session_id, secure, cookie_max_age_s)
         except UNAVAILABLE_ERRORS:
             if request.path != "/":  # the web UI loads without a session and shows the error
                 raise

@@ -31,7 +31,7 @@ class SessionStore:
 
     async def find(self, cookie_value: str | None) -> Session | None:
         """Return a cookie's session and extend it; None if it is unknown or expired."""
-        digest = cookie.digest(cookie_value)
+        digest = cookie.hash_id(cookie_value)
         if digest is None:
             return None
         record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
@@ -46,7 +46,7 @@ class SessionStore:
     async def create(self) -> tuple[str, Session]:
         """Create a session with a new owner; return the cookie's id, which is not stored, first."""
         session_id = cookie.new_id()
-        digest = cookie.digest(session_id)
+        digest = cookie.hash_id(session_id)
         assert digest is not None
         session = Session(digest, Owner(secrets.token_urlsafe(16)), is_new=True)
         record = json.dumps({"owner": session.owner, "created": int(time.time())})

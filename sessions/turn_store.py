@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sessions import keys
-from sessions.client.connection import Client, is_cluster, node_of
+from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
@@ -30,7 +30,7 @@ _RECORD_FIELDS = (
 """The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
 
 
-Part = tuple[TurnRef, int, int, bytes]
+LogAppend = tuple[TurnRef, int, int, bytes]
 """Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
 
 
@@ -51,7 +51,7 @@ class TurnStore:
         """Register a turn, then store its question and begin it, if nothing prevents it."""
         ref = question.ref
         names = [
-            *_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
+            *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
             keys.current(ref.owner, question.session), keys.rate(ref.owner),
         ]  # fmt: skip
         limit, window_s = self._rate
@@ -63,7 +63,7 @@ class TurnStore:
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
         ]  # fmt: skip
         # Registered first: a turn that is not in the index would be lost with its worker.
-        calls = [*_registrations([ref], self._lease_ms), ("begin", names, arguments)]
+        calls = [*_build_registrations([ref], self._lease_ms), ("begin", names, arguments)]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
         if outcome == "begun":
@@ -75,7 +75,7 @@ class TurnStore:
     async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
         """Return the record of an owner's turn, or None."""
         values = await call(self._redis, "HMGET", [keys.turn(owner, turn_id)], _RECORD_FIELDS)
-        return _record(owner, turn_id, values)
+        return _parse_record(owner, turn_id, values)
 
     async def read(self, ref: TurnRef, offset: int, max_bytes: int) -> LogRead:
         """Return at most `max_bytes` of a turn's log from `offset`, its length and the state."""
@@ -88,26 +88,26 @@ class TurnStore:
 
     def node(self, ref: TurnRef) -> str:
         """Return the name of the node that holds a turn, or ""."""
-        return node_of(self._redis, ref.turn_key)
+        return find_node(self._redis, ref.turn_key)
 
-    async def commit(self, parts: list[Part]) -> list[Any]:
-        """Append parts to logs, in one call on a single Redis; return a reply for each.
+    async def commit(self, appends: list[LogAppend]) -> list[Any]:
+        """Append bytes to logs, in one call on a single Redis; return a reply for each.
 
-        An error that concerns one turn is returned as the reply for its part.
+        An error that concerns one turn is returned as its reply.
         """
         turns = [
             ((ref.turn_key, ref.log_key), (fence, offset, data))
-            for ref, fence, offset, data in parts
+            for ref, fence, offset, data in appends
         ]
         return await self._call_for_each("commit", [], turns)
 
-    async def renew(self, held: list[tuple[TurnRef, int]]) -> list[Any]:
+    async def renew(self, leases: list[tuple[TurnRef, int]]) -> list[Any]:
         """Renew the leases of turns, given with their fences, and register them as running.
 
         All of it takes one exchange with each node. Replies and errors are those of `commit`.
         """
-        turns = [((ref.turn_key,), (fence,)) for ref, fence in held]
-        registrations = _registrations([ref for ref, _ in held], self._lease_ms)
+        turns = [((ref.turn_key,), (fence,)) for ref, fence in leases]
+        registrations = _build_registrations([ref for ref, _ in leases], self._lease_ms)
         return await self._call_for_each("renew", [self._lease_ms], turns, *registrations)
 
     async def _call_for_each(
@@ -118,20 +118,20 @@ class TurnStore:
         *others: Call,
     ) -> list[Any]:
         """Run a script on several turns, each with its keys and arguments, and other calls."""
-        groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
+        batches = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
         calls: list[Call] = [
             (
                 script,
-                [name for names, _ in group for name in names],
-                [*shared, *(argument for _, arguments in group for argument in arguments)],
+                [name for names, _ in batch for name in names],
+                [*shared, *(argument for _, arguments in batch for argument in arguments)],
             )
-            for group in groups
+            for batch in batches
         ]
         replies = await call_all(self._redis, [*calls, *others])
         raise_errors(replies[len(calls) :])
         found: list[Any] = []
-        for group, reply in zip(groups, replies[: len(calls)], strict=True):
-            each = reply if isinstance(reply, list) else [reply] * len(group)
+        for batch, reply in zip(batches, replies[: len(calls)], strict=True):
+            each = reply if isinstance(reply, list) else [reply] * len(batch)
             found += map(classify_reply, each)
         raise_errors([reply for reply in found if isinstance(reply, UNAVAILABLE_ERRORS)])
         return found
@@ -140,7 +140,7 @@ class TurnStore:
         """Take over a turn whose lease has expired."""
         arguments: list[Argument] = [attempt, self._lease_ms, *_RECORD_FIELDS]
         fence, *values = await call(self._redis, "take_over", [ref.turn_key], arguments)
-        return TakeOver(fence, _record(ref.owner, ref.turn, values) if values else None)
+        return TakeOver(fence, _parse_record(ref.owner, ref.turn, values) if values else None)
 
     async def finish(
         self, ref: TurnRef, fence: int, offset: int, records: bytes, state: State, answer: str
@@ -152,20 +152,23 @@ class TurnStore:
         """
         arguments: list[Argument] = [
             fence, offset, records, state, ref.turn, ref.conversation, answer,
-            keys.LOG_S, self._ttl_s,
+            keys.LOG_TTL_S, self._ttl_s,
         ]  # fmt: skip
-        calls: list[Call] = [("finish", _conversation_keys(ref), arguments), _unregistration(ref)]
+        calls: list[Call] = [
+            ("finish", _list_conversation_keys(ref), arguments),
+            _build_unregistration(ref),
+        ]
         result, _ = await call_in_order(self._redis, calls)
         return result in (1, 2)
 
     async def release(self, ref: TurnRef, fence: int) -> None:
         """Release a turn's lease, so that any worker may take the turn over immediately."""
-        calls: list[Call] = [("release", [ref.turn_key], [fence]), *_registrations([ref], 0)]
+        calls: list[Call] = [("release", [ref.turn_key], [fence]), *_build_registrations([ref], 0)]
         await call_in_order(self._redis, calls)
 
     async def unregister(self, ref: TurnRef) -> None:
         """Remove a turn from the index of running turns."""
-        await call(self._redis, *_unregistration(ref))
+        await call(self._redis, *_build_unregistration(ref))
 
     async def expired_leases(self) -> list[TurnRef]:
         """Return up to MAX_EXPIRED registered turns whose lease has expired."""
@@ -190,7 +193,7 @@ class TurnStore:
         return True
 
 
-def _conversation_keys(ref: TurnRef) -> list[str]:
+def _list_conversation_keys(ref: TurnRef) -> list[str]:
     """Return the first five KEYS of begin.lua and finish.lua."""
     return [
         ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
@@ -198,23 +201,23 @@ def _conversation_keys(ref: TurnRef) -> list[str]:
     ]  # fmt: skip
 
 
-def _index(ref: TurnRef) -> str:
+def _get_index(ref: TurnRef) -> str:
     """Return the index of running turns that a turn belongs to."""
     return keys.legacy_running() if ref.is_legacy else keys.running()
 
 
-def _registrations(refs: list[TurnRef], lease_ms: int) -> list[Call]:
+def _build_registrations(refs: list[TurnRef], lease_ms: int) -> list[Call]:
     members: dict[str, list[Argument]] = {}
     for ref in refs:
-        members.setdefault(_index(ref), [lease_ms]).append(_encode_ref(ref))
+        members.setdefault(_get_index(ref), [lease_ms]).append(_encode_ref(ref))
     return [("register", [index], arguments) for index, arguments in members.items()]
 
 
-def _unregistration(ref: TurnRef) -> Call:
-    return ("unregister", [_index(ref)], [_encode_ref(ref)])
+def _build_unregistration(ref: TurnRef) -> Call:
+    return ("unregister", [_get_index(ref)], [_encode_ref(ref)])
 
 
-def _record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
+def _parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
     """Return a record from the values of _RECORD_FIELDS; only the last two may be missing."""
     if None in values[:-2]:
         return None

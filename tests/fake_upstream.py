@@ -80,7 +80,7 @@ class Exchange:
         await self.say(*texts)
         estimator = Estimator()
         prompt = round(
-            sum(estimator.tokens("any", message["content"]) for message in self.messages)
+            sum(estimator.estimate("any", message["content"]) for message in self.messages)
         )
         await self.finish(usage={"prompt_tokens": prompt, "completion_tokens": len(texts)})
 

@@ -94,7 +94,7 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.025, 0.08)  # "25 to 80 ms"
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
-    assert keys.LOG_S == 3600  # "an hour after its end"
+    assert keys.LOG_TTL_S == 3600  # "an hour after its end"
     assert b"retry: 5000\n" in sse.RETRY_LATER
     assert sse.encode("turn-0123456789ab", 0, b"\0T{}").startswith(b"retry: 1000\n")
 

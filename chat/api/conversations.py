@@ -13,7 +13,7 @@ from chat.api import guard, parsing
 from chat.api.state import get_state
 from chat.errors import BadRequest, Conflict, NotFound
 from chat.export import rendering
-from sessions.conversation_store import TITLE_MAX, Conversation, ConversationStore, Message
+from sessions.conversation_store import MAX_TITLE_LENGTH, Conversation, ConversationStore, Message
 from sessions.keys import ConversationId, MessageId, Owner
 from sessions.middleware import get_session
 
@@ -33,7 +33,7 @@ _EXPORTS = {
 
 conversations = Blueprint("conversations", url_prefix="/api/conversations")
 
-Title = Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_MAX)]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE_LENGTH)]
 
 
 class NewConversation(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +57,7 @@ async def list_conversations(request: Request) -> HTTPResponse:
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     limit = _parse_limit(query) or _DEFAULT_PAGE
     try:
-        page, next_cursor = await store.page(owner, limit, query.get("cursor"))
+        page, next_cursor = await store.read_page(owner, limit, query.get("cursor"))
     except ValueError:
         raise BadRequest("Invalid `cursor`: expected the `next` of an earlier page.") from None
     return json({"conversations": [_conversation_json(one) for one in page], "next": next_cursor})
@@ -84,14 +84,14 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
     limit = _parse_limit(query)
     start = None
     if "before" in query:
-        before = await store.message(owner, found.id, query["before"])
+        before = await store.read_message(owner, found.id, query["before"])
         if before is None:
             raise NotFound("There is no such message.")
         start = before.parent
         if start is None:
             return json({**_conversation_json(found), "messages": [], "earlier": False})
     messages, has_earlier = await _read_messages(store, owner, found.id, start, limit)
-    alternatives = await store.alternatives(owner, found.id, messages)
+    alternatives = await store.read_alternatives(owner, found.id, messages)
     shown = [
         {**_message_json(message), **({"alternatives": ids} if len(ids) > 1 else {})}
         for message, ids in zip(messages, alternatives, strict=True)
@@ -116,7 +116,7 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
         _render, kind, _conversation_json(found), [_message_json(one) for one in messages], language
     )
     headers = {
-        "Content-Disposition": rendering.file_name(found.title, extension),
+        "Content-Disposition": rendering.format_disposition(found.title, extension),
         "Vary": "Accept-Language",
     }
     return HTTPResponse(content, content_type=f"{content_type}; charset=utf-8", headers=headers)
@@ -202,7 +202,7 @@ async def _read_messages(
     found: list[Message] = []
     while True:
         count = _MAX_PAGE if limit is None else limit - len(found)
-        page = await store.branch(owner, conversation_id, start=start, max_count=count + 1)
+        page = await store.read_branch(owner, conversation_id, start=start, max_count=count + 1)
         found += page[:count]
         if len(page) <= count:
             return found[::-1], False

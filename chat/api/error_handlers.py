@@ -33,28 +33,30 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(HoldlineError)
     async def handle_holdline_error(request: Request, error: HoldlineError) -> HTTPResponse:
-        return _response(error.status, error.type, error.message, error.retry_after_s)
+        return _create_response(error.status, error.type, error.message, error.retry_after_s)
 
     @app.exception(*UNAVAILABLE_ERRORS)
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
         logger.warning("Redis unavailable (%s); %s failed", type(error).__name__, request.endpoint)
         if request.path == STREAM_PATH:  # an EventSource does not reconnect after an error
             return HTTPResponse(sse.RETRY_LATER, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
-        return _response(503, "unavailable", "Redis is unavailable. Try again in a moment.", 5)
+        return _create_response(
+            503, "unavailable", "Redis is unavailable. Try again in a moment.", 5
+        )
 
     @app.exception(SanicException)
     async def handle_sanic_error(request: Request, error: SanicException) -> HTTPResponse:
         message = _MESSAGES.get(error.status_code, "The request failed.")
-        return _response(error.status_code, "http", message)
+        return _create_response(error.status_code, "http", message)
 
     @app.exception(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> HTTPResponse:
         logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
-        return _response(500, "internal", message)
+        return _create_response(500, "internal", message)
 
 
-def _response(
+def _create_response(
     status: int, kind: str, message: str, retry_after_s: int | None = None
 ) -> HTTPResponse:
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}

@@ -14,7 +14,7 @@ _MAX_BUFFER_BYTES = 64 << 10
 """Bytes that may wait in a viewer's connection; a viewer with more is sent slices of the log."""
 
 
-def _chunk(frames: bytes) -> bytes:
+def _encode_chunk(frames: bytes) -> bytes:
     """Return one chunk of a chunked body (RFC 9112 §7.1); no bytes for no frames.
 
     An empty chunk would end the body.
@@ -24,14 +24,14 @@ def _chunk(frames: bytes) -> bytes:
 
 _SSE = Format(
     encode=sse.encode,
-    encode_pushed=lambda turn, begin, records: _chunk(sse.encode(turn, begin, records)),
+    encode_pushed=lambda turn, begin, records: _encode_chunk(sse.encode(turn, begin, records)),
     encode_end=sse.encode_end,
     heartbeat=sse.HEARTBEAT,
 )
 
 _LEGACY = Format(
     encode=lambda turn, begin, frames: frames,
-    encode_pushed=lambda turn, begin, frames: _chunk(frames),
+    encode_pushed=lambda turn, begin, frames: _encode_chunk(frames),
     encode_end=lambda turn, length, answer: b"",
     heartbeat=sse.HEARTBEAT,
 )

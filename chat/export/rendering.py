@@ -52,12 +52,12 @@ class _Texts:
     seam: Callable[[int, str, str], str]
 
 
-def _english_seam(at: int, reason: str, model: str) -> str:
+def _describe_seam_in_english(at: int, reason: str, model: str) -> str:
     by = f"by {model}" if model else "automatically"
     return f"After character {at:,}, the answer {reason} and was continued {by}."
 
 
-def _chinese_seam(at: int, reason: str, model: str) -> str:
+def _describe_seam_in_chinese(at: int, reason: str, model: str) -> str:
     by = f"改由 {model} 续写" if model else "随后自动续写"
     return f"回答在第 {at:,} 个字符后{reason}，{by}。"
 
@@ -83,7 +83,7 @@ _TEXTS: dict[Language, _Texts] = {
             "upstream": "was interrupted by an error of the model service",
             "": "was interrupted",
         },
-        seam=_english_seam,
+        seam=_describe_seam_in_english,
     ),
     "zh-CN": _Texts(
         space="",
@@ -105,7 +105,7 @@ _TEXTS: dict[Language, _Texts] = {
             "upstream": "因模型服务出错而中断",
             "": "中断",
         },
-        seam=_chinese_seam,
+        seam=_describe_seam_in_chinese,
     ),
 }
 
@@ -118,7 +118,7 @@ def choose_language(accept_language: str) -> Language:
     best, best_quality = "", 0.0
     for entry in accept_language.split(","):
         tag, _, parameter = entry.partition(";")
-        quality = _quality(parameter)
+        quality = _parse_quality(parameter)
         if quality > best_quality:
             best, best_quality = tag.strip().lower(), quality
     return "zh-CN" if best.partition("-")[0] == "zh" else "en"
@@ -127,7 +127,7 @@ def choose_language(accept_language: str) -> Language:
 def markdown_to_html(text: str) -> str:
     """Return safe HTML. Images become links; links open a new tab and send no referrer."""
     return nh3.clean(
-        _markdown().render(text),
+        _create_parser().render(text),
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
@@ -143,7 +143,7 @@ def as_markdown(title: str, messages: Sequence[Message], language: Language = "e
     parts = [f"# {' '.join(title.split()) or texts.untitled}"]
     for message in messages:
         parts.append(f"## {texts.roles[message['role']]} · {_format_time(message)}")
-        parts.append(message["content"] + _closing_line(message["content"]))
+        parts.append(message["content"] + _find_closing_line(message["content"]))
         if note := _describe_answer(message, texts):
             parts.append(f"*{note}*")
     return "\n\n".join(parts) + "\n"
@@ -162,14 +162,14 @@ def as_html(title: str, messages: Sequence[Message], language: Language = "en") 
         f'<!doctype html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped}</title>\n<style>\n{_style()}</style>\n</head>\n"
+        f"<title>{escaped}</title>\n<style>\n{_read_style()}</style>\n</head>\n"
         f"<body>\n<h1>{escaped}</h1>\n"
-        + "".join(_article(message, texts) for message in messages)
+        + "".join(_render_article(message, texts) for message in messages)
         + "</body>\n</html>\n"
     )
 
 
-def file_name(title: str, extension: str) -> str:
+def format_disposition(title: str, extension: str) -> str:
     """Return a `Content-Disposition` header: a name in ASCII, and the title itself (RFC 6266)."""
     safe = "".join(c if c.isprintable() and c not in '/\\:*?"<>|%' else " " for c in title)
     short = " ".join(safe.split()).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
@@ -179,7 +179,7 @@ def file_name(title: str, extension: str) -> str:
     return f"attachment; filename=\"{plain}.{extension}\"; filename*=UTF-8''{quoted}.{extension}"
 
 
-def _quality(parameter: str) -> float:
+def _parse_quality(parameter: str) -> float:
     """Return the weight of an entry of `Accept-Language`; 0 if it is malformed."""
     name, _, value = parameter.partition("=")
     if not name.strip():
@@ -190,18 +190,18 @@ def _quality(parameter: str) -> float:
         return 0.0
 
 
-def _closing_line(text: str) -> str:
+def _find_closing_line(text: str) -> str:
     """Return the line that closes an open block at the end of a text, such as a code block."""
-    last = _blocks().parse(f"{text}\n\n# x")[-1]
+    last = _create_block_parser().parse(f"{text}\n\n# x")[-1]
     for end in (last.markup, "-->", "</script>", "?>", "]]>", ">"):
         if last.type == "heading_close":
             break
-        if _blocks().parse(f"{text}\n{end}\n\n# x")[-1].type == "heading_close":
+        if _create_block_parser().parse(f"{text}\n{end}\n\n# x")[-1].type == "heading_close":
             return f"\n{end}"
     return ""
 
 
-def _article(message: Message, texts: _Texts) -> str:
+def _render_article(message: Message, texts: _Texts) -> str:
     role, text = message["role"], message["content"]
     plain = f'<p class="plain">{html.escape(text)}</p>\n'
     body = markdown_to_html(text) if role == "assistant" else plain
@@ -235,26 +235,26 @@ def _format_time(message: Message) -> str:
 
 
 @cache
-def _markdown() -> MarkdownIt:
+def _create_parser() -> MarkdownIt:
     options = {"html": False, "linkify": True, "maxNesting": _MAX_NESTING}
     markdown = MarkdownIt("gfm-like", options).use(cjk_friendly)
-    markdown.block.ruler.at("reference", _short_reference)
-    markdown.add_render_rule("image", _image_as_link)
+    markdown.block.ruler.at("reference", _parse_short_reference)
+    markdown.add_render_rule("image", _render_image_as_link)
     for cell in ("td_open", "th_open"):
-        markdown.add_render_rule(cell, _cell_with_align)
+        markdown.add_render_rule(cell, _render_cell_with_align)
     return markdown
 
 
 @cache
-def _blocks() -> MarkdownIt:
+def _create_block_parser() -> MarkdownIt:
     """Return a parser that finds blocks as other programs do, with HTML blocks."""
     markdown = MarkdownIt("commonmark", {"maxNesting": _MAX_NESTING})
     markdown.disable(["inline", "text_join"])
-    markdown.block.ruler.at("reference", _short_reference)
+    markdown.block.ruler.at("reference", _parse_short_reference)
     return markdown
 
 
-def _short_reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+def _parse_short_reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     """Parse the definition of a link, from a few lines only.
 
     The built-in rule reads the rest of the paragraph for each definition: 29 kB took 16 s.
@@ -266,7 +266,7 @@ def _short_reference(state: StateBlock, start: int, end: int, silent: bool) -> b
         state.lineMax = last
 
 
-def _image_as_link(
+def _render_image_as_link(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
 ) -> str:
     token = tokens[index]
@@ -275,7 +275,7 @@ def _image_as_link(
     return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
 
 
-def _cell_with_align(
+def _render_cell_with_align(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
 ) -> str:
     """Replace the style of a table cell by `align`, because nh3 removes styles."""
@@ -285,5 +285,5 @@ def _cell_with_align(
 
 
 @cache
-def _style() -> str:
+def _read_style() -> str:
     return Path(__file__).with_name("export.css").read_text(encoding="utf-8")

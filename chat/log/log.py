@@ -199,7 +199,9 @@ class Log:
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
                     if is_silent:
                         await send(viewer_format.heartbeat)
-            if self.state is LogState.FINISHED and (frame := await self._end_frame(viewer_format)):
+            if self.state is LogState.FINISHED and (
+                frame := await self._build_end_frame(viewer_format)
+            ):
                 await send(frame)
         except UNAVAILABLE_ERRORS:
             return  # the viewer reconnects
@@ -233,7 +235,7 @@ class Log:
                 del self._tail[viewer_format]
         return viewer.offset, is_silent
 
-    async def _end_frame(self, viewer_format: Format) -> bytes:
+    async def _build_end_frame(self, viewer_format: Format) -> bytes:
         """Return the frame that completes the answer; empty if the log's last record already did.
 
         It is built once for all viewers. Raises UNAVAILABLE_ERRORS.

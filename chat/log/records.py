@@ -55,7 +55,7 @@ def encode(turn: str, offset: int, kind: Kind, payload: str) -> bytes:
         return _LAST
     if len(payload) <= _MAX_PIECE_CHARACTERS:
         return b"\0%c%b" % (kind, payload.encode())
-    return b"".join(b"\0%c%b" % (kind, piece.encode()) for piece in _pieces(payload))
+    return b"".join(b"\0%c%b" % (kind, piece.encode()) for piece in _split_text(payload))
 
 
 def split(data: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -96,6 +96,6 @@ def decode_answer(data: bytes) -> PartialAnswer:
     )
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _split_text(text: str) -> Iterator[str]:
     for begin in range(0, len(text), _MAX_PIECE_CHARACTERS):
         yield text[begin : begin + _MAX_PIECE_CHARACTERS]

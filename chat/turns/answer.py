@@ -56,7 +56,7 @@ class Answer:
 
     def add_usage(self, usage: Usage | None) -> None:
         """Add the tokens of one request to those of the earlier ones."""
-        self.usage = usage if self.usage is None else self.usage.plus(usage)
+        self.usage = usage if self.usage is None else self.usage.add(usage)
 
     def add_seam(self, why: str, model: str) -> str:
         """Record that a continuation begins here; return the seam as JSON."""

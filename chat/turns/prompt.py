@@ -41,7 +41,7 @@ class Prompt:
         self._budget = context_tokens
         self._estimator = Estimator()
 
-    async def messages(
+    async def build_messages(
         self, record: TurnRecord, model: str, partial: str = ""
     ) -> list[ChatMessage]:
         """Return the messages up to the turn's question, or up to its partial answer.
@@ -49,7 +49,7 @@ class Prompt:
         Returns as many as probably fit the budget. Raises UNAVAILABLE_ERRORS.
         """
         ref = record.ref
-        system, newest_first = await self._store.context(
+        system, newest_first = await self._store.read_context(
             ref.owner,
             ref.conversation,
             record.question_id,
@@ -77,7 +77,7 @@ class Estimator:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
 
-    def tokens(self, model: str, content: str) -> float:
+    def estimate(self, model: str, content: str) -> float:
         """Return the estimated size of a message with this content, in tokens."""
         reported, estimated = self._sums.get(model, _PRIOR)
         # Bounded, so that absurd reports can neither starve nor flood a model.
@@ -94,7 +94,7 @@ class Estimator:
         )
 
 
-def size(messages: Iterable[ChatMessage]) -> float:
+def estimate_size(messages: Iterable[ChatMessage]) -> float:
     """Return the size of messages in tokens, by an uncorrected estimate."""
     return sum(_estimate(message["content"]) for message in messages)
 
@@ -113,10 +113,10 @@ def fit_to_budget(
     answer, asked again) become one message, because many chat templates require alternating roles.
     The first message after the system prompt is a question.
     """
-    left = budget - (estimator.tokens(model, system) if system else 0)
+    left = budget - (estimator.estimate(model, system) if system else 0)
     chosen: list[ChatMessage] = []
     for number, body in enumerate(newest_first):
-        left -= estimator.tokens(model, body["content"])
+        left -= estimator.estimate(model, body["content"])
         if left < 0 and number >= min_messages:
             break
         _join(chosen, {"role": body["role"], "content": body["content"]})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chat.errors import NotFound
 from chat.log import records
 from chat.log.records import Kind
-from sessions.conversation_store import ConversationStore, new_id, title_of
+from sessions.conversation_store import ConversationStore, make_title, new_id
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
 from sessions.turn_record import NewTurn, TurnRef
@@ -79,12 +79,12 @@ class QuestionBuilder:
             ref=TurnRef(session.owner, conversation_id, turn_id),
             session=session.digest,
             may_create=question.conversation is None and again is None and not question.parent,
-            digest=_digest(question, again),
+            digest=_compute_digest(question, again),
             question_id=user,
             answer_id=answer,
             message="" if again else json.dumps(body, ensure_ascii=False),
             parent=question.parent,
-            title=title_of(question.message),
+            title=make_title(question.message),
             model=model,
             max_continuations=self._continue_max if question.may_continue else 0,
             first_record=(before, after),
@@ -98,7 +98,7 @@ class QuestionBuilder:
         named = question.regenerate or question.parent
         if not named:
             return None
-        message = await self._store.message(owner, conversation_id, named)
+        message = await self._store.read_message(owner, conversation_id, named)
         if message is None:
             raise NotFound("There is no such message.")
         if not question.regenerate:
@@ -106,7 +106,7 @@ class QuestionBuilder:
         return message.parent if message.body["role"] == "assistant" else message.id
 
 
-def _digest(question: Question, again: MessageId | None) -> str:
+def _compute_digest(question: Question, again: MessageId | None) -> str:
     """Return 128 bits that identify a question by its text, and by its position if it has one."""
     has_position = again or question.parent is not None
     identity = [question.message, again, question.parent] if has_position else question.message

@@ -78,7 +78,7 @@ class Turns:
         if question.conversation:
             conversation_id = question.conversation
         else:
-            conversation_id, is_new = await self._store.current(session)
+            conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
         for _ in range(3):
             if self._is_draining:
@@ -187,7 +187,7 @@ class Turns:
         if offset == length:
             return None
         ref = record.ref
-        found = await self._store.branch(
+        found = await self._store.read_branch(
             ref.owner, ref.conversation, start=record.answer_id, max_count=1
         )
         body = found[0].body if found else {}

@@ -227,8 +227,8 @@ class Turn:
     async def _request(self) -> None:
         """Stream one response, or a continuation, into the log."""
         answer, model, partial = self._answer, self._model, self._answer.text.decode()
-        messages = await self._prompt.messages(self.record, model, partial)
-        messages_size = prompt.size(messages)
+        messages = await self._prompt.build_messages(self.record, model, partial)
+        messages_size = prompt.estimate_size(messages)
         prefill = bool(partial) and self._prompt.prefill
         self._trimmer = OverlapTrimmer(partial)
         answer.model, answer.upstream = model, self._upstream.name

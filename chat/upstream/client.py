@@ -51,7 +51,7 @@ class Upstream:
             base_url=base_url,
             timeout=httpx2.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             max_retries=retries,
-            http_client=_http_client(host, scheme),
+            http_client=_create_http_client(host, scheme),
         )
         self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
         self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
@@ -118,7 +118,7 @@ class Upstream:
         return await self._client.post(self._url, cast_to=httpx2.Response, body=body, stream=True)
 
 
-def _http_client(host: str, scheme: str) -> httpx2.AsyncClient:
+def _create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
     """Return a client with Holdline's transport, or with aiohttp's behind a proxy (HTTP_PROXY)."""
     proxies = getproxies()
     # A proxy cannot reach a server on this machine.

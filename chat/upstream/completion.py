@@ -38,14 +38,14 @@ class Usage(msgspec.Struct):
     total_tokens: int = 0
 
     @classmethod
-    def reported(cls, counts: dict[str, Any]) -> "Usage":
+    def from_report(cls, counts: dict[str, Any]) -> "Usage":
         """Return an upstream's counts; values that are not numbers are ignored."""
         found = {name: counts.get(name) for name in cls.__struct_fields__}
         return cls(
             **{name: int(n) for name, n in found.items() if isinstance(n, (int, float)) and n >= 0}
         )
 
-    def plus(self, other: "Usage | None") -> "Usage":
+    def add(self, other: "Usage | None") -> "Usage":
         """Return the tokens of both requests."""
         if other is None:
             return self
@@ -178,7 +178,7 @@ class Completion:
         if chunk.error and self.finish_reason is None:
             raise self._failures.from_stream(chunk.error)
         if chunk.usage:
-            self.usage = Usage.reported(chunk.usage)
+            self.usage = Usage.from_report(chunk.usage)
         for choice in (chunk.choices or ())[:1]:
             if choice.finish_reason:
                 self.finish_reason = TextNormaliser().feed(choice.finish_reason)

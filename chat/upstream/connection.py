@@ -38,13 +38,13 @@ class Connection(asyncio.Protocol):
         "_failure", "_fd", "_has_length", "_header_bytes", "_headers", "_headers_received",
         "_is_closed", "_is_lingering", "_is_paused", "_is_plain", "_keep_alive", "_last_read_at",
         "_loop", "_on_complete", "_on_ready", "_parser", "_received_bytes", "_status", "_timer",
-        "_transport", "_waiter", "buffer", "complete", "origin",
+        "_transport", "_waiter", "buffer", "is_complete", "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.buffer = bytearray()
-        self.complete = True
+        self.is_complete = True
         self._is_plain = origin[0] != b"https"
         self._transport: asyncio.Transport
         self._fd = -1
@@ -71,19 +71,19 @@ class Connection(asyncio.Protocol):
     # Called by the transport and the body
 
     @property
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Return whether another request may be sent."""
-        return self.complete and not self._is_closed and not self._transport.is_closing()
+        return self.is_complete and not self._is_closed and not self._transport.is_closing()
 
     @property
     def is_over(self) -> bool:
         """Return whether no more bytes will be received."""
-        return self.complete or self._failure is not None
+        return self.is_complete or self._failure is not None
 
     def send(self, request: httpx2.Request, content: bytes) -> None:
         """Send a request; there must be no other under way."""
         self.buffer.clear()
-        self.complete = self._headers_received = self._has_length = self._is_lingering = False
+        self.is_complete = self._headers_received = self._has_length = self._is_lingering = False
         self._failure = self._on_ready = self._on_complete = None
         self._status, self._headers = 0, []
         self._received_bytes = self._header_bytes = 0
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
         self._transport.write(b"".join([*lines, b"\r\n", content]))
 
-    async def response_headers(self, timeout_s: float | None) -> tuple[int, Headers]:
+    async def receive_headers(self, timeout_s: float | None) -> tuple[int, Headers]:
         """Return the response's status and headers."""
         while not self._headers_received:
             await self.wait(timeout_s)
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         """
         if self._timer:
             self._timer.cancel()
-        if self.complete and self._failure is None and self._keep_alive and not self._is_closed:
+        if self.is_complete and self._failure is None and self._keep_alive and not self._is_closed:
             self._on_ready = None
             self._resume()
             keep(self)
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closed = True
-        if self.complete:
+        if self.is_complete:
             return
         if error is None and self._headers_received and not self._has_length:
             self.on_message_complete()  # a body that ends with its connection
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
     # Called by the parser
 
     def on_message_begin(self) -> None:
-        if self.complete:
+        if self.is_complete:
             raise httpx2.RemoteProtocolError("a second response, without a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._headers_received:
-            self.complete = True
+            self.is_complete = True
             self._keep_alive = not self._is_closed and self._parser.should_keep_alive()
 
     # Reading
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def _parse(self, data: bytes | memoryview) -> None:
-        if self.complete:  # nothing was requested
+        if self.is_complete:  # nothing was requested
             self.close()
             return
         self._last_read_at = self._loop.time()
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
 
     def _signal(self) -> None:
         """Report that bytes were received, or that the response is over."""
-        if self.complete and self._on_complete:
+        if self.is_complete and self._on_complete:
             self._on_complete()
         elif self._is_lingering and self.buffer:
             self.close()
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
             self._fail(httpx2.ReadTimeout("the server sent nothing"))
 
     def _on_parse_error(self, error: BaseException) -> None:
-        if self.complete:  # bytes after the response are not part of it, but spoil the connection
+        if self.is_complete:  # bytes after the response: the connection cannot be reused
             self._keep_alive = False
         else:
             self._fail(error)

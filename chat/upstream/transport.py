@@ -33,10 +33,10 @@ class Transport(httpx2.AsyncBaseTransport):
         """
         timeout = request.extensions.get("timeout", {})
         content = await request.aread()
-        connection = await self._connection(request.url, timeout.get("connect"))
+        connection = await self._obtain_connection(request.url, timeout.get("connect"))
         try:
             connection.send(request, content)
-            status, headers = await connection.response_headers(timeout.get("read"))
+            status, headers = await connection.receive_headers(timeout.get("read"))
         except BaseException:
             connection.close()
             raise
@@ -50,19 +50,22 @@ class Transport(httpx2.AsyncBaseTransport):
                 connection.close()
         self._idle.clear()
 
-    async def _connection(self, url: httpx2.URL, timeout_s: float | None) -> Connection:
+    async def _obtain_connection(self, url: httpx2.URL, timeout_s: float | None) -> Connection:
         default = 443 if url.scheme == "https" else 80
         origin = (url.raw_scheme, url.host, url.port or default)
         idle = self._idle.get(origin, ())
         while idle:
             connection = idle.pop()
-            if connection.reusable:
+            if connection.is_reusable:
                 return connection
         try:
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
                 _, connection = await loop.create_connection(
-                    lambda: Connection(origin), origin[1], origin[2], ssl=self._ssl(url)
+                    lambda: Connection(origin),
+                    origin[1],
+                    origin[2],
+                    ssl=self._create_ssl_context(url),
                 )
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
@@ -70,7 +73,7 @@ class Transport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(str(error)) from error
         return connection
 
-    def _ssl(self, url: httpx2.URL) -> ssl.SSLContext | None:
+    def _create_ssl_context(self, url: httpx2.URL) -> ssl.SSLContext | None:
         if url.scheme != "https":
             return None
         if self._tls is None:
@@ -105,7 +108,7 @@ class Body(httpx2.AsyncByteStream):
         while True:
             while part := connection.take():
                 yield part
-            if connection.complete:
+            if connection.is_complete:
                 return
             await connection.wait(self._timeout_s)
 
@@ -125,7 +128,7 @@ class Body(httpx2.AsyncByteStream):
     async def wait(self) -> None:
         """Return when the body is complete or was ended; raise ReadTimeout after the read timeout
         without a byte, RemoteProtocolError or ReadError when the connection is lost."""
-        while not (self._has_ended or self._connection.complete):
+        while not (self._has_ended or self._connection.is_complete):
             await self._connection.wait(self._timeout_s)
 
     async def aclose(self) -> None:

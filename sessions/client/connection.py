@@ -156,7 +156,7 @@ def is_cluster(redis: Client) -> bool:
     return isinstance(redis, RedisCluster)
 
 
-def node_of(redis: Client, key: str) -> str:
+def find_node(redis: Client, key: str) -> str:
     """Return the name of the node that holds a key: "" on a single Redis or while unknown."""
     if not is_cluster(redis):
         return ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sessions.client.connection import Client, is_cluster, node_of
+from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, as_connection_error
 
 logger = logging.getLogger("holdline.notifications")
@@ -106,7 +106,7 @@ class Notifications:
             await (self._pubsub.ssubscribe if self._is_sharded else self._pubsub.subscribe)(channel)
         if not self._is_sharded:
             return
-        node = node_of(self._redis, channel)
+        node = find_node(self._redis, channel)
         if node not in self._nodes or self._nodes[node].done():
             self._nodes[node] = self._tasks.create_task(self._receive_sharded(node))
 

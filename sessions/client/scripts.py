@@ -85,8 +85,8 @@ async def ping(redis: Client) -> None:
 
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:
     if not is_cluster(redis):
-        return await _exchange(redis, [_command(one, _SHAS) for one in calls])
-    commands = [_command(one, _SHARDED_SHAS) for one in calls]
+        return await _exchange(redis, [_build_command(one, _SHAS) for one in calls])
+    commands = [_build_command(one, _SHARDED_SHAS) for one in calls]
     async with ReplyTimeout():
         replies = await _exchange_with_cluster(redis, commands)
         # redis-py's pipeline repeats a command that it could not send, but not one without a reply.
@@ -118,16 +118,16 @@ async def _execute(pipeline: Any) -> list[Any]:
     return [classify_reply(reply) for reply in replies]
 
 
-def _command(call: Call, shas: dict[str, str]) -> _Command:
+def _build_command(call: Call, shas: dict[str, str]) -> _Command:
     name, keys, arguments = call
     sha = shas.get(name)
     return ("EVALSHA", sha, len(keys), *keys, *arguments) if sha else (name, *keys, *arguments)
 
 
-def _shas(texts: dict[str, bytes]) -> dict[str, str]:
+def _hash_scripts(texts: dict[str, bytes]) -> dict[str, str]:
     return {
         name: hashlib.sha1(text, usedforsecurity=False).hexdigest() for name, text in texts.items()
     }
 
 
-_SHAS, _SHARDED_SHAS = _shas(SCRIPTS), _shas(_SHARDED)
+_SHAS, _SHARDED_SHAS = _hash_scripts(SCRIPTS), _hash_scripts(_SHARDED)

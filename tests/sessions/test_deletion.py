@@ -140,7 +140,7 @@ async def test_a_deletion_is_atomic_in_every_order_of_a_turns_steps(
         if steps.state == "running":
             await steps.finish()
         if not steps.is_deleted:
-            branch = await store.branch(owner, CONVERSATION)
+            branch = await store.read_branch(owner, CONVERSATION)
             assert len(branch) == (2 if steps.state == "none" else 4), order
             await steps.delete()
         assert await keys_of(redis, owner) == set(), order
@@ -246,7 +246,7 @@ async def test_a_new_conversation_with_the_same_id_survives_the_deletion_of_the_
         keys.messages(owner, CONVERSATION),
         keys.turns(owner, CONVERSATION),
     }
-    assert [message.id for message in await store.branch(owner, CONVERSATION)] == [
+    assert [message.id for message in await store.read_branch(owner, CONVERSATION)] == [
         "answer-1",
         "user-1",
     ]
@@ -270,6 +270,6 @@ async def test_an_interrupted_deletion_leaves_only_keys_that_expire(
     assert len(left) == 2 * MAX_UNLINKED_TURNS + 1
     for key in left:
         assert 0 < await redis.ttl(key) <= 1000
-    assert await store.page(owner, 10, None) == ([], None)
+    assert await store.read_page(owner, 10, None) == ([], None)
     assert await store.delete(owner, conversation) is None
     assert await keys_of(redis, owner) == set()

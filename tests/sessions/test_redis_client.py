@@ -106,6 +106,6 @@ async def test_commands_and_notifications_share_one_pool() -> None:
 
 def test_a_script_is_called_by_the_hash_of_its_text() -> None:
     for name, text in scripts.SCRIPTS.items():
-        command = scripts._command((name, ["key"], ["argument"]), scripts._SHAS)
+        command = scripts._build_command((name, ["key"], ["argument"]), scripts._SHAS)
         sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
         assert command == ("EVALSHA", sha, 1, "key", "argument")

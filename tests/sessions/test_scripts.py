@@ -123,7 +123,7 @@ async def test_every_script_sent_twice_takes_effect_once(
     store = ConversationStore(redis, ttl_s=1000)
     assert await twice(lambda: store.select(owner, ref.conversation, "user-1"))
     assert await twice(lambda: store.change(owner, ref.conversation, title="new"))
-    assert len(await twice(lambda: store.branch(owner, ref.conversation))) == 2
+    assert len(await twice(lambda: store.read_branch(owner, ref.conversation))) == 2
 
     third = another(question, number=3, digest="d3")
     await turns.begin(third)
@@ -179,7 +179,7 @@ async def test_a_repeated_unanswered_question_is_stored_once(
     again_ref = another(question).ref
     assert (await read_log(turns, again_ref))[0] == b"<user-1>"
     await turns.finish(again_ref, 1, 8, b"end", "done", '{"role": "assistant", "content": "a"}')
-    branch = await store.branch(ref.owner, ref.conversation)
+    branch = await store.read_branch(ref.owner, ref.conversation)
     assert [message.id for message in branch] == ["answer-2", "user-1"]
     repeated = await turns.begin(another(question, number=3, digest="d1"))
     assert repeated.question_id == "user-3"
@@ -306,14 +306,14 @@ async def test_a_branch_is_limited_in_bytes_and_messages(
         asked = another(question, number=number, digest=f"d{number}")
         await turns.begin(asked)
         await turns.finish(asked.ref, 1, 8, b"end", "done", '{"role": "assistant", "content": "a"}')
-    whole = await store.branch(ref.owner, ref.conversation)
+    whole = await store.read_branch(ref.owner, ref.conversation)
     assert len(whole) == 10
-    assert [m.id for m in await store.branch(ref.owner, ref.conversation, max_count=3)] == [
+    assert [m.id for m in await store.read_branch(ref.owner, ref.conversation, max_count=3)] == [
         "answer-5", "user-5", "answer-4",
     ]  # fmt: skip
-    assert len(await store.branch(ref.owner, ref.conversation, max_bytes=1)) == 1
-    assert 2 <= len(await store.branch(ref.owner, ref.conversation, max_bytes=150)) <= 4
-    assert await store.branch(ref.owner, ref.conversation, start=MessageId("unknown")) == []
+    assert len(await store.read_branch(ref.owner, ref.conversation, max_bytes=1)) == 1
+    assert 2 <= len(await store.read_branch(ref.owner, ref.conversation, max_bytes=150)) <= 4
+    assert await store.read_branch(ref.owner, ref.conversation, start=MessageId("unknown")) == []
 
 
 async def test_scripts_missing_from_redis_are_loaded_again(

@@ -255,7 +255,7 @@ async def test_an_export_is_in_the_language_of_the_request(
 
 @given(st.text())
 def test_any_title_gives_a_safe_file_name(title: str) -> None:
-    value = rendering.file_name(title, "html")
+    value = rendering.format_disposition(title, "html")
     assert value.isascii()
     assert value.isprintable()
     names = value.removeprefix('attachment; filename="')

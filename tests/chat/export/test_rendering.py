@@ -120,7 +120,7 @@ def test_each_of_many_definitions_of_links_is_found() -> None:
 )
 def test_a_file_is_named_after_its_title(title: str, plain: str, quoted: str) -> None:
     expected = f"attachment; filename=\"{plain}.md\"; filename*=UTF-8''{quoted}.md"
-    assert rendering.file_name(title, "md") == expected
+    assert rendering.format_disposition(title, "md") == expected
 
 
 async def test_a_conversation_is_exported_in_every_format(

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.turns.prompt import Estimator, fit_to_budget, size
+from chat.turns.prompt import Estimator, estimate_size, fit_to_budget
 from chat.upstream.request import ChatMessage
 
 bodies = st.lists(
@@ -28,7 +28,7 @@ def test_the_prompt_fits_the_budget_and_alternates_between_user_and_assistant(
     assert messages[-1]["content"].endswith("the question")
     assert messages[0]["role"] == "user"
     assert [m["role"] for m in messages] == (["user", "assistant"] * len(messages))[: len(messages)]
-    size = sum(estimator.tokens("m", message["content"]) for message in sent)
+    size = sum(estimator.estimate("m", message["content"]) for message in sent)
     assert size <= budget or len(messages) == 1
 
 
@@ -57,16 +57,20 @@ def test_a_repeated_question_is_sent_once_and_unanswered_questions_are_joined() 
 
 def test_a_chinese_character_counts_for_more_tokens_than_a_latin_letter() -> None:
     estimator = Estimator()
-    assert estimator.tokens("m", "word" * 10) == 14
-    assert estimator.tokens("m", "汉" * 10) == 14
+    assert estimator.estimate("m", "word" * 10) == 14
+    assert estimator.estimate("m", "汉" * 10) == 14
 
 
 def test_the_token_estimate_is_calibrated_for_each_model_separately() -> None:
     estimator = Estimator()
     long: list[ChatMessage] = [{"role": "user", "content": "x" * 40_000}]
     for _ in range(6):
-        estimator.calibrate("dense", size(long), 20_008)
-    assert 1.9 < estimator.tokens("dense", "x" * 4000) / estimator.tokens("other", "x" * 4000) < 2.1
+        estimator.calibrate("dense", estimate_size(long), 20_008)
+    assert (
+        1.9
+        < estimator.estimate("dense", "x" * 4000) / estimator.estimate("other", "x" * 4000)
+        < 2.1
+    )
 
 
 @given(st.lists(st.tuples(st.text(max_size=50), st.integers(-5, 10**9)), max_size=20))
@@ -75,5 +79,5 @@ def test_implausible_token_reports_change_the_estimate_at_most_fourfold(
 ) -> None:
     estimator = Estimator()
     for content, reported in reports:
-        estimator.calibrate("m", size([{"role": "user", "content": content}]), reported)
-    assert 0.25 <= estimator.tokens("m", "x" * 400) / Estimator().tokens("m", "x" * 400) <= 4
+        estimator.calibrate("m", estimate_size([{"role": "user", "content": content}]), reported)
+    assert 0.25 <= estimator.estimate("m", "x" * 400) / Estimator().estimate("m", "x" * 400) <= 4

@@ -77,7 +77,7 @@ async def test_a_conversation_of_a_thousand_messages_sends_a_bounded_request(
     await ask(client, upstream, f"{question} now", "bounded")
     messages = (await upstream.exchange(f"{question} now")).messages
     estimator = Estimator()
-    tokens = sum(estimator.tokens("any", message["content"]) for message in messages)
+    tokens = sum(estimator.estimate("any", message["content"]) for message in messages)
     assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that reports have changed slightly
     assert messages[0]["role"] == "user"
     assert messages[-1]["content"] == f"{question} now"
@@ -123,7 +123,7 @@ async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
             await lengthen(redis, await owner_of(redis, conversation), conversation, 1000)
             continue
         sent.append(len(exchange.messages))
-        raw = sum(Estimator().tokens("any", m["content"]) for m in exchange.messages)
+        raw = sum(Estimator().estimate("any", m["content"]) for m in exchange.messages)
         await exchange.say("x")
         await exchange.finish(
             usage={"prompt_tokens": int(raw * (reported or 1)), "completion_tokens": 1}
