@@ -59,7 +59,7 @@ class Exchange:
             f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode("utf-8", "surrogatepass")
         )
 
-    async def say(self, *texts: str) -> None:
+    async def send_text(self, *texts: str) -> None:
         """Send one delta for each text."""
         for text in texts:
             await self.chunk({"content": text})
@@ -77,7 +77,7 @@ class Exchange:
 
         Such a report leaves the estimate unchanged.
         """
-        await self.say(*texts)
+        await self.send_text(*texts)
         estimator = Estimator()
         prompt = round(
             sum(estimator.estimate("any", message["content"]) for message in self.messages)
@@ -132,15 +132,15 @@ class ScriptedUpstream:
         assert self._runner is not None
         await self._runner.cleanup()
 
-    def asked(self, question: str) -> list[Exchange]:
+    def find_requests(self, question: str) -> list[Exchange]:
         """Return the requests whose last message ends with `question`."""
         return [exchange for exchange in self.exchanges if exchange.question.endswith(question)]
 
     async def exchange(self, question: str, number: int = 1) -> Exchange:
         """Return the `number`-th request for this question, once it has arrived."""
         async with asyncio.timeout(30), self._arrived:
-            await self._arrived.wait_for(lambda: len(self.asked(question)) >= number)
-        return self.asked(question)[number - 1]
+            await self._arrived.wait_for(lambda: len(self.find_requests(question)) >= number)
+        return self.find_requests(question)[number - 1]
 
     async def continued(self, partial: str, number: int = 1) -> Exchange:
         """Return the `number`-th request to continue this partial answer, once it has arrived."""

@@ -41,7 +41,7 @@ class Server:
         async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
 
-    def logged(self) -> str:
+    def read_log(self) -> str:
         """Return the server's log so far."""
         return self.log.read_text()
 
@@ -176,7 +176,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def serving(connection: tuple[int, int]) -> int:
+def find_worker(connection: tuple[int, int]) -> int:
     """Return the id of the process that has this connection to the fake upstream.
 
     `connection` is its local and remote port. The local port alone is ambiguous: connections to

@@ -45,7 +45,7 @@ async def ask(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, *texts: str, **query: str
 ) -> list[ServerSentEvent]:
     """Send a question, answer it as the upstream, and return every event of the stream."""
-    number = len(upstream.asked(question)) + 1
+    number = len(upstream.find_requests(question)) + 1
     reading = asyncio.create_task(read(client, None, message=question, **query))
     await (await upstream.exchange(question, number)).answer(*texts)
     return await reading

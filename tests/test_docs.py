@@ -146,7 +146,7 @@ async def test_no_conversation_text_cookie_or_key_is_logged(
             assert (await client.post("/api/chat_stream/", content=question)).status_code == 400
             cookie = client.cookies["holdline"]
         assert await server.stop() == 0
-        logged = server.logged()
+        logged = server.read_log()
     assert (
         logging.getLevelName(logging.WARNING) in logged
     )  # the failure is logged, without the text

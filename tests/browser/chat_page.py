@@ -9,7 +9,7 @@ expect.set_options(timeout=30_000)
 
 async def ask(page: Page, upstream: ScriptedUpstream, question: str) -> Exchange:
     """Type a question, send it, and return the request that reaches the upstream."""
-    number = len(upstream.asked(question)) + 1
+    number = len(upstream.find_requests(question)) + 1
     await page.locator("#question").fill(question)
     await page.locator("#question").press("Enter")
     return await upstream.exchange(question, number)

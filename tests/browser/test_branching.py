@@ -28,7 +28,7 @@ async def test_an_edited_question_keeps_the_old_branch(
     exchange = await upstream.exchange(f"2b {question}")
     sent = [message["content"] for message in exchange.messages]
     assert sent == [f"1 {question}", "one", f"2b {question}"]
-    await exchange.say("two ")
+    await exchange.send_text("two ")
     edited = page.get_by_role("group", name="Version 2 of 2")
     await expect(edited).to_have_text("2 / 2")
     await expect(edited.get_by_role("button", name="Previous version")).to_be_disabled()
@@ -43,7 +43,7 @@ async def test_an_edited_question_keeps_the_old_branch(
     await expect(bodies(page)).to_have_text(branch)
     await page.reload()
     await expect(bodies(page)).to_have_text(branch)
-    assert len(upstream.asked(question)) == 3
+    assert len(upstream.find_requests(question)) == 3
 
 
 async def test_the_first_question_accepts_a_very_long_edit(
@@ -68,7 +68,7 @@ async def test_a_regeneration_resumes_after_a_reload(
     await answers(page).first.get_by_role("button", name="Regenerate").click()
     exchange = await upstream.exchange(question, 2 + 1)
     assert exchange.messages == [{"role": "user", "content": question}]
-    await exchange.say("sec")
+    await exchange.send_text("sec")
     await expect(bodies(page)).to_have_text([question, "sec"])
     await page.reload()
     await expect(bodies(page)).to_have_text([question, "sec"])
@@ -76,7 +76,7 @@ async def test_a_regeneration_resumes_after_a_reload(
     await expect(bodies(page)).to_have_text([question, "second"])
     await answers(page).get_by_role("button", name="Previous version").click()
     await expect(bodies(page)).to_have_text([question, "first", f"later {question}", "later"])
-    assert len(upstream.asked(question)) == 3
+    assert len(upstream.find_requests(question)) == 3
 
 
 async def test_a_failed_regeneration_shows_the_old_answer_and_the_reason(

@@ -20,10 +20,10 @@ async def test_two_answers_stream_and_remain_after_a_reload(
 ) -> None:
     exchange = await ask(page, upstream, question)
     answer = answers(page).last
-    await exchange.say("First ")
+    await exchange.send_text("First ")
     await expect(answer.locator(".message-body")).to_have_text("First")
     await expect(page.locator("[data-streaming]")).to_have_count(1)
-    await exchange.say("**then** ")
+    await exchange.send_text("**then** ")
     await expect(answer.locator("strong")).to_have_text("then")
     await exchange.answer("the end.")
     await expect(answer.locator(".message-body")).to_have_text("First then the end.")
@@ -51,14 +51,14 @@ async def test_a_reload_during_an_answer_resumes_it(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
-    await exchange.say("before ")
+    await exchange.send_text("before ")
     await expect(answers(page).locator(".message-body")).to_have_text("before")
     await expect(page).to_have_url(re.compile("#."))
     await page.reload()
     await expect(answers(page).locator(".message-body")).to_have_text("before")
     await exchange.answer("after")
     await expect(answers(page).locator(".message-body")).to_have_text("before after")
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
 
 
 SHAPES = {
@@ -144,7 +144,7 @@ async def test_shift_enter_adds_a_line_and_an_input_method_does_not_submit(
     await field.press("Shift+Enter")
     await field.press_sequentially("second line")
     assert await field.input_value() == f"{question}\nsecond line"
-    assert upstream.asked(question) == []
+    assert upstream.find_requests(question) == []
     await field.press("Enter")
     exchange = await upstream.exchange(f"{question}\nsecond line")
     await exchange.answer("both lines")
@@ -221,7 +221,7 @@ async def test_a_stopped_answer_keeps_its_text(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
-    await exchange.say("half of it")
+    await exchange.send_text("half of it")
     await expect(answers(page).locator(".message-body")).to_have_text("half of it")
     await page.locator("#stop").click()
     await expect(page.locator("[data-streaming]")).to_have_count(0)
@@ -271,7 +271,7 @@ async def test_a_question_too_long_for_a_url_is_sent_by_post(
     exchange = await ask(page, upstream, "长问题" * 3000 + question)
     await exchange.answer("read it all")
     await expect(answers(page).locator(".message-body")).to_have_text("read it all")
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_phone_shows_the_list_as_a_drawer_without_overflow(
@@ -291,18 +291,18 @@ async def test_an_answer_is_complete_after_a_network_outage(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
-    await exchange.say("seen ")
+    await exchange.send_text("seen ")
     await expect(answers(page).locator(".message-body")).to_have_text("seen")
     await page.context.set_offline(True)
     await expect(page.locator("#status")).to_have_text("Connection lost. Reconnecting…")
-    await exchange.say("during the outage ")
+    await exchange.send_text("during the outage ")
     await page.context.set_offline(False)
     await expect(page.locator("#status")).to_be_empty()
     await exchange.answer("and after")
     await expect(answers(page).locator(".message-body")).to_have_text(
         "seen during the outage and after"
     )
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
 
 
 async def test_an_answer_continues_after_the_server_is_killed(
@@ -316,7 +316,7 @@ async def test_an_answer_continues_after_the_server_is_killed(
         await page.goto("/")
         exchange = await ask(page, upstream, question)
         partial = f"seen of {question} "
-        await exchange.say(partial)
+        await exchange.send_text(partial)
         await expect(answers(page).locator(".message-body")).to_have_text(partial.strip())
         await server.stop(signal.SIGKILL)
         server = await start(home, **settings, PORT=server.url.rpartition(":")[2])

@@ -21,7 +21,7 @@ async def test_reasoning_is_open_until_the_answer_begins(
     await expect(text).to_have_text("One thought and another")
     await expect(box).to_have_js_property("open", False)  # the user closed it
     await box.locator("summary").click()
-    await exchange.say("The answer")
+    await exchange.send_text("The answer")
     await expect(answers(page).locator(".message-body")).to_have_text("The answer")
     await expect(box).to_have_js_property("open", False)
     await expect(box.locator("summary")).to_have_text("Thoughts")

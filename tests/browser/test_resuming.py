@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.browser.chat_page import answers, ask, ask_and_answer, bodies
 from tests.browser.tcp_link import frozen_link
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server, holdline, serving
+from tests.processes import Server, find_worker, holdline
 
 # Playwright emulates the focus, so the browser never freezes a page: the test sends its event.
 THAW = "() => document.dispatchEvent(new Event('resume'))"
@@ -25,10 +25,10 @@ async def test_an_answer_resumes_after_its_connection_died_silently(
         await page.clock.install()
         await page.goto("/")
         exchange = await ask(page, upstream, question)
-        await exchange.say("before ")
+        await exchange.send_text("before ")
         await expect(answers(page).locator(".message-body")).to_have_text("before")
         link.freeze()
-        await exchange.say("lost ")
+        await exchange.send_text("lost ")
         if event == "thaw":
             await page.evaluate(THAW)
         elif event == "sleep":
@@ -38,7 +38,7 @@ async def test_an_answer_resumes_after_its_connection_died_silently(
         await expect(answers(page).locator(".message-body")).to_have_text("before lost")
         await exchange.answer("and after")
         await expect(answers(page).locator(".message-body")).to_have_text("before lost and after")
-        assert len(upstream.asked(question)) == 1
+        assert len(upstream.find_requests(question)) == 1
         await context.close()
 
 
@@ -46,7 +46,7 @@ async def test_an_answer_streams_to_every_tab_and_browser_of_its_session(
     page: Page, browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
     exchange = await ask(page, upstream, question)
-    await exchange.say("one ")
+    await exchange.send_text("one ")
     await expect(answers(page).locator(".message-body")).to_have_text("one")
     tab = await page.context.new_page()
     elsewhere = await browser.new_context(storage_state=await page.context.storage_state())
@@ -54,14 +54,14 @@ async def test_an_answer_streams_to_every_tab_and_browser_of_its_session(
     for other in pages[1:]:
         await other.goto(page.url)
     for delta, shown in (("two ", "one two"), ("three", "one two three")):
-        await exchange.say(delta)
+        await exchange.send_text(delta)
         for each in pages:
             await expect(answers(each).locator(".message-body")).to_have_text(shown)
     await exchange.answer(".")
     for each in pages:
         await expect(bodies(each)).to_have_text([question, "one two three."])
         await expect(each.locator("[data-streaming]")).to_have_count(0)
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
     await elsewhere.close()
 
 
@@ -75,7 +75,7 @@ async def test_an_idle_tab_shows_another_tabs_question_when_focused(
     await idle.locator("#question").press("ArrowUp")
     await idle.locator(".question-editor textarea").fill("a draft")
     exchange = await ask(page, upstream, f"later {question}")
-    await exchange.say("part")
+    await exchange.send_text("part")
     await idle.evaluate("() => window.dispatchEvent(new Event('focus'))")
     await expect(bodies(idle)).to_have_text([question, "first", f"later {question}", "part"])
     await expect(idle.locator("#conversations .running-dot")).to_be_visible()
@@ -98,9 +98,9 @@ async def test_an_answer_continues_after_its_worker_is_killed(
         await page.goto("/")
         exchange = await ask(page, upstream, question)
         partial = f"seen of {question} "
-        await exchange.say(partial)
+        await exchange.send_text(partial)
         await expect(answers(page).locator(".message-body")).to_have_text(partial.strip())
-        os.kill(serving(exchange.connection), signal.SIGKILL)
+        os.kill(find_worker(exchange.connection), signal.SIGKILL)
         await (await upstream.continued(partial)).answer("to the end")
         await expect(answers(page).locator(".message-body")).to_have_text(f"{partial}to the end")
         await expect(
@@ -120,11 +120,11 @@ async def test_a_seam_is_marked_at_its_block_with_its_reason(
         await page.goto("/")
         exchange = await ask(page, upstream, question)
         first = f"{'🦭' * 80} {question}\n\n- one\n- two bro"
-        await exchange.say(first)
+        await exchange.send_text(first)
         await exchange.finish("length")
         exchange = await upstream.continued(first)
         second = "ken\n\n[a]: https://other.example\n\n"
-        await exchange.say(second)
+        await exchange.send_text(second)
         await expect(answers(page).locator("li")).to_have_text(["one", "two broken"])
         exchange.drop()
         exchange = await upstream.continued(first + second)

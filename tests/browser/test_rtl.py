@@ -11,7 +11,7 @@ async def test_an_rtl_answer_has_its_direction_from_the_first_text(
 ) -> None:
     exchange = await ask(page, upstream, question)
     body = answers(page).locator(".message-body")
-    await exchange.say("ש")
+    await exchange.send_text("ש")
     await expect(body).to_have_text("ש")
     await expect(body).to_have_css("direction", "rtl")
     await exchange.answer("לום\n\nEnglish too")

@@ -13,7 +13,7 @@ import pytest
 
 from config.background import exit_on_task_failure
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import PATIENCE_S, holdline, private_folder, serving, start
+from tests.processes import PATIENCE_S, find_worker, holdline, private_folder, start
 from tests.streams import ask, asking, read, text_of
 
 
@@ -78,7 +78,7 @@ async def test_an_answer_continues_after_the_whole_server_is_killed(
                 exchange = await upstream.exchange(question)
                 deltas = []
                 for text in (first, "second delta "):
-                    await exchange.say(text)
+                    await exchange.send_text(text)
                     deltas.append(await anext(events))
                 await server.stop(signal.SIGKILL)
                 with pytest.raises(httpx.HTTPError):
@@ -95,7 +95,7 @@ async def test_an_answer_continues_after_the_whole_server_is_killed(
             answer = partial + "and the rest"
             assert text_of(rest) == "second delta and the rest"
             assert (rest[-1].event, rest[-1].data) == ("end", answer)
-            assert len(upstream.asked(question)) == 1
+            assert len(upstream.find_requests(question)) == 1
             path = f"/api/conversations/{turn['conversation']}"
             messages = (await client.get(path)).json()["messages"]
             assert [m["content"] for m in messages] == [question, answer]
@@ -118,9 +118,9 @@ async def test_a_killed_worker_is_replaced_and_another_continues_its_turn(
             events = source.aiter_sse()
             turn = json.loads((await anext(events)).data)["turn"]
             exchange = await upstream.exchange(question)
-            await exchange.say(f"so far of {question} ")
+            await exchange.send_text(f"so far of {question} ")
             assert (await anext(events)).data
-            os.kill(serving(exchange.connection), signal.SIGKILL)
+            os.kill(find_worker(exchange.connection), signal.SIGKILL)
             # No viewer is connected: the sweep of the other worker, or of the new one, takes over.
             continuation = await upstream.continued(f"so far of {question} ")
             await continuation.answer("to the end")
@@ -130,7 +130,7 @@ async def test_a_killed_worker_is_replaced_and_another_continues_its_turn(
             while len(find_children(server.process.pid, "python")) < 2:
                 await asyncio.sleep(0.02)
         await ask(client, upstream, question + "?", "another answer")
-        assert "died (signal 9); replacing it" in server.logged()
+        assert "died (signal 9); replacing it" in server.read_log()
 
 
 async def test_a_frozen_worker_that_resumes_after_a_takeover_cannot_write(
@@ -148,14 +148,14 @@ async def test_a_frozen_worker_that_resumes_after_a_takeover_cannot_write(
             events = source.aiter_sse()
             await anext(events)
             exchange = await upstream.exchange(question)
-            await exchange.say(partial)
+            await exchange.send_text(partial)
             assert (await anext(events)).data == partial
-            frozen = serving(exchange.connection)
+            frozen = find_worker(exchange.connection)
             os.kill(frozen, signal.SIGSTOP)
             try:
                 continuation = await upstream.continued(partial)
-                await exchange.say("text for the frozen worker")
-                await continuation.say("text for ")
+                await exchange.send_text("text for the frozen worker")
+                await continuation.send_text("text for ")
             finally:
                 os.kill(frozen, signal.SIGCONT)
         await exchange.closed.wait()  # the frozen worker has been fenced off
@@ -178,12 +178,12 @@ async def test_viewers_on_every_worker_receive_the_whole_answer(
             ]
             exchange = await upstream.exchange(question)
             for number in range(50):
-                await exchange.say(f"{number} ")
+                await exchange.send_text(f"{number} ")
             await exchange.answer("x" * 20_000)
             expected = "".join(f"{number} " for number in range(50)) + "x" * 20_000
             for events in await asyncio.gather(*readings):
                 assert text_of(events) == events[-1].data == expected
-            assert len(upstream.asked(question)) == 1
+            assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_stop_request_reaches_the_worker_that_runs_the_turn(
@@ -196,7 +196,7 @@ async def test_a_stop_request_reaches_the_worker_that_runs_the_turn(
                 message = f"{number} {question}"
                 reading = asyncio.create_task(read(client, message=message))
                 exchange = await upstream.exchange(message)
-                await exchange.say("half")
+                await exchange.send_text("half")
                 async with asking(client, message=message) as source:
                     events = source.aiter_sse()
                     turn = json.loads((await anext(events)).data)["turn"]
@@ -224,12 +224,14 @@ async def test_a_stopped_server_leaves_its_turns_to_the_next_start(
             for i in range(count)
         ]
         for i in range(count):
-            await (await upstream.exchange(f"<{i}> {question}")).say(f"<{i}> part of {question} ")
+            await (await upstream.exchange(f"<{i}> {question}")).send_text(
+                f"<{i}> part of {question} "
+            )
         assert await server.stop() == 0
         received = await asyncio.gather(*readings)
         cookies = dict(client.cookies)
         assert {events[-1].event for events in received} <= {"turn", "message"}
-        assert "Traceback" not in server.logged()
+        assert "Traceback" not in server.read_log()
     async with (
         holdline(REDIS_URL=redis_url, **model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, cookies=cookies, timeout=60) as client,
@@ -254,9 +256,9 @@ async def test_a_terminated_worker_hands_its_turn_over_to_another(
             events = source.aiter_sse()
             turn = json.loads((await anext(events)).data)["turn"]
             exchange = await upstream.exchange(question)
-            await exchange.say(f"part of {question} ")
+            await exchange.send_text(f"part of {question} ")
             await anext(events)
-            os.kill(serving(exchange.connection), signal.SIGTERM)
+            os.kill(find_worker(exchange.connection), signal.SIGTERM)
             await (await upstream.continued(f"part of {question} ")).answer("and done")
         assert (await read(client, turn=turn))[-1].data == f"part of {question} and done"
 
@@ -302,7 +304,7 @@ async def test_an_embedded_redis_that_dies_is_restarted(
                 await asyncio.sleep(0.05)
         (conversation,) = (await client.get("/api/conversations/")).json()["conversations"]
         assert conversation["title"] == question
-        assert "embedded Redis died (signal 9); restarting it" in server.logged()
+        assert "embedded Redis died (signal 9); restarting it" in server.read_log()
         await ask(client, upstream, question + "?", "another answer")
 
 

@@ -39,7 +39,7 @@ async def send_numbers(exchange: Exchange, until: asyncio.Task[None]) -> str:
     """Send a number every 50 ms until the task is done; return the text that was sent."""
     text = ""
     for number in itertools.count():
-        await exchange.say(f"{number} ")
+        await exchange.send_text(f"{number} ")
         text += f"{number} "
         await asyncio.wait([until], timeout=0.05)
         if until.done():
@@ -70,7 +70,7 @@ async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed
         turn = "t" + question[-32:]
         reading = asyncio.create_task(read_to_end(client, turn, question))
         exchange = await upstream.exchange(question)
-        await exchange.say("before ")
+        await exchange.send_text("before ")
         redis = connect(url)
         (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
         master = redis.get_node_from_key(log)
@@ -83,7 +83,7 @@ async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed
         events = await reading
         assert (events[-1].event, events[-1].data) == ("end", f"before {text}")
         assert text_of(events) == events[-1].data
-        assert len(upstream.asked(question)) == 1
+        assert len(upstream.find_requests(question)) == 1
         conversations = (await client.get("/api/conversations/")).json()["conversations"]
         assert [one["title"] for one in conversations] == [question]
         await redis.aclose()

@@ -34,7 +34,7 @@ async def regenerate(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, message: str, *texts: str
 ) -> list[Any]:
     """Request another answer, send it as the upstream, and return every event of the stream."""
-    number = len(upstream.asked(question)) + 1
+    number = len(upstream.find_requests(question)) + 1
     reading = asyncio.create_task(read(client, regenerate=message))
     await (await upstream.exchange(question, number)).answer(*texts)
     return await reading
@@ -50,7 +50,7 @@ async def test_an_edited_question_begins_a_new_branch_and_keeps_the_old_one(
     assert all("alternatives" not in message for message in before)
 
     await ask(client, upstream, f"2b {question}", "two b", parent=before[2]["parent"])
-    sent = upstream.asked(f"2b {question}")[0].messages
+    sent = upstream.find_requests(f"2b {question}")[0].messages
     assert [m["content"] for m in sent] == [f"1 {question}", "one", f"2b {question}"]
     after = await read_conversation(client)
     assert contents(after) == [f"1 {question}", "one", f"2b {question}", "two b"]
@@ -86,7 +86,7 @@ async def test_the_first_question_of_a_conversation_can_be_edited(
     found = await read_conversation(client)
     assert contents(found) == [f"b {question}", "of b"]
     assert len(found["messages"][0]["alternatives"]) == 2
-    assert len(upstream.asked(f"b {question}")[0].messages) == 1
+    assert len(upstream.find_requests(f"b {question}")[0].messages) == 1
 
 
 async def test_a_regenerated_answer_is_an_alternative_to_the_old_one(
@@ -98,7 +98,7 @@ async def test_a_regenerated_answer_is_an_alternative_to_the_old_one(
     events = await regenerate(client, upstream, question, first["id"], "second")
     assert events[-1].data == "second"
     begun = json.loads(events[0].data)
-    assert upstream.asked(question)[-1].messages == [{"role": "user", "content": question}]
+    assert upstream.find_requests(question)[-1].messages == [{"role": "user", "content": question}]
     found = await read_conversation(client)
     assert contents(found) == [question, "second"]
     assert found["messages"][0]["id"] == begun["message"]
@@ -124,8 +124,8 @@ async def test_a_regeneration_without_text_restores_the_previous_branch(
     await ask(client, upstream, f"{question} later", "later")
     before = await read_conversation(client)
     turn = "t" + question[-32:]
-    asked = before["messages"][0]["id"]
-    reading = asyncio.create_task(read(client, regenerate=asked, turn=turn))
+    question_id = before["messages"][0]["id"]
+    reading = asyncio.create_task(read(client, regenerate=question_id, turn=turn))
     exchange = await upstream.exchange(question, 2)
     if ending == "failed":
         exchange.reply(400, {"error": {"message": "no"}})
@@ -141,16 +141,16 @@ async def test_repeated_requests_for_a_running_regeneration_attach_to_it(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(client, upstream, question, "first")
-    asked = (await read_conversation(client))["messages"][0]["id"]
-    readings = [asyncio.create_task(read(client, regenerate=asked)) for _ in range(5)]
+    question_id = (await read_conversation(client))["messages"][0]["id"]
+    readings = [asyncio.create_task(read(client, regenerate=question_id)) for _ in range(5)]
     exchange = await upstream.exchange(question, 2)
-    await exchange.say("sec")
+    await exchange.send_text("sec")
     conversation = await read_conversation(client)
-    rejected = await show_branch(client, conversation, asked)
+    rejected = await show_branch(client, conversation, question_id)
     assert (rejected.status_code, rejected.json()["error"]["type"]) == (409, "conflict")
     await exchange.answer("ond")
     assert [events[-1].data for events in await asyncio.gather(*readings)] == ["second"] * 5
-    assert len(upstream.asked(question)) == 2
+    assert len(upstream.find_requests(question)) == 2
 
 
 async def test_invalid_branch_requests_are_rejected_and_change_nothing(

@@ -59,10 +59,10 @@ async def test_the_first_frame_is_sent_before_the_upstream_responds(
         events = source.aiter_sse()
         assert (await anext(events)).event == "turn"
         exchange = await upstream.exchange(question)
-        await exchange.say("one")
+        await exchange.send_text("one")
         # Each delta is sent without waiting for the next one.
         assert (await anext(events)).data == "one"
-        await exchange.say("two")
+        await exchange.send_text("two")
         assert (await anext(events)).data == "two"
         await exchange.finish()
 
@@ -93,7 +93,7 @@ async def test_a_post_accepts_a_question_too_long_for_a_url(
 ) -> None:
     long = "长" * 20_000 + question
     for name in ("message", "input", "prompt"):
-        number = len(upstream.asked(question)) + 1
+        number = len(upstream.find_requests(question)) + 1
         body = {name: long}
 
         async def post(body: dict[str, str] = body) -> list[ServerSentEvent]:
@@ -132,7 +132,7 @@ async def test_a_viewer_resumes_after_any_frame_it_has_received(
         ]
         in_query = await read(client, lastEventId=event.id)
         assert [e.id for e in in_query] == [e.id for e in again]
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_viewer_that_has_every_frame_of_a_running_turn_receives_the_next_ones(
@@ -140,7 +140,7 @@ async def test_a_viewer_that_has_every_frame_of_a_running_turn_receives_the_next
 ) -> None:
     reading = asyncio.create_task(read(client, message=question, turn="t" + question[-32:]))
     exchange = await upstream.exchange(question)
-    await exchange.say("seen ")
+    await exchange.send_text("seen ")
     async with asking(client, turn="t" + question[-32:]) as source:
         events = source.aiter_sse()
         await anext(events)
@@ -188,7 +188,7 @@ async def test_a_repeated_turn_attaches_without_a_second_upstream_request(
     for events in await asyncio.gather(*readings):
         assert text_of(events) == "once only"
     assert [event.event for event in await read(client, turn=turn)][-1] == "end"
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
     other = await client.get(STREAM, params={"message": "another", "turn": turn})
     assert (other.status_code, other.json()["error"]["type"]) == (409, "conflict")
 
@@ -199,13 +199,13 @@ async def test_a_second_tab_with_the_same_question_attaches_to_the_running_turn(
     await client.get("/")  # the cookie must exist before a second connection is opened
     first = asyncio.create_task(read(client, message=question))
     exchange = await upstream.exchange(question)
-    await exchange.say("seen by both")
+    await exchange.send_text("seen by both")
     async with asking(client, message=question) as source:
         events = source.aiter_sse()
         assert [(await anext(events)).event, (await anext(events)).data] == ["turn", "seen by both"]
         await exchange.finish()
     await first
-    assert len(upstream.asked(question)) == 1
+    assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_turn_continues_after_its_viewer_disconnects(
@@ -268,7 +268,7 @@ async def test_a_different_question_stops_the_running_turn_and_keeps_its_partial
     await client.get("/")  # the cookie must exist before a second connection is opened
     first = asyncio.create_task(read(client, message=question))
     stopped = await upstream.exchange(question)
-    await stopped.say("half an ")
+    await stopped.send_text("half an ")
     async with asking(client, message=question) as source:
         events = source.aiter_sse()
         conversation = json.loads((await anext(events)).data)["conversation"]
@@ -291,7 +291,7 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
         events = source.aiter_sse()
         turn = json.loads((await anext(events)).data)["turn"]
         exchange = await upstream.exchange(question)
-        await exchange.say("so far")
+        await exchange.send_text("so far")
         assert (await anext(events)).data == "so far"
         assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
         await exchange.closed.wait()
@@ -383,7 +383,7 @@ async def test_a_head_request_is_rejected_and_begins_no_turn(
     response = await client.head(STREAM, params={"message": question})
     assert response.status_code == 405
     assert (await client.get("/api/conversations/")).json()["conversations"] == []
-    assert upstream.asked(question) == []
+    assert upstream.find_requests(question) == []
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ async def test_cross_site_navigation_and_prefetch_requests_are_rejected(
         await client.post(STREAM, json={"message": question}, headers=headers),
     ):
         assert (response.status_code, response.json()["error"]["type"]) == (403, "forbidden")
-    assert upstream.asked(question) == []
+    assert upstream.find_requests(question) == []
 
 
 async def test_a_same_origin_request_is_accepted(
@@ -482,7 +482,7 @@ async def test_many_answers_stream_concurrently(
         exchanges = [await upstream.exchange(f"<{number}> {question}") for number in range(150)]
         for word in ("all ", "at ", "once"):
             for exchange in exchanges:
-                await exchange.say(word)
+                await exchange.send_text(word)
         for exchange in exchanges:
             await exchange.finish()
         for events in await asyncio.gather(*readings):

@@ -18,7 +18,7 @@ async def test_viewers_receive_end_when_the_conversation_of_a_running_turn_is_de
     turn = "turn-" + question[-32:]
     viewers = [asyncio.create_task(read(client, message=question, turn=turn)) for _ in range(2)]
     exchange = await upstream.exchange(question)
-    await exchange.say("before")
+    await exchange.send_text("before")
     (key,) = [key async for key in redis.scan_iter(f"holdline:*:turn:{turn}")]
     owner = key.decode().split("{")[1].split("}")[0]
     (listed,) = (await client.get("/api/conversations/")).json()["conversations"]
@@ -36,24 +36,27 @@ async def test_a_question_sent_during_a_deletion_ends_or_is_rejected_and_leaves_
     for stage in ("sent", "begun", "requested", "streaming", "answered"):
         conversation = (await client.post("/api/conversations/", json={})).json()["id"]
         path = f"/api/conversations/{conversation}"
-        asked = f"{stage} {question}"
+        staged_question = f"{stage} {question}"
 
-        async def answer(asked: str = asked) -> None:
-            exchange = await upstream.exchange(asked)
+        async def answer(staged_question: str = staged_question) -> None:
+            exchange = await upstream.exchange(staged_question)
             with suppress(ConnectionError):
                 await exchange.answer("answer")
 
         reading = asyncio.create_task(
-            client.get("/api/chat_stream/", params={"message": asked, "conversation": conversation})
+            client.get(
+                "/api/chat_stream/",
+                params={"message": staged_question, "conversation": conversation},
+            )
         )
         if stage == "begun":
             async with asyncio.timeout(PATIENCE_S):
                 while (await client.get(path)).json()["running"] is None:
                     await asyncio.sleep(0.01)
         elif stage in ("requested", "streaming"):
-            exchange = await upstream.exchange(asked)
+            exchange = await upstream.exchange(staged_question)
             if stage == "streaming":
-                await exchange.say("partial ")
+                await exchange.send_text("partial ")
         answering = asyncio.create_task(answer())
         if stage == "answered":
             await answering

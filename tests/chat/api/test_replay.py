@@ -28,7 +28,7 @@ async def test_a_connection_dropped_at_any_byte_resumes_after_the_last_frame(
         exchange = await upstream.exchange(question)
         await exchange.chunk({"reasoning_content": "先想一想\n\nthen "})
         texts = ("答案：\n\n", f"id: {question}\n", "🙂 data: ")
-        await exchange.say(*texts)
+        await exchange.send_text(*texts)
         exchange.drop()
         await (await upstream.continued("".join(texts))).answer("\n\n:", "ü ", "fin\n")
         events = await reading
@@ -70,7 +70,7 @@ async def test_viewers_resume_anywhere_in_a_long_running_answer_on_any_worker(
         turn = json.loads(shown[0].data)["turn"]
         exchange = await upstream.exchange(question)
         for word in words:  # one at a time, so that each has its own frame
-            await exchange.say(word)
+            await exchange.send_text(word)
             shown.append(await anext(events))
         valid = [event.id for event in shown[:-1:11]]
         invalid = [f"{turn}.{int(name.rpartition('.')[2]) - 1}" for name in valid]

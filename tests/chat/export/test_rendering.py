@@ -126,13 +126,13 @@ def test_a_file_is_named_after_its_title(title: str, plain: str, quoted: str) ->
 async def test_a_conversation_is_exported_in_every_format(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    asked = f"{question} <script>"
-    events = await ask(client, upstream, asked, "**注意：**正文", " <b>x</b>")
+    hostile_question = f"{question} <script>"
+    events = await ask(client, upstream, hostile_question, "**注意：**正文", " <b>x</b>")
     path = "/api/conversations/" + json.loads(events[0].data)["conversation"]
     exported = await client.get(f"{path}/export")
     assert exported.headers["content-type"] == "text/markdown; charset=utf-8"
     assert exported.headers["content-disposition"].startswith("attachment; ")
-    assert f"\n\n{asked}\n\n" in exported.text
+    assert f"\n\n{hostile_question}\n\n" in exported.text
     assert "\n\n**注意：**正文 <b>x</b>\n" in exported.text
     page = await client.get(f"{path}/export", params={"format": "html"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"

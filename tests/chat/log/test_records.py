@@ -19,9 +19,9 @@ contents = st.lists(
 )
 
 
-def encode_log(said: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
+def encode_log(written: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
     log, ends = b"", [0]
-    for kind, payload in said:
+    for kind, payload in written:
         log += records.encode(TURN, len(log), kind, payload)
         ends.append(len(log))
     return log, ends
@@ -29,19 +29,19 @@ def encode_log(said: list[tuple[Kind, str]]) -> tuple[bytes, list[int]]:
 
 @given(contents)
 @example([(Kind.TEXT, "é" * 10), (Kind.REASONING, "t")])
-def test_an_answer_is_decoded_from_its_log(said: list[tuple[Kind, str]]) -> None:
-    found = records.decode_answer(encode_log(said)[0])
-    assert found.text == "".join(text for kind, text in said if kind is Kind.TEXT)
-    assert found.reasoning == "".join(text for kind, text in said if kind is Kind.REASONING)
-    assert len(found.continued) == [kind for kind, _ in said].count(Kind.CONTINUED)
-    assert len(found.attempts) == [kind for kind, _ in said].count(Kind.ATTEMPT)
+def test_an_answer_is_decoded_from_its_log(written: list[tuple[Kind, str]]) -> None:
+    found = records.decode_answer(encode_log(written)[0])
+    assert found.text == "".join(text for kind, text in written if kind is Kind.TEXT)
+    assert found.reasoning == "".join(text for kind, text in written if kind is Kind.REASONING)
+    assert len(found.continued) == [kind for kind, _ in written].count(Kind.CONTINUED)
+    assert len(found.attempts) == [kind for kind, _ in written].count(Kind.ATTEMPT)
 
 
 @given(contents)
 def test_an_offset_is_valid_where_a_record_begins_and_nowhere_else(
-    said: list[tuple[Kind, str]],
+    written: list[tuple[Kind, str]],
 ) -> None:
-    log, ends = encode_log(said)
+    log, ends = encode_log(written)
     valid = [at for at in range(len(log) + 1) if records.is_valid_offset(b"", log[at : at + 1])]
     assert valid == ends
     assert all(
@@ -74,15 +74,15 @@ def test_a_malformed_log_is_decoded_up_to_the_malformed_record() -> None:
 
 @given(contents)
 def test_a_turn_of_version_0_1_is_continued_in_its_own_encoding(
-    said: list[tuple[Kind, str]],
+    written: list[tuple[Kind, str]],
 ) -> None:
     log, ends = b"", [0]
-    for kind, payload in said:
+    for kind, payload in written:
         frame = legacy.encode(TURN, len(log), kind, payload)
         log += frame
         ends += [len(log)] if frame else []
     found = legacy.decode_answer(log)
-    assert found.text == "".join(text for kind, text in said if kind is Kind.TEXT)
+    assert found.text == "".join(text for kind, text in written if kind is Kind.TEXT)
     assert [event.id for event in EventDecoder().feed(log)] == [f"{TURN}.{end}" for end in ends[1:]]
     valid = [
         at for at in range(len(log) + 1) if legacy.is_valid_offset(log[max(0, at - 2) : at], b"")

@@ -42,7 +42,7 @@ async def test_fifty_viewers_on_two_workers_share_one_upstream_request(
         assert {tuple(event.id for event in events) for events in received} == {
             tuple(e.id for e in received[0])
         }
-        assert len(upstream.asked(question)) == 1
+        assert len(upstream.find_requests(question)) == 1
         begun = json.loads(received[0][0].data)
         messages = (await client.get(f"/api/conversations/{begun['conversation']}")).json()[
             "messages"
@@ -104,7 +104,7 @@ async def test_an_endless_answer_fails_at_the_log_limit_and_is_kept(
         text = "x" * (1 << 20)
         with contextlib.suppress(ConnectionError):  # the worker closes the connection at the limit
             while not exchange.closed.is_set():
-                await exchange.say(text)
+                await exchange.send_text(text)
         events = await reading
         failed = json.loads(events[-1].data)
         assert (events[-1].event, failed["type"], failed["retryable"]) == (
@@ -149,7 +149,7 @@ async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
             for i in range(count)
         ]
         for i in range(count):
-            await (await upstream.exchange(f"<{i}> {question}")).say("begun")
+            await (await upstream.exchange(f"<{i}> {question}")).send_text("begun")
         assert (await client.get("/readyz")).status_code == 200
         proxy.hold_replies(runs("release"))
         stopping = asyncio.create_task(server.stop())
@@ -163,5 +163,5 @@ async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
         assert await stopping == 0
         for events in await asyncio.gather(*readings):
             assert [event.event for event in events] == ["turn", "message"]
-        assert "killed" not in server.logged()
-        assert "Traceback" not in server.logged()
+        assert "killed" not in server.read_log()
+        assert "Traceback" not in server.read_log()

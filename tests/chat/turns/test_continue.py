@@ -45,12 +45,12 @@ async def test_an_answer_truncated_at_the_token_limit_is_continued(
     reading = asyncio.create_task(read(client, message=question))
     exchange = await upstream.exchange(question)
     first = f"the first half of {question} "
-    await exchange.say(first)
+    await exchange.send_text(first)
     await exchange.finish("length", usage={"prompt_tokens": 5, "completion_tokens": 7})
     again = await upstream.continued(first)
     assert [m["role"] for m in again.messages] == ["user", "assistant", "user"]
     assert "Continue exactly where it stopped" in again.messages[-1]["content"]
-    await again.say(f"{question} and ", "the second")  # repeats the end of the first part
+    await again.send_text(f"{question} and ", "the second")  # repeats the end of the first part
     await again.finish(usage={"prompt_tokens": 11, "completion_tokens": 2})
     events = await reading
     assert events[-1].data == text_of(events) == first + "and the second"
@@ -75,7 +75,7 @@ async def test_a_replay_from_the_history_includes_the_reasoning_and_the_seams(
     exchange = await upstream.exchange(question)
     first = f"one half of {question} "
     await exchange.chunk({"reasoning_content": "considered"})
-    await exchange.say(first)
+    await exchange.send_text(first)
     await exchange.finish("length")
     await (await upstream.continued(first)).answer("and the other")
     events = await reading
@@ -98,7 +98,7 @@ async def test_an_answer_interrupted_by_the_upstream_is_continued(
     reading = asyncio.create_task(read(client, message=question, turn=turn))
     exchange = await upstream.exchange(question)
     first = f"some of {question}, "
-    await exchange.say(first)
+    await exchange.send_text(first)
     await wait_for_first_delta(client, turn)
     if how == "end":
         await exchange.end()
@@ -127,7 +127,7 @@ async def test_a_truncated_response_without_text_is_not_requested_again(
     exchange = await upstream.exchange(question)
     if first:
         first += question
-        await exchange.say(first)
+        await exchange.send_text(first)
         await exchange.finish("length")
         exchange = await upstream.continued(first)
     count = len(upstream.exchanges)
@@ -155,7 +155,7 @@ async def test_an_answer_is_continued_four_times_and_then_ends_truncated(
     partial = ""
     for number in range(5):
         part = f"part {number} of {question}. "
-        await exchange.say(part)
+        await exchange.send_text(part)
         await exchange.finish("length")
         partial += part
         if number < 4:
@@ -177,7 +177,7 @@ async def test_a_client_can_disable_continuation_for_a_turn(
         asking = client.post("/api/chat_stream/", json={"message": question, "continue": False})
     reading = asyncio.create_task(asking)
     exchange = await upstream.exchange(question)
-    await exchange.say("truncated")
+    await exchange.send_text("truncated")
     await exchange.finish("length")
     text = (await reading).text
     assert '"finish_reason": "length"' in text
@@ -200,7 +200,7 @@ async def test_prefill_sends_the_partial_answer_as_the_last_message(
         exchange = await upstream.exchange(question)
         first = f"half of {question} "
         assert "continue_final_message" not in exchange.body
-        await exchange.say(first)
+        await exchange.send_text(first)
         await exchange.finish("length")
         again = await upstream.continued(first)
         assert again.messages[-1] == {"role": "assistant", "content": first}
@@ -250,7 +250,7 @@ async def test_the_next_upstream_continues_an_interrupted_answer(
         reading = asyncio.create_task(read(client, message=question, turn=turn))
         exchange = await upstream.exchange(question)
         first = f"some of {question}, "
-        await exchange.say(first)
+        await exchange.send_text(first)
         await wait_for_first_delta(client, turn)
         exchange.drop()
         again = await other.continued(first)
@@ -266,7 +266,7 @@ async def test_the_next_upstream_continues_an_interrupted_answer(
         reading = asyncio.create_task(read(client, message=f"{question} next"))
         await (await other.exchange(f"{question} next")).answer("directly")
         assert (await reading)[-1].data == "directly"
-        assert not upstream.asked(f"{question} next")
+        assert not upstream.find_requests(f"{question} next")
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
@@ -289,7 +289,7 @@ async def test_the_next_upstream_answers_after_an_error_response(
         events = await reading
         assert (events[-1].event, events[-1].data) == ("end", "from the other")
         assert "continued" not in usage_of(events)
-        assert len(upstream.asked(question)) == requests
+        assert len(upstream.find_requests(question)) == requests
 
 
 async def test_a_turn_that_every_upstream_rejects_fails_after_one_request_to_each(
@@ -305,5 +305,5 @@ async def test_a_turn_that_every_upstream_rejects_fails_after_one_request_to_eac
         events = await reading
         assert events[-1].event == "failed"
         assert json.loads(events[-1].data)["type"] == "refused"
-        assert (len(upstream.asked(question)), len(other.asked(question))) == (1, 1)
-        assert "other-key" not in server.logged()
+        assert (len(upstream.find_requests(question)), len(other.find_requests(question))) == (1, 1)
+        assert "other-key" not in server.read_log()

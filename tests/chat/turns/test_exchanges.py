@@ -18,7 +18,7 @@ from sessions import keys
 from sessions.client.scripts import SCRIPTS
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, Server, holdline, serving
+from tests.processes import PATIENCE_S, Server, find_worker, holdline
 from tests.proxy import RedisProxy, redis_proxy
 from tests.streams import STREAM, ask, asking
 
@@ -127,14 +127,14 @@ async def test_a_reconnect_to_a_running_turn_takes_one_exchange_and_three_on_ano
         arriving = source.aiter_sse()
         await anext(arriving)
         exchange = await upstream.exchange(question)
-        await exchange.say("before")
-        said = await anext(arriving)
-    worker = serving(exchange.connection)
+        await exchange.send_text("before")
+        event = await anext(arriving)
+    worker = find_worker(exchange.connection)
     elsewhere = [["SUBSCRIBE"], ["read"]]
     for stopped, more in ((site.other_worker(worker), []), (worker, elsewhere)):
         os.kill(stopped, signal.SIGSTOP)
         site.exchanges()
-        async with asking(site.client, {"Last-Event-ID": said.id}, turn=turn) as source:
+        async with asking(site.client, {"Last-Event-ID": event.id}, turn=turn) as source:
             async with asyncio.timeout(PATIENCE_S):
                 await anext(source.response.aiter_raw())
             assert site.exchanges() == [SESSION, ["HMGET"], *more]
@@ -149,9 +149,9 @@ async def test_a_takeover_takes_two_exchanges(
         arriving = source.aiter_sse()
         turn = json.loads((await anext(arriving)).data)["turn"]
         exchange = await upstream.exchange(question)
-        await exchange.say("before ")
+        await exchange.send_text("before ")
         await anext(arriving)
-    worker = serving(exchange.connection)
+    worker = find_worker(exchange.connection)
     os.kill(worker, signal.SIGSTOP)
     (key,) = [key async for key in site.redis.admin.scan_iter(f"holdline:*:turn:{turn}")]
     members: list[Any] = await site.redis.admin.zrange(keys.running(), 0, -1)

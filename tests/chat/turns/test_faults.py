@@ -20,7 +20,7 @@ from sessions.client.errors import TOTAL_TIMEOUT_S, UNAVAILABLE_ERRORS
 from sessions.client.scripts import SCRIPTS, call, ping
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, free_ports, holdline, serving
+from tests.processes import PATIENCE_S, find_worker, free_ports, holdline
 from tests.proxy import Command, RedisProxy, redis_proxy
 from tests.streams import STREAM, asking, read, text_of
 from tests.viewer import Viewer
@@ -66,7 +66,7 @@ async def test_a_script_whose_reply_is_lost_takes_effect_once(
             shown = [await anext(arriving)]
             exchange = await upstream.exchange(question)
             for delta in deltas:
-                await exchange.say(delta)
+                await exchange.send_text(delta)
                 shown.append(await anext(arriving))  # each delta is one commit
             await exchange.finish()
             shown += [event async for event in arriving]
@@ -75,7 +75,7 @@ async def test_a_script_whose_reply_is_lost_takes_effect_once(
         # The commits: the record of the attempt, and each delta.
         for script, times in (("begin", 1), ("commit", 41), ("finish", 1)):
             assert len([command for command in proxy.lost if runs(script)(command)]) == times
-        assert len(upstream.asked(question)) == 1
+        assert len(upstream.find_requests(question)) == 1
         await assert_consistent(client, shown, question)
 
 
@@ -284,12 +284,12 @@ async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) 
         arriving = source.aiter_sse()
         shown = [await anext(arriving)]
         exchange = await upstream.exchange(question)
-        await exchange.say("before, ")
+        await exchange.send_text("before, ")
         shown.append(await anext(arriving))
         conversation = (await client.post("/api/conversations/", json={})).json()["id"]
         other = {"message": f"other {question}", "conversation": conversation}
         async with outage(redis, proxy):
-            await exchange.say("during, ")
+            await exchange.send_text("during, ")
             # A new question does not wait for Redis: its EventSource is asked to retry.
             retry, rejected, ready = await asyncio.gather(
                 client.get(STREAM, params=other),
@@ -299,8 +299,8 @@ async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) 
             assert (retry.status_code, retry.text[:14]) == (200, "retry: 5000\n: ")
             assert (rejected.status_code, rejected.json()["error"]["type"]) == (503, "unavailable")
             assert ready.status_code in (200, 503)  # a Redis that rejects writes may answer PING
-            await exchange.say("still, ")
-        await exchange.say("after")
+            await exchange.send_text("still, ")
+        await exchange.send_text("after")
         await exchange.finish()
         # The connection stayed open; heartbeats are empty messages.
         shown += [event async for event in arriving if event.data]
@@ -311,8 +311,8 @@ async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) 
         reading = asyncio.create_task(read(client, None, **other))
         await (await upstream.exchange(other["message"])).answer("answered later")
         await assert_consistent(client, await reading, other["message"])
-        assert len(upstream.asked(other["message"])) == 1
-        assert "Traceback" not in server.logged()
+        assert len(upstream.find_requests(other["message"])) == 1
+        assert "Traceback" not in server.read_log()
 
 
 async def test_a_truncated_log_is_replayed_on_every_worker(
@@ -334,12 +334,12 @@ async def test_a_truncated_log_is_replayed_on_every_worker(
         async with Viewer(client, query) as near, Viewer(client, query) as far:
             near.connect()
             exchange = await upstream.exchange(question)
-            worker = serving(exchange.connection)
+            worker = find_worker(exchange.connection)
             os.kill(worker, signal.SIGSTOP)  # the other worker accepts the next connection
             far.connect()
             await far.begun.wait()
             os.kill(worker, signal.SIGCONT)
-            await exchange.say(f"stored of {question} ")
+            await exchange.send_text(f"stored of {question} ")
             async with asyncio.timeout(PATIENCE_S):
                 while "stored" not in far.text:
                     await asyncio.sleep(0.01)
@@ -347,14 +347,14 @@ async def test_a_truncated_log_is_replayed_on_every_worker(
                 key async for key in redis.admin.scan_iter(f"holdline:*:records:{query['turn']}")
             ]
             stored = await redis.admin.get(log) or b""
-            await exchange.say("and lost ")
+            await exchange.send_text("and lost ")
             async with asyncio.timeout(PATIENCE_S):
                 while "lost" not in far.text:
                     await asyncio.sleep(0.01)
 
             # As after a failover to a replica that lacks the end of the log.
             await redis.admin.set(log, stored)
-            await exchange.say("and rejected ")
+            await exchange.send_text("and rejected ")
             await exchange.closed.wait()
             # The lease expires, for the script that takes over and for the worker that polls.
             await redis.admin.hset(log.replace(b":records:", b":turn:"), "lease", 0)
@@ -382,17 +382,17 @@ async def test_a_turn_with_an_invalid_log_does_not_affect_other_turns(
         async with asking(client, message=question) as source:
             await anext(source.aiter_sse())
             exchange = await upstream.exchange(question)
-            worker = serving(exchange.connection)
+            worker = find_worker(exchange.connection)
             (log,) = [key async for key in redis.admin.scan_iter("holdline:*:records:*")]
             await redis.admin.delete(log)
             await redis.admin.rpush(log, "not a log")
-            await exchange.say("lost")
+            await exchange.send_text("lost")
         async with asyncio.timeout(PATIENCE_S):
-            while "cannot be taken over" not in server.logged():
+            while "cannot be taken over" not in server.read_log():
                 await asyncio.sleep(0.02)
         client.cookies.clear()
         other = asyncio.create_task(read(client, message=question + "?"))
         exchange = await upstream.exchange(question + "?")
-        assert serving(exchange.connection) == worker
+        assert find_worker(exchange.connection) == worker
         await exchange.answer("as before")
         assert (await other)[-1].data == "as before"

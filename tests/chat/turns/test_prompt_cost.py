@@ -124,7 +124,7 @@ async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
             continue
         sent.append(len(exchange.messages))
         raw = sum(Estimator().estimate("any", m["content"]) for m in exchange.messages)
-        await exchange.say("x")
+        await exchange.send_text("x")
         await exchange.finish(
             usage={"prompt_tokens": int(raw * (reported or 1)), "completion_tokens": 1}
         )

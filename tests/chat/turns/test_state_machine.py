@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, Server, holdline, serving
+from tests.processes import PATIENCE_S, Server, find_worker, holdline
 from tests.viewer import Viewer
 
 T = TypeVar("T")
@@ -161,16 +161,16 @@ class Answers(RuleBasedStateMachine):
 
     @precondition(lambda self: self.question)
     @rule(count=st.integers(1, 4))
-    def say(self, count: int) -> None:
-        self.harness.run(self._say(count))
+    def send_text(self, count: int) -> None:
+        self.harness.run(self._send_text(count))
 
-    async def _say(self, count: int) -> None:
+    async def _send_text(self, count: int) -> None:
         for _ in range(count):
             if exchange := self.open_exchange:
                 delta = f"<{uuid.uuid4().hex[:8]}> "
                 self.deltas.setdefault(exchange, []).append(delta)
                 try:
-                    await exchange.say(delta)
+                    await exchange.send_text(delta)
                 except ConnectionError:  # its worker is dead: the text is lost
                     return
 
@@ -245,7 +245,7 @@ class Answers(RuleBasedStateMachine):
             self.had_fault = True
             count = len(self.exchanges)
             try:
-                worker = serving(exchange.connection)
+                worker = find_worker(exchange.connection)
                 os.kill(worker, number)
             except (AssertionError, ProcessLookupError):
                 return  # an earlier step killed it

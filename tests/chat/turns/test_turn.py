@@ -75,7 +75,7 @@ async def worker(
 
 def new_ref() -> TurnRef:
     owner, turn = Owner(secrets.token_urlsafe(8)), TurnId(secrets.token_hex(8))
-    return TurnRef(owner, ConversationId("talk"), turn)
+    return TurnRef(owner, ConversationId("conversation"), turn)
 
 
 async def begin(store: TurnStore) -> TurnRecord:
@@ -208,7 +208,7 @@ async def reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Running:
     """Start a turn and return when it is in `phase`."""
-    number = len(upstream.asked("q")) + 1
+    number = len(upstream.find_requests("q")) + 1
     finish, finishing, may_go = worker.store.finish, asyncio.Event(), asyncio.Event()
 
     async def finish_later(*arguments: object) -> bool:
@@ -223,7 +223,7 @@ async def reach(
     if phase is Phase.BEGUN:
         return running
     running.exchange = await upstream.exchange("q", number)
-    await running.exchange.say("some text")
+    await running.exchange.send_text("some text")
     log = turn._writer.log
     while log.committed == len(b"<user-1>"):
         await log.wait_for_commit()
@@ -289,10 +289,10 @@ async def test_a_worker_subscribes_to_no_log_that_it_writes(
     async with worker.logs.open(record) as followed:
         assert channel in worker.notifications._channels
         await worker.store.release(record.ref, 1)
-        number = len(upstream.asked("q")) + 1
+        number = len(upstream.find_requests("q")) + 1
         await worker.takeover.take_over(record.ref)
         exchange = await upstream.exchange("q", number)
-        await exchange.say("taken over")
+        await exchange.send_text("taken over")
         async with worker.logs.open(record) as written:
             assert written is followed, "a worker has one log of a turn"
             while b"taken over" not in written.data or written.committed < written.end:
@@ -346,14 +346,14 @@ async def test_an_unexpected_exception_in_one_turn_ends_no_other(
     worker: Worker, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, whole = await begin(worker.store), await begin(worker.store)
-    number = len(upstream.asked("q")) + 1
+    number = len(upstream.find_requests("q")) + 1
     worker.turns.start(broken, b"<user-1>", fence=1)
     worker.turns.start(whole, b"<user-1>", fence=1)
     exchanges = [await upstream.exchange("q", number + n) for n in range(2)]
     turn = worker.turns._turns[broken.ref.turn_key]
     monkeypatch.setattr(turn._writer, "advance", lambda: 1 / 0)
     for exchange in exchanges:
-        await exchange.say("text")
+        await exchange.send_text("text")
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.wait([turn.task])
         while not any(exchange.closed.is_set() for exchange in exchanges):

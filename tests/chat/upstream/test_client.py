@@ -18,7 +18,7 @@ from tests.streams import ask, asking, read, text_of
 
 
 @pytest.fixture
-async def asked(
+async def streamed_request(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> AsyncIterator[tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]]:
     """Yield the upstream's exchange for a question, and the task that reads its stream."""
@@ -27,7 +27,7 @@ async def asked(
     await reading
 
 
-Asked = tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]
+Request = tuple[Exchange, asyncio.Task[list[ServerSentEvent]]]
 
 
 def failure_of(events: list[ServerSentEvent]) -> dict[str, Any]:
@@ -52,8 +52,8 @@ STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-async def test_a_stream_split_at_any_byte_is_decoded(asked: Asked, size: int) -> None:
-    exchange, reading = asked
+async def test_a_stream_split_at_any_byte_is_decoded(streamed_request: Request, size: int) -> None:
+    exchange, reading = streamed_request
     body = sse(delta("你好 "), delta("🌍\n"), STOP) + b"data: [DONE]\n\n"
     for at in range(0, len(body), size):
         await exchange.raw(body[at : at + size])
@@ -63,9 +63,9 @@ async def test_a_stream_split_at_any_byte_is_decoded(asked: Asked, size: int) ->
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
 async def test_comments_other_fields_and_crlf_line_endings_are_accepted(
-    asked: Asked, end: str
+    streamed_request: Request, end: str
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     noise = f": keep-alive{end}{end}event: message{end}id: 7{end}retry: 10{end}{end}".encode()
     await exchange.raw(
         b"\xef\xbb\xbf" + noise + sse(delta("a"), end=end) + noise + sse(delta("b"), STOP, end=end)
@@ -76,10 +76,10 @@ async def test_comments_other_fields_and_crlf_line_endings_are_accepted(
 
 
 async def test_token_counts_are_omitted_when_the_upstream_reports_none(
-    asked: Asked, client: httpx.AsyncClient
+    streamed_request: Request, client: httpx.AsyncClient
 ) -> None:
-    exchange, reading = asked
-    await exchange.say("x")
+    exchange, reading = streamed_request
+    await exchange.send_text("x")
     await exchange.finish()
     events = await reading
     usage = json.loads(next(event.data for event in events if event.event == "usage"))
@@ -91,9 +91,9 @@ async def test_token_counts_are_omitted_when_the_upstream_reports_none(
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 async def test_reasoning_is_sent_in_separate_frames_and_stored(
-    asked: Asked, client: httpx.AsyncClient, name: str
+    streamed_request: Request, client: httpx.AsyncClient, name: str
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     await exchange.chunk({name: "let me "})
     await exchange.chunk({name: "think", "content": None})
     await exchange.answer("42")
@@ -105,8 +105,8 @@ async def test_reasoning_is_sent_in_separate_frames_and_stored(
     assert messages[-1]["reasoning"] == "let me think"
 
 
-async def test_a_delta_without_text_produces_no_frame(asked: Asked) -> None:
-    exchange, reading = asked
+async def test_a_delta_without_text_produces_no_frame(streamed_request: Request) -> None:
+    exchange, reading = streamed_request
     await exchange.chunk({"role": "assistant", "content": ""})
     await exchange.chunk({"content": None})
     await exchange.chunk({})
@@ -115,16 +115,16 @@ async def test_a_delta_without_text_produces_no_frame(asked: Asked) -> None:
     assert [event.event for event in await reading] == ["turn", "message", "usage", "end"]
 
 
-async def test_a_character_split_between_two_deltas_is_joined(asked: Asked) -> None:
-    exchange, reading = asked
+async def test_a_character_split_between_two_deltas_is_joined(streamed_request: Request) -> None:
+    exchange, reading = streamed_request
     await exchange.raw(b'data: {"choices": [{"delta": {"content": "a\\ud83d"}}]}\n\n')
     await exchange.raw(b'data: {"choices": [{"delta": {"content": "\\ude00b\\r"}}]}\n\n')
     await exchange.answer("\nc")
     assert (await reading)[-1].data == "a😀b\nc"
 
 
-async def test_a_response_that_is_not_streamed_is_accepted(asked: Asked) -> None:
-    exchange, reading = asked
+async def test_a_response_that_is_not_streamed_is_accepted(streamed_request: Request) -> None:
+    exchange, reading = streamed_request
     message = {"role": "assistant", "content": "not\nstreamed"}
     exchange.reply(
         200,
@@ -133,18 +133,20 @@ async def test_a_response_that_is_not_streamed_is_accepted(asked: Asked) -> None
     assert (await reading)[-1].data == "not\nstreamed"
 
 
-async def test_a_stream_with_a_finish_reason_and_without_done_is_complete(asked: Asked) -> None:
-    exchange, reading = asked
+async def test_a_stream_with_a_finish_reason_and_without_done_is_complete(
+    streamed_request: Request,
+) -> None:
+    exchange, reading = streamed_request
     await exchange.raw(sse(delta("full"), STOP))
     await exchange.end()
     assert (await reading)[-1].event == "end"
 
 
 async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answer(
-    asked: Asked, client: httpx.AsyncClient
+    streamed_request: Request, client: httpx.AsyncClient
 ) -> None:
-    exchange, reading = asked
-    await exchange.say("partial")
+    exchange, reading = streamed_request
+    await exchange.send_text("partial")
     await exchange.end()
     events = await reading
     assert failure_of(events) == {
@@ -164,7 +166,7 @@ async def test_a_dropped_upstream_connection_fails_the_turn(
         events = source.aiter_sse()
         await anext(events)
         exchange = await upstream.exchange(question)
-        await exchange.say("partial")
+        await exchange.send_text("partial")
         assert (await anext(events)).data == "partial"
         exchange.drop()
         rest = [event async for event in events]
@@ -181,9 +183,9 @@ async def test_a_dropped_upstream_connection_fails_the_turn(
     ],
 )
 async def test_an_error_inside_the_stream_is_reported_to_the_viewer(
-    asked: Asked, raw: bytes
+    streamed_request: Request, raw: bytes
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     await exchange.raw(raw)
     failure = failure_of(await reading)
     assert failure["type"] == "upstream"
@@ -199,46 +201,51 @@ DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
 )
 @pytest.mark.parametrize("begun", [False, True])
 async def test_an_invalid_response_fails_without_a_retry(
-    asked: Asked, upstream: ScriptedUpstream, question: str, server: Server, raw: bytes, begun: bool
+    streamed_request: Request,
+    upstream: ScriptedUpstream,
+    question: str,
+    server: Server,
+    raw: bytes,
+    begun: bool,
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     if begun:
-        await exchange.say("partial")
+        await exchange.send_text("partial")
     await exchange.raw(raw)
     await exchange.end()
     events = await reading
     assert failure_of(events)["type"] == "invalid_response"
     assert text_of(events) == ("partial" if begun else "")
-    assert upstream.asked(question) == upstream.exchanges[-1:] == [exchange]
-    assert "Traceback" not in server.logged()
+    assert upstream.find_requests(question) == upstream.exchanges[-1:] == [exchange]
+    assert "Traceback" not in server.read_log()
 
 
 async def test_a_body_that_cannot_be_decompressed_fails_the_turn(
-    asked: Asked, server: Server
+    streamed_request: Request, server: Server
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     await exchange.open(headers={"Content-Encoding": "gzip"})
     await exchange.raw(gzip.compress(sse(delta("packed"))) + b"rubbish")
     await exchange.raw(b"more of it" * 1000)
     await exchange.end()
     assert failure_of(await reading)["type"] in ("invalid_response", "connection_lost")
-    assert "Traceback" not in server.logged()
+    assert "Traceback" not in server.read_log()
 
 
-@pytest.mark.parametrize("how", ["dropped", "ended", "error", "error event"])
+@pytest.mark.parametrize("ending", ["dropped", "ended", "error", "error event"])
 async def test_an_answer_with_a_finish_reason_is_complete_however_the_response_ends(
-    asked: Asked, client: httpx.AsyncClient, upstream: ScriptedUpstream, how: str
+    streamed_request: Request, client: httpx.AsyncClient, upstream: ScriptedUpstream, ending: str
 ) -> None:
-    exchange, reading = asked
-    await exchange.say("all of it")
+    exchange, reading = streamed_request
+    await exchange.send_text("all of it")
     await exchange.chunk({}, finish_reason="stop")
-    if how == "dropped":
+    if ending == "dropped":
         exchange.drop()
-    elif how == "error":
+    elif ending == "error":
         await exchange.raw(b'data: {"error": {"message": "too late"}}\n\n')
-    elif how == "error event":
+    elif ending == "error event":
         await exchange.raw(b"event: error\ndata: too late\n\n")
-    if how != "dropped":
+    if ending != "dropped":
         await exchange.end()
     events = await reading
     assert (events[-1].event, events[-1].data) == ("end", "all of it")
@@ -257,9 +264,9 @@ async def test_an_answer_with_a_finish_reason_is_complete_however_the_response_e
     ],
 )
 async def test_unexpected_chunks_do_not_affect_the_answer(
-    asked: Asked, upstream: ScriptedUpstream, unexpected: bytes
+    streamed_request: Request, upstream: ScriptedUpstream, unexpected: bytes
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     await exchange.raw(
         sse({"choices": [{"delta": {"content": [{"type": "text", "text": "in parts"}]}}]})
     )
@@ -273,8 +280,8 @@ async def test_unexpected_chunks_do_not_affect_the_answer(
     assert upstream.exchanges[-1] is exchange, "no second request is sent"
 
 
-async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(asked: Asked) -> None:
-    exchange, reading = asked
+async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(streamed_request: Request) -> None:
+    exchange, reading = streamed_request
     await exchange.raw(b'data: {"error": {"message": "half \\ud83d of it"}}\n\n')
     await exchange.end()
     assert "half ? of it" in failure_of(await reading)["message"]
@@ -291,17 +298,17 @@ async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(asked: Asked) -
     ],
 )
 async def test_a_rejected_request_names_the_setting_to_change_and_hides_the_key(
-    asked: Asked, server: Server, status: int, kind: str, retryable: bool, hint: str
+    streamed_request: Request, server: Server, status: int, kind: str, retryable: bool, hint: str
 ) -> None:
-    exchange, reading = asked
+    exchange, reading = streamed_request
     exchange.reply(status, {"error": {"message": f"text of the upstream about {KEY}", "type": "x"}})
     failure = failure_of(await reading)
     assert (failure["type"], failure["retryable"]) == (kind, retryable)
     assert hint in failure["message"]
     assert KEY not in json.dumps(failure)
     assert exchange.headers["Authorization"] == f"Bearer {KEY}"
-    assert KEY not in server.logged()
-    assert "Traceback" not in server.logged()
+    assert KEY not in server.read_log()
+    assert "Traceback" not in server.read_log()
 
 
 async def test_a_busy_upstream_is_retried_before_the_turn_fails_as_rate_limited(
@@ -340,7 +347,7 @@ async def test_an_upstream_that_rejects_stream_options_is_retried_without_them(
         await second.answer("fine")
         assert (await reading)[-1].data == "fine"
         await ask(client, upstream, question + "!", "directly")
-        assert len(upstream.asked(question + "!")) == 1
+        assert len(upstream.find_requests(question + "!")) == 1
 
 
 async def test_a_refused_connection_and_a_timeout_are_reported_as_different_failures(
@@ -363,7 +370,7 @@ async def test_a_refused_connection_and_a_timeout_are_reported_as_different_fail
         ):
             failure = failure_of(await read(client, message=question))
             assert (failure["type"], failure["retryable"]) == (kind, True)
-            assert "Traceback" not in server.logged()
+            assert "Traceback" not in server.read_log()
 
 
 async def test_a_stalled_upstream_times_out_and_the_partial_answer_is_kept(
@@ -379,7 +386,7 @@ async def test_a_stalled_upstream_times_out_and_the_partial_answer_is_kept(
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         reading = asyncio.create_task(read(client, message=question))
-        await (await upstream.exchange(question)).say("and then")
+        await (await upstream.exchange(question)).send_text("and then")
         events = await reading
         assert failure_of(events)["type"] == "timeout"
         assert text_of(events) == "and then"
@@ -407,7 +414,7 @@ async def test_repeating_a_question_replaces_its_interrupted_answer(
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
     exchange = await upstream.exchange(question)
-    await exchange.say("half")
+    await exchange.send_text("half")
     await exchange.end()
     events = await reading
     failure_of(events)
@@ -441,4 +448,4 @@ async def test_the_proxy_of_the_environment_is_used(
     ):
         events = await ask(client, upstream, question, "through ", "the proxy")
         assert events[-1].data == "through the proxy"
-        assert upstream.asked(question)[0].headers["Host"] == "model.invalid"
+        assert upstream.find_requests(question)[0].headers["Host"] == "model.invalid"
