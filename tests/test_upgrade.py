@@ -11,19 +11,19 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import pytest_asyncio
 from httpx_sse import ServerSentEvent
 
 from sessions.client.connection import Client, connect
 from tests.fake_upstream import Exchange, ScriptedUpstream
-from tests.processes import PATIENCE_S, Server, holdline
+from tests.processes import PATIENCE_S, holdline
 from tests.streams import read, text_of
 
 PARKED, KILLED = "parked-on-sigterm-turn", "running-killed-turn"
@@ -139,38 +139,41 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await upstream.stop()
 
 
+@asynccontextmanager
+async def upgraded(
+    recording: Recording, redis_url: str, upstream: ScriptedUpstream
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Start a server of this version; yield a client with the cookie that version 0.1 set."""
+    async with (
+        holdline(
+            REDIS_URL=redis_url,
+            OPENAI_BASE_URL=upstream.base_url,
+            CHAT_MODEL="m",
+            RATE_LIMIT="off",
+        ) as server,
+        httpx.AsyncClient(
+            base_url=server.url, timeout=PATIENCE_S, cookies={"holdline": recording.cookie}
+        ) as client,
+    ):
+        yield client
+
+
 @pytest_asyncio.fixture
-async def servers(
+async def client(
     recording: Recording, lone_redis_url: str, upstream: ScriptedUpstream
-) -> AsyncIterator[list[Server]]:
-    """Yield two servers of this version: one continues a turn, the other follows its log."""
-    settings = {
-        "REDIS_URL": lone_redis_url,
-        "OPENAI_BASE_URL": upstream.base_url,
-        "CHAT_MODEL": "m",
-        "RATE_LIMIT": "off",
-    }
-    async with holdline(**settings) as one, holdline(**settings) as other:
-        yield [one, other]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of a server that has started on the data."""
+    async with upgraded(recording, lone_redis_url, upstream) as client:
+        yield client
 
 
 @pytest_asyncio.fixture
-async def clients(
-    servers: list[Server], recording: Recording
-) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """Yield a client of each server, with the cookie that version 0.1 set."""
-    cookies = {"holdline": recording.cookie}
-    one, other = [
-        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, cookies=cookies)
-        for server in servers
-    ]
-    async with one, other:
-        yield [one, other]
-
-
-@pytest.fixture
-def client(clients: list[httpx.AsyncClient]) -> httpx.AsyncClient:
-    return clients[0]
+async def other_client(
+    client: httpx.AsyncClient, recording: Recording, lone_redis_url: str, upstream: ScriptedUpstream
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of a second server, which follows the turns that the first continues."""
+    async with upgraded(recording, lone_redis_url, upstream) as other_client:
+        yield other_client
 
 
 async def finish(upstream: ScriptedUpstream, turn: str) -> Exchange:
@@ -180,12 +183,18 @@ async def finish(upstream: ScriptedUpstream, turn: str) -> Exchange:
     return exchange
 
 
-async def until_taken_over(recording: Recording, turn: str, client: httpx.AsyncClient) -> None:
-    """Return when a turn is finished."""
+async def until_finished(recording: Recording, turn: str, client: httpx.AsyncClient) -> None:
+    """Return when a turn has ended and the index of running turns is empty."""
     await read(client, turn=turn)
     async with asyncio.timeout(PATIENCE_S):
         while await recording.redis.zcard("holdline:running"):
             await asyncio.sleep(0.02)
+
+
+async def status_after(client: httpx.AsyncClient, last: str) -> int:
+    """Return the status of a reconnect after the frame `last`, which is a turn's last one."""
+    headers = {"Last-Event-ID": last}
+    return (await client.get("/api/chat_stream/", headers=headers)).status_code
 
 
 def shown(events: list[ServerSentEvent]) -> list[tuple[str, str, str]]:
@@ -215,11 +224,13 @@ async def test_every_conversation_and_message_of_0_1_opens(
     branches = f"/api/conversations/{recording.conversations['Branches']}"
     messages = recording.messages("Branches")
     leaves = set(messages) - {message["parent"] for message in messages.values()}
-    assert len(leaves) == 3
+    roots = {message["id"] for message in messages.values() if message["parent"] is None}
+    assert (len(leaves), len(roots)) == (3, 2)
     for leaf in leaves:
         assert (await client.patch(branches, json={"branch": leaf})).status_code == 200
         found = (await client.get(branches)).json()["messages"]
-        assert [len(message.pop("alternatives", ())) for message in found][0] == 2
+        assert found[0].pop("alternatives") == [one for one in messages if one in roots]
+        found[1].pop("alternatives", None)
         assert found == recording.branch("Branches", leaf)
 
 
@@ -236,46 +247,57 @@ async def test_reasons_of_seams_and_types_of_failures_of_0_1_are_returned_as_sto
         assert json.loads(events[-1].data)["type"] == kind
 
 
-@pytest.mark.parametrize("turn", [PARKED, KILLED])
-async def test_a_viewer_of_0_1_receives_the_rest_without_a_gap_or_a_repetition(
-    clients: list[httpx.AsyncClient], upstream: ScriptedUpstream, recording: Recording, turn: str
+async def test_viewers_of_0_1_receive_the_rest_without_a_gap_or_a_repetition(
+    client: httpx.AsyncClient,
+    other_client: httpx.AsyncClient,
+    upstream: ScriptedUpstream,
+    recording: Recording,
 ) -> None:
-    ids = recording.ids(turn)
+    clients = (client, other_client)
     views = {
-        (client, last): asyncio.create_task(read(client, {"Last-Event-ID": last}, turn=turn))
-        for client in clients
-        for last in ids
+        (one, turn, last): asyncio.create_task(read(one, {"Last-Event-ID": last}, turn=turn))
+        for one in clients
+        for turn in PARTIAL
+        for last in recording.ids(turn)
     }
-    new_views = [asyncio.create_task(read(client, turn=turn)) for client in clients]
-    exchange = await finish(upstream, turn)
-    await finish(upstream, KILLED if turn == PARKED else PARKED)
-    assert {"role": "assistant", "content": PARTIAL[turn]} in exchange.messages
+    new_views = {
+        (one, turn): asyncio.create_task(read(one, turn=turn))
+        for one in clients
+        for turn in PARTIAL
+    }
+    for turn in PARTIAL:
+        exchange = await finish(upstream, turn)
+        assert {"role": "assistant", "content": PARTIAL[turn]} in exchange.messages
+    whole: dict[str, list[tuple[str, str, str]]] = {}
+    for (_, turn), view in new_views.items():
+        frames = shown(await view)
+        assert frames == whole.setdefault(turn, frames)
 
-    whole, again = [shown(await view) for view in new_views]
-    assert whole == again
-    names = {name: None for name, _, _ in whole[len(ids) :]}  # one frame for several deltas, or more
-    assert list(names) == ["continued", "message", "usage", "end"]
-    assert json.loads(whole[len(ids)][1])["why"] == "interrupted"
-    text = "".join(data for name, data, _ in whole if name == "message")
-    assert text == whole[-1][1] == WHOLE[turn]
-    for (_, last), view in views.items():
-        assert shown(await view) == whole[ids.index(last) + 1 :]
-    for client in clients:
-        for at, (_, _, last) in enumerate(whole[:-1], 1):
-            assert shown(await read(client, {"Last-Event-ID": last})) == whole[at:]
-        query, end = {"turn": turn}, {"Last-Event-ID": whole[-1][2]}
-        response = await client.get("/api/chat_stream/", params=query, headers=end)
-        assert response.status_code == 204
+    for turn, frames in whole.items():
+        ids = recording.ids(turn)
+        assert [last for _, _, last in frames[: len(ids)]] == ids
+        names = {name: None for name, _, _ in frames[len(ids) :]}  # deltas may share a frame
+        assert list(names) == ["continued", "message", "usage", "end"]
+        assert json.loads(frames[len(ids)][1])["why"] == "interrupted"
+        text = "".join(data for name, data, _ in frames if name == "message")
+        assert text == frames[-1][1] == WHOLE[turn]
+    for (_, turn, last), view in views.items():
+        assert shown(await view) == whole[turn][recording.ids(turn).index(last) + 1 :]
+    for one in clients:
+        for frames in whole.values():
+            for at, (_, _, last) in enumerate(frames[:-1], 1):
+                assert shown(await read(one, {"Last-Event-ID": last})) == frames[at:]
+            assert await status_after(one, frames[-1][2]) == 204
     assert len(upstream.exchanges) == 2
 
 
 async def test_an_interrupted_turn_of_0_1_is_finished_under_its_old_key(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, recording: Recording
 ) -> None:
-    for turn in (PARKED, KILLED):
+    for turn in PARTIAL:
         await finish(upstream, turn)
-    for turn in (PARKED, KILLED):
-        await until_taken_over(recording, turn, client)
+    for turn in PARTIAL:
+        await until_finished(recording, turn, client)
         log = await recording.log(turn)
         assert log.startswith(b"".join(recording.frames(turn)))
         assert log.endswith(b"\ndata: ".join(WHOLE[turn].encode().split(b"\n")) + b"\n\n")
@@ -299,22 +321,19 @@ async def test_an_interrupted_turn_of_0_1_is_finished_under_its_old_key(
 
 
 async def test_a_finished_turn_of_0_1_is_replayed_from_every_frame_of_its_log(
-    clients: list[httpx.AsyncClient], recording: Recording
+    client: httpx.AsyncClient, recording: Recording
 ) -> None:
-    for client in clients:
-        for turn in (KEPT, "branches-again-turn", "failed-nonsense-turn", "failed-store-turn"):
-            ids = recording.ids(turn)
-            whole = await read(client, turn=turn)
-            assert [event.id for event in whole] == ids
-            for at, last in enumerate(ids[:-1], 1):
-                rest = await read(client, {"Last-Event-ID": last})
-                assert shown(rest) == shown(whole)[at:]
-            headers = {"Last-Event-ID": ids[-1]}
-            assert (await client.get("/api/chat_stream/", headers=headers)).status_code == 204
-            inside = await read(client, {"Last-Event-ID": f"{turn}.20"})
-            assert inside[0].event == "restart"
-            assert shown(inside)[1:] == shown(whole)
-        assert text_of(await read(client, turn=KEPT)) == "Lake Baikal\nis the deepest, with 1,642 m."
+    for turn in (KEPT, "branches-again-turn", "failed-nonsense-turn", "failed-store-turn"):
+        ids = recording.ids(turn)
+        whole = await read(client, turn=turn)
+        assert [event.id for event in whole] == ids
+        for at, last in enumerate(ids[:-1], 1):
+            assert shown(await read(client, {"Last-Event-ID": last})) == shown(whole)[at:]
+        assert await status_after(client, ids[-1]) == 204
+        inside = await read(client, {"Last-Event-ID": f"{turn}.20"})
+        assert inside[0].event == "restart"
+        assert shown(inside)[1:] == shown(whole)
+    assert text_of(await read(client, turn=KEPT)) == "Lake Baikal\nis the deepest, with 1,642 m."
 
 
 async def test_a_turn_of_0_1_whose_log_has_expired_is_replayed_from_the_history(
@@ -329,14 +348,13 @@ async def test_a_turn_of_0_1_whose_log_has_expired_is_replayed_from_the_history(
         assert text_of(events) == events[-1].data == "Mount Everest, 8,849 m high."
         assert json.loads(events[3].data) == {"at": 15, "why": "broke_off"}
         assert events[-1].id == f"{EXPIRED}.{length}"
-    headers = {"Last-Event-ID": f"{EXPIRED}.{length}"}
-    assert (await client.get("/api/chat_stream/", headers=headers)).status_code == 204
+    assert await status_after(client, f"{EXPIRED}.{length}") == 204
 
 
 async def test_a_stop_of_a_running_turn_of_0_1_keeps_its_partial_answer(
-    clients: list[httpx.AsyncClient], recording: Recording
+    client: httpx.AsyncClient, recording: Recording
 ) -> None:
-    for client, turn in zip(clients, (PARKED, KILLED), strict=True):
+    for turn in PARTIAL:
         viewing = asyncio.create_task(read(client, {"Last-Event-ID": recording.ids(turn)[2]}))
         assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
         events = await viewing
@@ -347,10 +365,10 @@ async def test_a_stop_of_a_running_turn_of_0_1_keeps_its_partial_answer(
 
 
 async def test_a_deletion_of_conversations_of_0_1_leaves_no_key(
-    clients: list[httpx.AsyncClient], recording: Recording
+    client: httpx.AsyncClient, recording: Recording
 ) -> None:
-    for number, conversation in enumerate(recording.conversations.values()):
-        deleted = await clients[number % 2].delete(f"/api/conversations/{conversation}")
+    for conversation in recording.conversations.values():
+        deleted = await client.delete(f"/api/conversations/{conversation}")
         assert deleted.status_code == 204
     assert [key for key in await recording.left() if ":current:" not in key] == []
     async with asyncio.timeout(PATIENCE_S):
@@ -358,24 +376,29 @@ async def test_a_deletion_of_conversations_of_0_1_leaves_no_key(
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("title", ["Finished", "Branches", "Parked", "Running"])
 async def test_a_new_question_in_a_conversation_of_0_1_has_a_log_of_records(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, recording: Recording, title: str
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, recording: Recording
 ) -> None:
-    conversation = recording.conversations[title]
-    head = recording.values[f"{recording.owner}conversation:{conversation}"]["head"]
-    earlier = [message["content"] for message in recording.branch(title, head)]
-    if title in ("Parked", "Running"):  # their turn is stopped
-        earlier.append(PARTIAL[PARKED if title == "Parked" else KILLED])
-    turn = f"new-{title}-question"
-    reading = asyncio.create_task(
-        read(client, message="And next?", conversation=conversation, turn=turn)
-    )
-    exchange = await upstream.exchange("And next?")
-    assert [message["content"] for message in exchange.messages] == [*earlier, "And next?"]
-    await exchange.answer("Next.")
-    assert text_of(await reading) == "Next."
-    left = await recording.left()
-    assert f"{recording.owner}records:{turn}" in left
-    assert f"{recording.owner}log:{turn}" not in left
-    assert await recording.redis.hget(f"{recording.owner}turn:{turn}", "records") == b"1"
+    # The running turns of the last two are stopped by the question.
+    for title, partial in (
+        ("Finished", None),
+        ("Branches", None),
+        ("Parked", PARTIAL[PARKED]),
+        ("Running", PARTIAL[KILLED]),
+    ):
+        conversation = recording.conversations[title]
+        head = recording.values[f"{recording.owner}conversation:{conversation}"]["head"]
+        earlier = [message["content"] for message in recording.branch(title, head)]
+        turn, question = f"new-{title}-question", f"And after {title}?"
+        reading = asyncio.create_task(
+            read(client, message=question, conversation=conversation, turn=turn)
+        )
+        exchange = await upstream.exchange(question)
+        sent = [message["content"] for message in exchange.messages]
+        assert sent == [*earlier, *([partial] if partial else []), question]
+        await exchange.answer("Next.")
+        assert text_of(await reading) == "Next."
+        left = await recording.left()
+        assert f"{recording.owner}records:{turn}" in left
+        assert f"{recording.owner}log:{turn}" not in left
+        assert await recording.redis.hget(f"{recording.owner}turn:{turn}", "records") == b"1"
