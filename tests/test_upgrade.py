@@ -1,10 +1,10 @@
-"""An upgrade from version 0.1: its conversations open, and its turns are finished in their encoding.
+"""An upgrade from version 0.1: its conversations open, and its running turns are finished.
 
-tests/data/version_0_1.json holds every key that two servers of commit 5b762fc had written to a Redis
-that they shared. One of them had been killed during an answer, which had a seam already. The other
-had been stopped by SIGTERM during another answer, and had released its lease. The log of a finished
-turn had been deleted, as if it had expired, and a Redis outage had ended an answer. Because of that
-outage the finished turn `failed-store-turn` was still in the index of running turns.
+tests/data/version_0_1.json holds every key that two servers of commit 5b762fc had written to a
+Redis that they shared. One server had been killed during an answer, which had a seam already. The
+other had been stopped by SIGTERM during another answer, and had released its lease. The log of a
+finished turn had been deleted, as if it had expired. A Redis outage had ended an answer; since then
+its turn `failed-store-turn` was in the index of running turns, although it was finished.
 """
 
 import asyncio
