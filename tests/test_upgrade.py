@@ -21,6 +21,9 @@ import httpx
 import pytest_asyncio
 from httpx_sse import ServerSentEvent
 
+from chat.log import legacy
+from chat.log.log import MAX_LOG_BYTES
+from chat.log.records import Kind
 from sessions.client.connection import Client, connect
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S, holdline
@@ -318,6 +321,21 @@ async def test_an_interrupted_turn_of_0_1_is_finished_under_its_old_key(
     assert killed["reasoning"] == "One that is almost enclosed."
     assert [seam["why"] for seam in parked["continued"]] == ["interrupted"]
     assert [seam["why"] for seam in killed["continued"]] == ["broke_off", "interrupted"]
+
+
+async def test_a_log_of_0_1_that_is_longer_than_records_may_be_is_continued(
+    recording: Recording, lone_redis_url: str, upstream: ScriptedUpstream
+) -> None:
+    begin, frames = len(await recording.log(PARKED)), bytearray()
+    while len(frames) <= MAX_LOG_BYTES:
+        frames += legacy.encode(PARKED, begin + len(frames), Kind.REASONING, "hm")
+    await recording.redis.append(f"{recording.owner}log:{PARKED}", bytes(frames))
+    async with upgraded(recording, lone_redis_url, upstream) as client:
+        viewing = asyncio.create_task(read(client, {"Last-Event-ID": f"{PARKED}.{begin}"}))
+        await finish(upstream, PARKED)
+        events = await viewing
+    assert (events[-1].event, events[-1].data) == ("end", WHOLE[PARKED])
+    assert text_of(events) == "".join(REST[PARKED])
 
 
 async def test_a_finished_turn_of_0_1_is_replayed_from_every_frame_of_its_log(

@@ -9,6 +9,9 @@ import json
 from chat.event_stream import EventDecoder
 from chat.log.records import Kind, PartialAnswer
 
+MAX_LOG_BYTES = 8 << 20
+"""A turn whose log exceeds this fails, as in version 0.1: frames take more bytes than records."""
+
 _EVENTS = {
     Kind.TEXT: "",
     Kind.REASONING: "reasoning",

@@ -109,6 +109,11 @@ class Log:
         return self.begin + len(self.data)
 
     @property
+    def is_too_long(self) -> bool:
+        """Return whether the log exceeds the maximum of its encoding."""
+        return self.end > (legacy.MAX_LOG_BYTES if self.ref.is_legacy else MAX_LOG_BYTES)
+
+    @property
     def is_open(self) -> bool:
         """Return whether more bytes may be appended."""
         return self.state is LogState.OPEN

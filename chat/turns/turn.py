@@ -10,7 +10,6 @@ from enum import Enum
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
 from chat.log.backoff import Backoff
 from chat.log.batch import Fenced, Writer
-from chat.log.log import MAX_LOG_BYTES
 from chat.log.records import Kind
 from chat.turns import prompt
 from chat.turns.answer import Answer
@@ -281,7 +280,7 @@ class Turn:
                 self._writer.append(Kind.REASONING, text)
             else:
                 self._emit(self._trimmer.feed(text))
-        if self._writer.log.end > MAX_LOG_BYTES:
+        if self._writer.log.is_too_long:
             raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
 
     def _emit(self, text: str) -> None:
