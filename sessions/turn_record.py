@@ -1,6 +1,7 @@
 """A turn as Redis stores it: its address, its record, and the results of its steps. Pure."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from sessions import keys
@@ -9,7 +10,7 @@ from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnI
 State = Literal["running", "done", "stopped", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TurnRef:
     """The address of a turn: its owner, its conversation, its id."""
 
@@ -19,11 +20,11 @@ class TurnRef:
     is_legacy: bool = False
     """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
 
-    @property
+    @cached_property
     def turn_key(self) -> str:
         return keys.turn(self.owner, self.turn)
 
-    @property
+    @cached_property
     def log_key(self) -> str:
         name = keys.legacy_log if self.is_legacy else keys.records
         return name(self.owner, self.turn)

@@ -118,22 +118,25 @@ class TurnStore:
         *others: Call,
     ) -> list[Any]:
         """Run a script on several turns, each with its keys and arguments, and other calls."""
-        batches = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
-        calls: list[Call] = [
-            (
-                script,
-                [name for names, _ in batch for name in names],
-                [*shared, *(argument for _, arguments in batch for argument in arguments)],
-            )
-            for batch in batches
-        ]
+        groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
+        calls: list[Call] = []
+        for group in groups:
+            names: list[str] = []
+            arguments = [*shared]
+            for turn_names, turn_arguments in group:
+                names += turn_names
+                arguments += turn_arguments
+            calls.append((script, names, arguments))
         replies = await call_all(self._redis, [*calls, *others])
         raise_errors(replies[len(calls) :])
         found: list[Any] = []
-        for batch, reply in zip(batches, replies[: len(calls)], strict=True):
-            each = reply if isinstance(reply, list) else [reply] * len(batch)
-            found += map(classify_reply, each)
-        raise_errors([reply for reply in found if isinstance(reply, UNAVAILABLE_ERRORS)])
+        for group, reply in zip(groups, replies, strict=False):  # without those to `others`
+            found += reply if isinstance(reply, list) else [reply] * len(group)
+        for number, reply in enumerate(found):
+            if type(reply) is not int:
+                found[number] = reply = classify_reply(reply)
+                if isinstance(reply, UNAVAILABLE_ERRORS):
+                    raise reply
         return found
 
     async def take_over(self, ref: TurnRef, attempt: str) -> TakeOver:

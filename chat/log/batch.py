@@ -124,18 +124,22 @@ class Writer:
 class Batch:
     """Turns of one node, whose records are committed together.
 
-    It ticks once in each interval, at the share `offset` of it.
+    It ticks every `interval_s` seconds, at the share `offset` of the interval. `on_round` is called
+    with the time in seconds that each round took, and with 0 when no turn is left.
     """
 
     def __init__(
-        self, store: TurnStore, offset: float, get_interval_s: Callable[[], float]
+        self,
+        store: TurnStore,
+        offset: float,
+        interval_s: float,
+        on_round: "Callable[[Batch, float], None]",
     ) -> None:
         self.writers: dict[Writer, None] = {}
-        self.round_s = 0.0
-        """How long the last round took, in seconds."""
+        self.offset = offset
+        self.interval_s = interval_s
         self._store = store
-        self._offset = offset
-        self._get_interval_s = get_interval_s
+        self._on_round = on_round
         self._loop = asyncio.get_running_loop()
         self._due = asyncio.Event()
         self._reading: dict[Writer, None] = {}
@@ -144,6 +148,7 @@ class Batch:
         self._committing: dict[Writer, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_tick = False
+        self._is_in_round = False
         self._last_tick = 0.0
 
     def submit(self, writer: Writer) -> None:
@@ -180,24 +185,27 @@ class Batch:
         self.discard(writer)
         self.writers.pop(writer, None)
         if not self.writers:
-            self.round_s = 0.0
+            self._on_round(self, 0.0)
 
     async def run(self) -> None:
         """Do rounds until cancelled."""
         while True:
             await self._due.wait()
             self._due.clear()
+            self._is_in_round = True
             began = self._loop.time()
             is_tick, self._is_tick = self._is_tick, False
             if is_tick:
                 self._last_tick = began
             for writer in self._take_due(is_tick):
                 self._advance(writer)
-            await self._commit(self._take_committable(is_tick))
+            if writers := self._take_committable(is_tick):
+                await self._commit(writers)
             if is_tick:
-                self.round_s = self._loop.time() - began if self.writers else 0.0
-                if self._reading or self._pending:
-                    self._schedule()
+                self._on_round(self, self._loop.time() - began)
+            self._is_in_round = False
+            if self._reading or self._pending:
+                self._schedule()
 
     def _take_due(self, is_tick: bool) -> list[Writer]:
         """Return the writers to read now: at a tick all that wait, otherwise the urgent ones."""
@@ -222,14 +230,14 @@ class Batch:
         if is_tick:
             writers = writers | self._pending
             self._pending = {}
-        elif self._reading or self._pending:
-            self._schedule()
-        found = [(writer, writer.log.end) for writer in writers]
-        return [(writer, end) for writer, end in found if end > writer.log.committed]
+        found = []
+        for writer in writers:
+            end = writer.log.end
+            if end > writer.log.committed:
+                found.append((writer, end))
+        return found
 
     async def _commit(self, writers: list[tuple[Writer, int]]) -> None:
-        if not writers:
-            return
         self._committing = dict(writers)
         parts = [
             (
@@ -284,7 +292,7 @@ class Batch:
             writer.on_fenced()
 
     def _schedule(self) -> None:
-        if self._timer is None and not self._is_tick:
+        if self._timer is None and not self._is_tick and not self._is_in_round:
             self._timer = self._loop.call_at(self._next_tick(), self._tick)
 
     def _tick(self) -> None:
@@ -294,7 +302,6 @@ class Batch:
 
     def _next_tick(self) -> float:
         """Return the time of this batch's next tick; it is in the past if the tick was missed."""
-        interval_s = self._get_interval_s()
-        point = math.floor(self._loop.time() / interval_s - self._offset) + self._offset
-        last = point * interval_s
-        return last if last > self._last_tick else last + interval_s
+        point = math.floor(self._loop.time() / self.interval_s - self.offset) + self.offset
+        last = point * self.interval_s
+        return last if last > self._last_tick else last + self.interval_s

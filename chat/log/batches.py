@@ -35,13 +35,17 @@ class Batches:
         self._min_interval_s = min_interval_s
         self._max_interval_s = max_interval_s
         self._batches: dict[str, list[Batch]] = {}
+        self._rounds_s: dict[Batch, float] = {}
+        self._interval_s = min_interval_s
         self._tasks: asyncio.TaskGroup
 
-    @property
-    def interval_s(self) -> float:
-        """Return the time between two ticks, in seconds."""
-        rounds = sum(batch.round_s for batches in self._batches.values() for batch in batches)
-        return min(self._max_interval_s, max(self._min_interval_s, 2 * rounds))
+    def note_round(self, batch: Batch, round_s: float) -> None:
+        """Adapt the interval of all batches to the time that the last round of one took."""
+        self._rounds_s[batch] = round_s
+        twice_s = 2 * sum(self._rounds_s.values())
+        self._interval_s = min(self._max_interval_s, max(self._min_interval_s, twice_s))
+        for other in self._rounds_s:
+            other.interval_s = self._interval_s
 
     def open(self, log: Log, fence: int) -> Writer:
         """Return a writer whose lease is renewed until it is closed."""
@@ -49,7 +53,7 @@ class Batches:
         batch = next((one for one in batches if len(one.writers) < MAX_BATCH_TURNS), None)
         if batch is None:
             offset = len(batches) % _START_TIMES / _START_TIMES
-            batch = Batch(self._store, offset, lambda: self.interval_s)
+            batch = Batch(self._store, offset, self._interval_s, self.note_round)
             batches.append(batch)
             self._tasks.create_task(batch.run())
             self._tasks.create_task(batch.renew_leases(self._lease_s))

@@ -106,13 +106,14 @@ class Connection(asyncio.Protocol):
 
     def take(self) -> bytes:
         """Return the received bytes of the body; if there are none, let the loop wait for some."""
-        if self._on_ready and self._is_paused and self._is_plain and not self.is_over:
+        is_pulled = self._is_plain and self._on_ready is not None
+        if is_pulled and self._is_paused and not self.is_complete and self._failure is None:
             self._read_socket()
         data = bytes(self.buffer)
         self.buffer.clear()
-        if data:
+        if data and not self._is_plain:  # it may have waited here for long
             self._last_read_at = self._loop.time()
-        if self._is_paused and not (data and self._is_plain and self._on_ready):
+        if self._is_paused and not (data and is_pulled):
             self._resume()
         return data
 
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
             return
         if size:
             self._parse(memoryview(_read_buffer)[:size])
-            if self.is_over:
+            if self.is_complete or self._failure is not None:
                 self.wake()
         else:  # the loop reports the end of the connection
             self._resume()

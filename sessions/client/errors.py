@@ -44,8 +44,13 @@ _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF")
 _SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 """The form of such an error inside a script, before Redis 7.0."""
 
-_CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
+CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
 """Errors that redis-py raises on a connection that another task, or uvloop, has closed."""
+
+
+def closed_connection(error: BaseException) -> RedisConnectionError:
+    """Return the connection error for one of CLOSED_CONNECTION_ERRORS."""
+    return RedisConnectionError(f"the connection was closed ({type(error).__name__})")
 
 
 class _ClosedConnectionGuard:
@@ -60,15 +65,15 @@ class _ClosedConnectionGuard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, _CLOSED_CONNECTION_ERRORS):
-            raise RedisConnectionError("the connection was closed") from error
+        if isinstance(error, CLOSED_CONNECTION_ERRORS):
+            raise closed_connection(error) from error
 
 
 _GUARD = _ClosedConnectionGuard()
 
 
 def as_connection_error() -> _ClosedConnectionGuard:
-    """Return a context that raises _CLOSED_CONNECTION_ERRORS as a lost connection.
+    """Return a context that raises CLOSED_CONNECTION_ERRORS as a lost connection.
 
     The context must contain a single awaited call of redis-py: an error of Holdline's own code
     would be retried as if Redis were unavailable.
@@ -110,7 +115,7 @@ def classify_reply(reply: Any) -> Any:
     """Return a reply; replace an error of UNAVAILABLE_ERRORS that redis-py does not recognise."""
     if not isinstance(reply, Exception):
         return reply
-    if isinstance(reply, _CLOSED_CONNECTION_ERRORS):  # a reply of redis-py's pipeline on a Cluster
+    if isinstance(reply, CLOSED_CONNECTION_ERRORS):  # a reply of redis-py's pipeline on a Cluster
         return RedisConnectionError(f"the connection was closed ({reply})")
     if type(reply) is ResponseError:
         text = str(reply)

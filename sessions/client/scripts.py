@@ -46,8 +46,8 @@ async def call_in_order(redis: Client, calls: Sequence[Call]) -> list[Any]:
 async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
     """Run calls in one write for each node; an error of Redis is returned as the call's reply."""
     replies = await _send(redis, calls)
-    missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if missing:  # Redis has restarted
+    if NoScriptError in map(type, replies):  # Redis has restarted
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         await load(redis)
         for i, reply in zip(missing, await _send(redis, [calls[i] for i in missing]), strict=True):
             replies[i] = reply
