@@ -78,10 +78,12 @@ class Follower:
         """
         now = asyncio.get_running_loop().time()
         silent = [
-            one for one in self._followed.values() if one.heard_at + self._store.lease_s < now
+            one
+            for one in self._followed.values()
+            if one.last_notified_at + self._store.lease_s < now
         ]
         for followed in silent:
-            followed.heard_at = now
+            followed.last_notified_at = now
             self._read_soon(followed)
         return [followed.log.ref for followed in silent]
 
@@ -110,7 +112,7 @@ class Follower:
         followed = self._followed.get(channel)
         if followed is None or not followed.log.is_open:
             return
-        followed.heard_at = asyncio.get_running_loop().time()
+        followed.last_notified_at = asyncio.get_running_loop().time()
         log, found = followed.log, _NOTIFICATION.match(data)
         if found is None:
             self._read_soon(followed)
@@ -124,10 +126,10 @@ class Follower:
 
     def _read_soon(self, followed: "_Followed") -> None:
         """Read a log in its own task, so that a slow read delays no other log's notifications."""
-        if followed.is_read:
+        if followed.is_reading:
             followed.read_again = True
         else:
-            followed.is_read = True
+            followed.is_reading = True
             self._tasks.create_task(self._read(followed))
 
     async def _read(self, followed: "_Followed") -> None:
@@ -140,7 +142,7 @@ class Follower:
         except (*UNAVAILABLE_ERRORS, ResponseError) as error:  # the next poll reads it again
             logger.warning("cannot read turn %s (%s)", followed.log.ref.turn, type(error).__name__)
         finally:
-            followed.is_read = False
+            followed.is_reading = False
 
     async def _catch_up(self, followed: "_Followed") -> None:
         """Read the missing bytes of a log from Redis."""
@@ -171,6 +173,6 @@ class _Followed:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.up_to_date = asyncio.Event()
-        self.heard_at = asyncio.get_running_loop().time()
-        self.is_read = False
+        self.last_notified_at = asyncio.get_running_loop().time()
+        self.is_reading = False
         self.read_again = False

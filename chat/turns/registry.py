@@ -169,9 +169,9 @@ class Turns:
         async with self._logs.open(record) as log:
             if log.viewers > MAX_VIEWERS:
                 raise RateLimited("Too many viewers of this answer.", retry_after_s=5)
-            yield await self._view(record, log, offset)
+            yield await self._build_view(record, log, offset)
 
-    async def _view(self, record: TurnRecord, log: Log, offset: int | None) -> View | None:
+    async def _build_view(self, record: TurnRecord, log: Log, offset: int | None) -> View | None:
         if record.state != "running" and not await log.read(log.end - 1, log.end):
             return await self._replay_from_history(record, offset)
         start = offset or 0

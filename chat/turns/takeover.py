@@ -23,7 +23,7 @@ class Takeover:
         self._store = store
         self._turns = turns
         self._follower = follower
-        self._trusts_leases_from = 0.0
+        self._takeover_allowed_at = 0.0
 
     async def run(self) -> None:
         """Poll until cancelled, in the index of running turns and among the followed logs."""
@@ -37,11 +37,11 @@ class Takeover:
             except UNAVAILABLE_ERRORS as error:
                 logger.debug("cannot look for expired leases (%s)", type(error).__name__)
                 # No worker could renew a lease: allow running workers the time of one to do so.
-                self._trusts_leases_from = time.monotonic() + self._store.lease_s
+                self._takeover_allowed_at = time.monotonic() + self._store.lease_s
 
     async def take_over(self, ref: TurnRef) -> None:
         """Continue a turn here if its lease has expired; raises UNAVAILABLE_ERRORS."""
-        if self._turns.has(ref) or time.monotonic() < self._trusts_leases_from:
+        if self._turns.has(ref) or time.monotonic() < self._takeover_allowed_at:
             return
         try:
             await self._take_over(ref)
