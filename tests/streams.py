@@ -37,7 +37,7 @@ def text_of(events: list[ServerSentEvent]) -> str:
 
 
 def names_of(events: list[ServerSentEvent]) -> list[str]:
-    """Return the frames' names; neighbours of one name count once, because they can share a frame."""
+    """Return the frames' names; neighbours of one name count once: they can share a frame."""
     return [name for name, _ in itertools.groupby(event.event for event in events)]
 
 
