@@ -15,13 +15,13 @@ def print_banner(
     if embedded_redis:
         data = f"{settings.data_dir.resolve()} (embedded Redis {embedded_redis.version})"
     print(
-        f"\nHoldline   {_describe_url(listener)}\nmodel      {_describe_models(settings)}\n"
+        f"\nHoldline   {_format_web_ui_url(listener)}\nmodel      {_describe_models(settings)}\n"
         f"data       {data}\n",
         flush=True,
     )
 
 
-def _describe_url(listener: socket.socket) -> str:
+def _format_web_ui_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 (a browser cannot open the wildcard address)
         host = "127.0.0.1"

@@ -102,7 +102,11 @@ class Settings(BaseSettings):
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
     context_tokens: int = Field(
-        16_000, ge=256, le=10_000_000, description="Maximum history sent to the upstream, in tokens"
+        16_000,
+        ge=256,
+        le=10_000_000,
+        description="Maximum size of a request to the upstream, in tokens; "
+        "set it below the model's window",
     )
     upstream_timeout_s: float = Field(
         120, gt=0, description="Maximum time without data from the upstream, in seconds"

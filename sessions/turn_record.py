@@ -1,4 +1,4 @@
-"""A turn as Redis stores it: its address, its record, and the results of its steps. Pure."""
+"""A turn as Redis stores it: the ids that locate it, its fields, the results of scripts. Pure."""
 
 from dataclasses import dataclass
 from functools import cached_property

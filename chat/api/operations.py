@@ -11,13 +11,13 @@ operations = Blueprint("operations")
 
 
 @operations.get("/healthz")
-async def check_health(request: Request) -> HTTPResponse:
+async def report_alive(request: Request) -> HTTPResponse:
     """Return 200 from any running worker, whether or not Redis is available."""
     return json({"status": "alive"})
 
 
 @operations.get("/readyz")
-async def check_readiness(request: Request) -> HTTPResponse:
+async def report_ready(request: Request) -> HTTPResponse:
     """Return 200 if Redis is available and the server is not stopping, else 503."""
     state = get_state(request)
     if state.turns.is_draining:

@@ -1,6 +1,7 @@
 """The event stream (WHATWG HTML §9.2) of a turn: records of its log as frames, and their ids. Pure.
 
-One record makes one frame, or none. The id of a frame is `<turn>.<offset>`, where the offset is the
+Each record makes one frame, but for attempts and unknown kinds, which make none, and the end of an
+answer (see `encode_end`). The id of a frame is `<turn>.<offset>`, where the offset is the
 log's length in bytes just after the frame's record: a viewer resumes from there.
 """
 

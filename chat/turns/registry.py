@@ -209,7 +209,7 @@ class Turns:
     async def stop(self, owner: Owner, turn_id: TurnId) -> None:
         """Stop a turn wherever it runs; return when it is finished.
 
-        Raises NotFound, and Unavailable after 10 s.
+        Raises NotFound; raises Unavailable after 10 s, or if this worker stops following the turn.
         """
         record = await self.find(owner, turn_id)
         turn = self._turns.get(record.ref.turn_key)

@@ -237,7 +237,7 @@ class Turn:
         async with self._upstream.request(messages, model, prefill=prefill) as completion:
             self._completion = completion
             try:
-                completion.pull(self._writer.wake)
+                completion.notify_when_ready(self._writer.wake)
                 await completion.wait()
             finally:
                 self._end_response(completion)

@@ -93,9 +93,9 @@ class Completion:
         self._events = EventDecoder()
         self._normalisers = TextNormaliser(), TextNormaliser()
 
-    def pull(self, on_ready: Callable[[], None]) -> None:
+    def notify_when_ready(self, on_ready: Callable[[], None]) -> None:
         """Call `on_ready` when there is something to take, and again after each empty `take`."""
-        self._body.pull(on_ready)
+        self._body.notify_when_ready(on_ready)
 
     def take(self) -> tuple[list[Delta], bool]:
         """Return the deltas received so far, coalesced, and whether any byte was received."""

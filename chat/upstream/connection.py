@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
             await self.wait(timeout_s)
         return self._status, self._headers
 
-    def pull(self, on_ready: Callable[[], None]) -> None:
+    def notify_when_ready(self, on_ready: Callable[[], None]) -> None:
         """Call `on_ready` when the body has bytes or ends, and again after each empty `take`."""
         self._on_ready = on_ready
         if self.buffer or self.is_over:

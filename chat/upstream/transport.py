@@ -112,9 +112,9 @@ class Body(httpx2.AsyncByteStream):
                 return
             await connection.wait(self._timeout_s)
 
-    def pull(self, on_ready: Callable[[], None]) -> None:
+    def notify_when_ready(self, on_ready: Callable[[], None]) -> None:
         """Call `on_ready` when there is something to take, and again after each empty `take`."""
-        self._connection.pull(on_ready)
+        self._connection.notify_when_ready(on_ready)
 
     def take(self) -> bytes:
         """Return the bytes received so far; empty if there are none yet, or no more."""
@@ -150,8 +150,8 @@ class BufferedBody:
         self._task: asyncio.Task[None]
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def pull(self, on_ready: Callable[[], None]) -> None:
-        """Start to receive; see `Body.pull`."""
+    def notify_when_ready(self, on_ready: Callable[[], None]) -> None:
+        """Start to receive; see `Body.notify_when_ready`."""
         self._on_ready = on_ready
         self._task = asyncio.create_task(self._receive())
 

@@ -16,7 +16,7 @@ logger = logging.getLogger("holdline.notifications")
 _RECONNECT_DELAY_S = 0.5
 
 _PING_INTERVAL_S = 1.0
-"""A connection that answers none of two PINGs is dead, and is replaced within three seconds."""
+"""A connection that answers none of two PINGs is dead: that is noticed within three seconds."""
 
 _MAX_UNANSWERED = 2
 

@@ -114,7 +114,7 @@ async def pull(
                 elif not body._connection.is_over:
                     schedule(read)
 
-        body.pull(read)
+        body.notify_when_ready(read)
         try:
             await body.wait()
         finally:
