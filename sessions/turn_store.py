@@ -1,12 +1,13 @@
 """The atomic steps of a turn in Redis: begin, commit, renew, take over, finish."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 from sessions import keys
 from sessions.client.connection import Client, find_node, is_cluster
-from sessions.client.errors import UNAVAILABLE_ERRORS, classify_reply
+from sessions.client.errors import UNAVAILABLE_ERRORS, WritesUnavailable, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.turn_record import (
@@ -66,6 +67,8 @@ class TurnStore:
         calls = [*_build_registrations([ref], self._lease_ms), ("begin", names, arguments)]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
+        if outcome in ("unknown", "attach", "busy", "limited"):
+            await self.unregister(ref)  # rejected questions must not fill the index
         if outcome == "begun":
             return BeginResult("begun", question_id=MessageId(reply[1].decode()))
         if outcome in ("attach", "busy"):
@@ -130,8 +133,10 @@ class TurnStore:
         replies = await call_all(self._redis, [*calls, *others])
         raise_errors(replies[len(calls) :])
         found: list[Any] = []
-        for group, reply in zip(groups, replies, strict=False):  # without those to `others`
-            found += reply if isinstance(reply, list) else [reply] * len(group)
+        for reply in replies[: len(calls)]:
+            if not isinstance(reply, list):  # Redis rejected the call, not one of its turns
+                raise WritesUnavailable(str(reply)) from reply
+            found += reply
         for number, reply in enumerate(found):
             if type(reply) is not int:
                 found[number] = reply = classify_reply(reply)
@@ -157,12 +162,12 @@ class TurnStore:
             fence, offset, records, state, ref.turn, ref.conversation, answer,
             keys.LOG_TTL_S, self._ttl_s,
         ]  # fmt: skip
-        calls: list[Call] = [
-            ("finish", _list_conversation_keys(ref), arguments),
-            _build_unregistration(ref),
-        ]
-        result, _ = await call_in_order(self._redis, calls)
-        return result in (1, 2)
+        result = await call(self._redis, "finish", _list_conversation_keys(ref), arguments)
+        if result not in (1, 2):
+            return False
+        with contextlib.suppress(*UNAVAILABLE_ERRORS):  # then the next poll for takeovers does it
+            await self.unregister(ref)
+        return True
 
     async def release(self, ref: TurnRef, fence: int) -> None:
         """Release a turn's lease, so that any worker may take the turn over immediately."""

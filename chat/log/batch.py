@@ -14,11 +14,14 @@ from collections.abc import Callable
 from chat.log.backoff import Backoff
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.turn_record import State
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.batch")
+
+_MAX_READS = 3
+"""Reads of a turn in one round, before its first output: a chunk without text must not delay it."""
 
 
 class Fenced(Exception):
@@ -35,8 +38,16 @@ class Writer:
     """
 
     __slots__ = (
-        "_has_output", "_store", "advance", "batch", "fail", "fence", "is_finishing", "log",
-        "on_fenced", "on_stop",
+        "_store",
+        "advance",
+        "batch",
+        "fail",
+        "fence",
+        "has_output",
+        "is_finishing",
+        "log",
+        "on_fenced",
+        "on_stop",
     )  # fmt: skip
 
     def __init__(self, log: Log, fence: int, batch: "Batch", store: TurnStore) -> None:
@@ -48,7 +59,7 @@ class Writer:
         self.fail: Callable[[Exception], None] = lambda error: None
         self.on_stop: Callable[[], None] = lambda: None
         self.on_fenced: Callable[[], None] = lambda: None
-        self._has_output = False
+        self.has_output = False
         self._store = store
 
     def append(self, kind: Kind, payload: str) -> None:
@@ -58,15 +69,15 @@ class Writer:
         """
         log = self.log
         log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
-        if kind in (Kind.TEXT, Kind.REASONING) and self._has_output:
+        if kind in (Kind.TEXT, Kind.REASONING) and self.has_output:
             self.batch.submit(self)
         else:
-            self._has_output = kind in (Kind.TEXT, Kind.REASONING)
+            self.has_output = kind in (Kind.TEXT, Kind.REASONING)
             self.batch.flush(self)
 
     def wake(self) -> None:
         """Schedule `advance` for the next tick; before the first output, for now."""
-        if self._has_output:
+        if self.has_output:
             self.batch.read(self)
         else:
             self.batch.read_now(self)
@@ -149,7 +160,7 @@ class Batch:
         self._timer: asyncio.TimerHandle | None = None
         self._is_tick = False
         self._is_in_round = False
-        self._last_tick = 0.0
+        self._tick_at = 0.0
 
     def submit(self, writer: Writer) -> None:
         """Commit the writer's records at the next tick."""
@@ -195,8 +206,6 @@ class Batch:
             self._is_in_round = True
             began = self._loop.time()
             is_tick, self._is_tick = self._is_tick, False
-            if is_tick:
-                self._last_tick = began
             for writer in self._take_due(is_tick):
                 self._advance(writer)
             if writers := self._take_committable(is_tick):
@@ -219,8 +228,12 @@ class Batch:
 
     def _advance(self, writer: Writer) -> None:
         try:
-            if writer.advance():
-                self._reading[writer] = None
+            for _ in range(_MAX_READS):
+                if not writer.advance():
+                    return
+                if writer.has_output:
+                    break
+            self._reading[writer] = None
         except Exception as error:  # ends this turn, and no other
             writer.fail(error)
 
@@ -273,7 +286,7 @@ class Batch:
             if not writers:
                 continue
             # While Redis is unavailable, the commits log it; the next round renews again.
-            with contextlib.suppress(*UNAVAILABLE_ERRORS):
+            with contextlib.suppress(*UNAVAILABLE_ERRORS, ResponseError):
                 held = [(writer.log.ref, writer.fence) for writer in writers]
                 replies = await self._store.renew(held)
                 for writer, reply in zip(writers, replies, strict=True):
@@ -293,7 +306,8 @@ class Batch:
 
     def _schedule(self) -> None:
         if self._timer is None and not self._is_tick and not self._is_in_round:
-            self._timer = self._loop.call_at(self._next_tick(), self._tick)
+            self._tick_at = self._next_tick()
+            self._timer = self._loop.call_at(self._tick_at, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -301,7 +315,12 @@ class Batch:
         self._due.set()
 
     def _next_tick(self) -> float:
-        """Return the time of this batch's next tick; it is in the past if the tick was missed."""
-        point = math.floor(self._loop.time() / self.interval_s - self.offset) + self.offset
-        last = point * self.interval_s
-        return last if last > self._last_tick else last + self.interval_s
+        """Return the point of the interval nearest to one interval after the last tick.
+
+        If that is past, return the latest point: the tick was missed, and comes at once.
+        """
+        interval_s, now = self.interval_s, self._loop.time()
+        point = round((self._tick_at + interval_s) / interval_s - self.offset) + self.offset
+        if point * interval_s < now:
+            point = math.floor(now / interval_s - self.offset) + self.offset
+        return point * interval_s

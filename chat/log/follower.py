@@ -69,6 +69,7 @@ class Follower:
         followed = self._followed.get(channel)
         if followed is not None and followed.log is log:
             del self._followed[channel]
+            followed.up_to_date.set()  # whoever fills the log now keeps it so
             self._tasks.create_task(self._notifications.unsubscribe(channel))
 
     def take_silent(self) -> list[TurnRef]:
@@ -107,7 +108,7 @@ class Follower:
 
     def _on_message(self, channel: str, data: bytes) -> None:
         if channel == keys.stops():
-            self._on_stop(data.decode())
+            self._on_stop(data.decode(errors="replace"))
             return
         followed = self._followed.get(channel)
         if followed is None or not followed.log.is_open:
@@ -152,8 +153,8 @@ class Follower:
             known = log.buffered(max(log.begin, begin - _OVERLAP_BYTES), begin)
             state, _, found = await self._store.read(log.ref, begin - len(known), MAX_READ_BYTES)
             finished = state != "running"
-            if log.committed != begin:
-                continue  # a notification came in between
+            if log.committed != begin or self._followed.get(log.ref.log_key) is not followed:
+                continue  # a notification came in between, or this worker writes the log now
             if state is None:
                 log.end_as_deleted()
                 return

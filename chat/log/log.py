@@ -65,6 +65,11 @@ class Codec(Protocol):
     def decode_answer(self, data: bytes) -> PartialAnswer: ...
 
 
+def choose_codec(ref: TurnRef) -> Codec:
+    """Return the encoding of a turn's log."""
+    return legacy if ref.is_legacy else records
+
+
 class LogState(Enum):
     """Whether this worker still expects bytes for a log."""
 
@@ -95,7 +100,7 @@ class Log:
         self.committed = begin + len(data)
         self.state = state
         self.viewers = 0
-        self.codec: Codec = legacy if ref.is_legacy else records
+        self.codec = choose_codec(ref)
         self._read = read
         self._waiters: list[asyncio.Future[None]] = []
         self._tail: dict[Format, dict[_TailViewer, None]] = {}
@@ -197,8 +202,8 @@ class Log:
                     data = await self._read_records(offset)
                     if not data:
                         return  # Redis lost the bytes: the viewer reconnects
-                    if frames := viewer_format.encode(turn, offset, data):
-                        await send(frames)
+                    # The first `send` also sends the response's headers, so it must send something.
+                    await send(viewer_format.encode(turn, offset, data) or viewer_format.heartbeat)
                     offset += len(data)
                 else:
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)

@@ -53,7 +53,7 @@ def encode(turn: str, offset: int, kind: Kind, payload: str) -> bytes:
     """
     if kind is Kind.END:
         return _LAST
-    if len(payload) <= _MAX_PIECE_CHARACTERS:
+    if len(payload) <= _MAX_PIECE_CHARACTERS or kind not in (Kind.TEXT, Kind.REASONING):
         return b"\0%c%b" % (kind, payload.encode())
     return b"".join(b"\0%c%b" % (kind, piece.encode()) for piece in _split_text(payload))
 

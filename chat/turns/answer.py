@@ -34,11 +34,16 @@ class Answer:
 
     @property
     def continuations(self) -> int:
-        """Return the number of requests that continued the answer, or that followed a takeover."""
-        return sum(
-            attempt["mode"] != "new" or attempt["reason"] == "interrupted"
+        """Return the number of requests that continued the answer, or repeated it after a takeover.
+
+        Reasoning is continued by a new request: its seam counts.
+        """
+        repeated = [
+            attempt
             for attempt in self.attempts
-        )
+            if attempt["mode"] != "new" or attempt["reason"] == "interrupted"
+        ]
+        return max(len(repeated), len(self.continued))
 
     def add_attempt(self, mode: str, reason: str | None) -> str:
         """Record a request to the upstream, and return it as JSON.

@@ -12,7 +12,7 @@ from chat.errors import Conflict, NotFound, RateLimited, Unavailable
 from chat.formats import sse
 from chat.log import records
 from chat.log.batches import Batches
-from chat.log.log import Log, LogState
+from chat.log.log import Log, LogState, choose_codec
 from chat.log.logs import Logs
 from chat.log.records import Kind
 from chat.turns.prompt import Prompt
@@ -128,9 +128,12 @@ class Turns:
     ) -> None:
         """Generate a turn here, with the lease of `fence`; `data` is its log in Redis so far."""
         key = record.ref.turn_key
+        # Before the lease is renewed: a malformed log raises ValueError.
+        partial = choose_codec(record.ref).decode_answer(data)
         log = self._logs.write(record.ref, data)
         turn = self._turns[key] = Turn(
             record,
+            partial,
             self._batches.open(log, fence),
             self._prompt,
             self._upstreams,

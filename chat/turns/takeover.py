@@ -38,6 +38,8 @@ class Takeover:
                 logger.debug("cannot look for expired leases (%s)", type(error).__name__)
                 # No worker could renew a lease: allow running workers the time of one to do so.
                 self._takeover_allowed_at = time.monotonic() + self._store.lease_s
+            except ResponseError as error:
+                logger.error("cannot look for expired leases (%s)", error)
 
     async def take_over(self, ref: TurnRef) -> None:
         """Continue a turn here if its lease has expired; raises UNAVAILABLE_ERRORS."""
@@ -47,7 +49,7 @@ class Takeover:
             await self._take_over(ref)
         except UNAVAILABLE_ERRORS:
             raise
-        except ResponseError:  # the keys hold something else; other turns are not affected
+        except Exception:  # its data are malformed: no other turn, nor the worker, may end by it
             logger.exception("turn %s cannot be taken over", ref.turn)
             await self._store.unregister(ref)
 

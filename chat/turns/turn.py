@@ -10,7 +10,7 @@ from enum import Enum
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
 from chat.log.backoff import Backoff
 from chat.log.batch import Fenced, Writer
-from chat.log.records import Kind
+from chat.log.records import Kind, PartialAnswer
 from chat.turns import prompt
 from chat.turns.answer import Answer
 from chat.turns.continuation import (
@@ -54,6 +54,7 @@ class Turn:
     def __init__(
         self,
         record: TurnRecord,
+        partial: PartialAnswer,
         writer: Writer,
         prompt: Prompt,
         upstreams: Sequence[Upstream],
@@ -71,7 +72,6 @@ class Turn:
         self._is_handed_over = False
         self._completion: Completion | None = None
         self._trimmer = OverlapTrimmer("")
-        partial = writer.log.codec.decode_answer(bytes(writer.log.data))
         self._answer = Answer(
             record,
             record.model,
@@ -150,7 +150,6 @@ class Turn:
         except asyncio.CancelledError:
             if self.phase is not Phase.FINISHING:
                 raise
-            self.task.uncancel()
         except UpstreamError as error:
             failure = error
         except UNAVAILABLE_ERRORS:
@@ -166,7 +165,13 @@ class Turn:
             )
         if self.phase is Phase.RUNNING:
             self.phase = Phase.FINISHING
-        return failure
+            return failure
+        if self.phase is not Phase.FINISHING:  # fenced or abandoned
+            raise asyncio.CancelledError
+        # A stop or a hand-over: an error may have come in place of the cancellation.
+        while self.task.cancelling():
+            self.task.uncancel()
+        return None
 
     async def _request_until_complete(self) -> UpstreamError | None:
         """Request the answer and its continuations, as `decide` chooses; return a failure."""
@@ -194,6 +199,8 @@ class Turn:
             try:
                 await self._request()
             except (UpstreamFailed, UpstreamRejected) as error:
+                if self.phase is not Phase.RUNNING:
+                    return error  # stopped, and the connection failed as it was closed
                 self._last_error = error
                 self._use_next_upstream(error)
                 if answer.has_output:

@@ -153,7 +153,7 @@ class Completion:
         except UpstreamError as error:
             self.fail(error)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            self.fail(self._failures.invalid_response())
+            self.fail(self._lost or self._failures.invalid_response())
         deltas = []
         for text, is_reasoning in pieces:
             if normal := self._normalisers[is_reasoning].feed(text):

@@ -175,10 +175,12 @@ class BufferedBody:
     async def aclose(self) -> None:
         """Close the response."""
         self._task.cancel()
-        await asyncio.wait([self._task])
-        if self._ended.done() and not self._ended.cancelled():
-            self._ended.exception()  # `wait` has raised it, or was cancelled
-        await self._response.aclose()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            if self._ended.done() and not self._ended.cancelled():
+                self._ended.exception()  # `wait` raised it, or no task waits any more
+            await self._response.aclose()
 
     async def _receive(self) -> None:
         try:

@@ -38,8 +38,8 @@ UNAVAILABLE_ERRORS = (
 )
 """Redis is unavailable: unreachable, timed out, loading, read-only, out of memory, resharding."""
 
-_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF")
-"""First words of errors that reject writes for now and for which redis-py has no class."""
+_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY")
+"""First words of errors that reject commands for now and for which redis-py has no class."""
 
 _SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 """The form of such an error inside a script, before Redis 7.0."""

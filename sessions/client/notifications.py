@@ -102,9 +102,10 @@ class Notifications:
             await self._subscribe(channel)
 
     async def _subscribe(self, channel: str) -> None:
+        pubsub = self._pubsub
         with as_connection_error():
-            await (self._pubsub.ssubscribe if self._is_sharded else self._pubsub.subscribe)(channel)
-        if not self._is_sharded:
+            await (pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel)
+        if not self._is_sharded or pubsub is not self._pubsub:  # replaced meanwhile: see `_connect`
             return
         node = find_node(self._redis, channel)
         if node not in self._nodes or self._nodes[node].done():

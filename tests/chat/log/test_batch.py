@@ -2,15 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from chat.log import batches as batches_module
-from chat.log.batch import Writer
+from chat.log.batch import Batch, Writer
 from chat.log.batches import MAX_INTERVAL_S, MIN_INTERVAL_S, Batches
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
@@ -22,6 +23,7 @@ from tests.processes import PATIENCE_S
 from tests.questions import question_at, read_log
 
 NEVER_S = 3600.0
+REF = TurnRef(Owner("owner"), ConversationId("conversation"), TurnId("turn-0123456789ab"))
 
 
 @pytest_asyncio.fixture
@@ -277,3 +279,32 @@ async def test_only_the_end_of_a_long_log_is_retained(turns: TurnStore, writers:
     for offset in (0, 2, 3, long.begin - 1, long.begin, long.end - 1):
         assert await long.read(offset, long.end) == stored[offset:]
         assert await long.read(offset, offset) == b""
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("offset", [0.0, 0.125, 0.5])
+def test_ticks_of_a_busy_batch_are_one_interval_apart(
+    run: Callable[[Coroutine[Any, Any, None]], None], offset: float
+) -> None:
+    async def tick() -> None:
+        ticks: list[float] = []
+        batch = Batch(cast(TurnStore, None), offset, 0.02, lambda batch, round_s: None)
+        writer = Writer(Log(REF), 1, batch, cast(TurnStore, None))
+        writer.has_output = True
+
+        def advance() -> bool:
+            ticks.append(asyncio.get_running_loop().time())
+            return True
+
+        writer.advance = advance
+        writer.wake()
+        running = asyncio.create_task(batch.run())
+        while len(ticks) < 20:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        assert len(ticks) <= (ticks[-1] - ticks[0]) / 0.02 + 3, (
+            "no point of the interval ticks twice"
+        )
+
+    run(tick())

@@ -1,6 +1,7 @@
 """A log in memory: viewers get committed records only, each at its own pace, and the end once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -212,3 +213,18 @@ async def test_a_late_viewer_reconnects_when_redis_cannot_return_the_records() -
 async def test_an_offset_is_valid_between_records_only() -> None:
     growing = Log(REF, b"\0tone\0ttwo")
     assert [at for at in range(-2, 13) if await growing.is_valid_offset(at)] == [0, 5, 10]
+
+
+async def test_a_viewer_whose_records_have_no_frame_gets_a_heartbeat_before_any_push() -> None:
+    framed = replace(PLAIN, encode=lambda turn, begin, records: b"")
+    growing, sent = Log(REF, b"\0T{}\0a{}"), list[bytes]()
+
+    async def send(data: bytes) -> None:
+        sent.append(data)
+
+    relaying = asyncio.create_task(growing.relay(4, framed, send, lambda data: True))
+    while not sent:
+        await asyncio.sleep(0)
+    assert sent == [HEARTBEAT]
+    growing.detach()
+    await relaying

@@ -88,3 +88,8 @@ def test_a_turn_of_version_0_1_is_continued_in_its_own_encoding(
         at for at in range(len(log) + 1) if legacy.is_valid_offset(log[max(0, at - 2) : at], b"")
     ]
     assert valid == ends
+
+
+def test_a_long_json_record_is_not_split() -> None:
+    payload = '{"continued": [' + ", ".join(['{"at": 1}'] * 2000) + "]}"
+    assert records.encode(TURN, 0, Kind.USAGE, payload) == b"\0u" + payload.encode()

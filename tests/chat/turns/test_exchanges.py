@@ -102,7 +102,8 @@ async def test_a_question_takes_five_exchanges_besides_commits_and_six_in_a_know
             ["register", "begin"],
             ["HGET", "branch"],
             ["commit"],
-            ["finish", "unregister"],
+            ["finish"],
+            ["unregister"],
         ]
 
 

@@ -379,3 +379,37 @@ async def test_a_malformed_turn_is_taken_over_once_and_ends_no_other(
     assert worker.turns.has(whole.ref)
     assert not worker.turns.has(malformed.ref)
     assert malformed.ref not in await worker.store.expired_leases()
+
+
+@pytest.mark.parametrize("payload", ["not JSON", '"seam', "\x00"])
+async def test_a_turn_with_a_malformed_log_is_dropped_and_ends_no_worker(
+    redis: Client, worker: Worker, payload: str
+) -> None:
+    malformed = await begin(worker.store)
+    await redis.append(malformed.ref.log_key, f"\0c{payload}".encode())
+    await worker.store.release(malformed.ref, 1)
+    await worker.takeover.take_over(malformed.ref)
+    if worker.turns.has(malformed.ref):  # the seam was empty: an unknown record
+        assert payload == "\x00"
+    else:
+        assert malformed.ref not in await worker.store.expired_leases()
+
+
+async def test_reasoning_that_is_interrupted_again_and_again_is_requested_a_bounded_number_of_times(
+    worker: Worker, upstream: ScriptedUpstream
+) -> None:
+    record = await begin(worker.store)
+    number = len(upstream.find_requests("q")) + 1
+    worker.turns.start(record, b"<user-1>", fence=1)
+    for attempt in range(1 + record.max_continuations):
+        exchange = await upstream.exchange("q", number + attempt)
+        await exchange.chunk({"reasoning_content": "hm "})
+        log = worker.turns._turns[record.ref.turn_key]._writer.log
+        async with asyncio.timeout(PATIENCE_S):
+            while bytes(log.data).count(b"\0rhm") <= attempt or log.committed < log.end:
+                await log.wait_for_commit()
+        exchange.drop()
+    async with asyncio.timeout(PATIENCE_S):
+        while worker.turns.has(record.ref):
+            await asyncio.sleep(0.01)
+    assert len(upstream.find_requests("q")) == number + record.max_continuations
