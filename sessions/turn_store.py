@@ -98,42 +98,43 @@ class TurnStore:
 
         An error that concerns one turn is returned as its reply.
         """
-        turns = [
-            ((ref.turn_key, ref.log_key), (fence, offset, data))
-            for ref, fence, offset, data in appends
-        ]
-        return await self._call_for_each("commit", [], turns)
+        calls: list[Call] = []
+        names: list[str] = []
+        arguments: list[Argument] = []
+        has_nodes = is_cluster(self._redis)
+        for ref, fence, offset, data in appends:
+            names += (ref.turn_key, ref.log_key)
+            arguments += (fence, offset, data)
+            if has_nodes:
+                calls.append(("commit", names, arguments))
+                names, arguments = [], []
+        return await self._call_for_turns(calls or [("commit", names, arguments)])
 
     async def renew(self, leases: list[tuple[TurnRef, int]]) -> list[Any]:
         """Renew the leases of turns, given with their fences, and register them as running.
 
         All of it takes one exchange with each node. Replies and errors are those of `commit`.
         """
-        turns = [((ref.turn_key,), (fence,)) for ref, fence in leases]
+        groups = [[lease] for lease in leases] if is_cluster(self._redis) else [leases]
+        calls: list[Call] = [
+            (
+                "renew",
+                [ref.turn_key for ref, _ in group],
+                [self._lease_ms, *(fence for _, fence in group)],
+            )
+            for group in groups
+        ]
         registrations = _build_registrations([ref for ref, _ in leases], self._lease_ms)
-        return await self._call_for_each("renew", [self._lease_ms], turns, *registrations)
+        return await self._call_for_turns(calls, registrations)
 
-    async def _call_for_each(
-        self,
-        script: str,
-        shared: list[Argument],
-        turns: Sequence[tuple[Sequence[str], Sequence[Argument]]],
-        *others: Call,
-    ) -> list[Any]:
-        """Run a script on several turns, each with its keys and arguments, and other calls."""
-        groups = [[turn] for turn in turns] if is_cluster(self._redis) else [turns]
-        calls: list[Call] = []
-        for group in groups:
-            names: list[str] = []
-            arguments = [*shared]
-            for turn_names, turn_arguments in group:
-                names += turn_names
-                arguments += turn_arguments
-            calls.append((script, names, arguments))
+    async def _call_for_turns(self, calls: list[Call], others: Sequence[Call] = ()) -> list[Any]:
+        """Run calls that reply for each of their turns, and other calls; return those replies."""
         replies = await call_all(self._redis, [*calls, *others])
         raise_errors(replies[len(calls) :])
         found: list[Any] = []
         for reply in replies[: len(calls)]:
+            if isinstance(reply, UNAVAILABLE_ERRORS):
+                raise reply
             if not isinstance(reply, list):  # Redis rejected the call, not one of its turns
                 raise WritesUnavailable(str(reply)) from reply
             found += reply

@@ -68,11 +68,12 @@ class Writer:
         The first output, and each record of an attempt or a seam, is committed immediately.
         """
         log = self.log
-        log.append(log.codec.encode(log.ref.turn, log.end, kind, payload))
-        if kind in (Kind.TEXT, Kind.REASONING) and self.has_output:
+        log.data += log.codec.encode(log.ref.turn, log.end, kind, payload)
+        is_output = kind is Kind.TEXT or kind is Kind.REASONING
+        if is_output and self.has_output:
             self.batch.submit(self)
         else:
-            self.has_output = kind in (Kind.TEXT, Kind.REASONING)
+            self.has_output = is_output
             self.batch.flush(self)
 
     def wake(self) -> None:
@@ -165,7 +166,8 @@ class Batch:
     def submit(self, writer: Writer) -> None:
         """Commit the writer's records at the next tick."""
         self._pending[writer] = None
-        self._schedule()
+        if not self._is_in_round:
+            self._schedule()
 
     def flush(self, writer: Writer) -> None:
         """Commit the writer's records as soon as the commit under way is done."""

@@ -43,7 +43,7 @@ Encode = Callable[[str, int, bytes], bytes]
 """Encodes whole records of a turn, of which the first begins at an offset."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Format:
     """The form in which viewers of one API receive a log."""
 
@@ -151,7 +151,8 @@ class Log:
     def mark_committed(self, committed: int) -> None:
         """Show viewers the bytes up to the offset `committed`, which Redis has acknowledged."""
         begin, self.committed = self.committed, committed
-        self._notify()
+        if self._waiters:
+            self._notify()
         if self._tail and begin < committed:
             self._push(begin)
         spare = committed - self.begin - _RETAINED_BYTES

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import msgspec
@@ -67,11 +67,11 @@ class Chunk(msgspec.Struct, gc=False):
 _decoder = msgspec.json.Decoder(Chunk)
 
 
-class Delta(NamedTuple):
-    """A piece of an answer, or of its reasoning, that fits a log."""
+Delta = tuple[str, bool]
+"""A text that fits a log, and whether it is reasoning."""
 
-    text: str
-    is_reasoning: bool
+_Piece = tuple[list[str], bool]
+"""Texts of one kind that arrived together."""
 
 
 class Completion:
@@ -145,9 +145,9 @@ class Completion:
         """Close the connection, or keep it if the response was received completely."""
         await self._body.aclose()
 
-    def _decode(self, data: bytes, decode: Callable[[bytes, list[Delta]], None]) -> list[Delta]:
+    def _decode(self, data: bytes, decode: Callable[[bytes, list[_Piece]], None]) -> list[Delta]:
         """Return the deltas of some bytes, as far as they can be decoded."""
-        pieces: list[Delta] = []
+        pieces: list[_Piece] = []
         try:
             decode(data, pieces)
         except UpstreamError as error:
@@ -155,12 +155,13 @@ class Completion:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             self.fail(self._lost or self._failures.invalid_response())
         deltas = []
-        for text, is_reasoning in pieces:
-            if normal := self._normalisers[is_reasoning].feed(text):
-                deltas.append(Delta(normal, is_reasoning))
+        for texts, is_reasoning in pieces:
+            text = texts[0] if len(texts) == 1 else "".join(texts)
+            if text := self._normalisers[is_reasoning].feed(text):
+                deltas.append((text, is_reasoning))
         return deltas
 
-    def _decode_events(self, data: bytes, pieces: list[Delta]) -> None:
+    def _decode_events(self, data: bytes, pieces: list[_Piece]) -> None:
         for event in self._events.feed(data):
             if event.data.startswith("[DONE]"):
                 self._is_done = True
@@ -173,7 +174,7 @@ class Completion:
         if self._events.pending > _MAX_EVENT_BYTES:
             raise self._failures.invalid_response()
 
-    def _decode_chunk(self, data: str | bytes, pieces: list[Delta]) -> None:
+    def _decode_chunk(self, data: str | bytes, pieces: list[_Piece]) -> None:
         chunk = _parse(data)
         if chunk.error and self.finish_reason is None:
             raise self._failures.from_stream(chunk.error)
@@ -192,12 +193,12 @@ class Completion:
                 _append(pieces, text, False)
 
 
-def _append(pieces: list[Delta], text: str, is_reasoning: bool) -> None:
-    """Add a piece; one of the same kind as the last is joined to it."""
-    if pieces and pieces[-1].is_reasoning is is_reasoning:
-        pieces[-1] = Delta(pieces[-1].text + text, is_reasoning)
+def _append(pieces: list[_Piece], text: str, is_reasoning: bool) -> None:
+    """Add a text; it joins the last piece if that is of the same kind."""
+    if pieces and pieces[-1][1] is is_reasoning:
+        pieces[-1][0].append(text)
     else:
-        pieces.append(Delta(text, is_reasoning))
+        pieces.append(([text], is_reasoning))
 
 
 def _join_parts(parts: list[Any] | None) -> str:
