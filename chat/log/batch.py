@@ -1,8 +1,7 @@
 """Commit the records of several turns to Redis together, and only then push them to viewers.
 
-A batch works in rounds. At its tick its turns take the data that their upstreams have sent, one
-script call commits their records, and viewers are pushed the frames. Meanwhile further data waits
-in the sockets.
+In each round turns take the data that their upstreams have sent, one script call commits their
+records, and viewers are pushed the frames. Further data waits in the sockets.
 """
 
 import asyncio
@@ -220,13 +219,10 @@ class Batch:
 
     def _take_due(self, is_tick: bool) -> list[Writer]:
         """Return the writers to read now: at a tick all that wait, otherwise the urgent ones."""
-        if not is_tick:
-            due = [writer for writer in self._urgent if writer in self._reading]
-            for writer in due:
-                del self._reading[writer]
-            return due
-        reading, self._reading = self._reading, {}
-        return list(reading)
+        due = [one for one in (self._reading if is_tick else self._urgent) if one in self._reading]
+        for writer in due:
+            del self._reading[writer]
+        return due
 
     def _advance(self, writer: Writer) -> None:
         try:
@@ -255,13 +251,8 @@ class Batch:
     async def _commit(self, writers: list[tuple[Writer, int]]) -> None:
         self._committing = dict(writers)
         parts = [
-            (
-                writer.log.ref,
-                writer.fence,
-                writer.log.committed,
-                writer.log.buffered(writer.log.committed, end),
-            )
-            for writer, end in writers
+            (log.ref, writer.fence, log.committed, log.buffered(log.committed, end))
+            for log, writer, end in ((writer.log, writer, end) for writer, end in writers)
         ]
         backoff = Backoff()
         while True:

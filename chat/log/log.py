@@ -151,8 +151,7 @@ class Log:
     def mark_committed(self, committed: int) -> None:
         """Show viewers the bytes up to the offset `committed`, which Redis has acknowledged."""
         begin, self.committed = self.committed, committed
-        if self._waiters:
-            self._notify()
+        self._notify()
         if self._tail and begin < committed:
             self._push(begin)
         spare = committed - self.begin - _RETAINED_BYTES
@@ -189,30 +188,33 @@ class Log:
     async def relay(self, offset: int, viewer_format: Format, send: Send, push: Push) -> None:
         """Send a viewer the log from `offset` on, until the log is finished or detached.
 
-        A viewer that keeps up is pushed each commit from the committer's own step, without waking a
-        task. A viewer that lags behind gets slices by `send`, at its own pace, and delays no other.
-        A heartbeat is sent every HEARTBEAT_S seconds, and immediately to a viewer that has
-        missed nothing, because the first `send` also sends the response's headers.
+        A viewer that keeps up is pushed each commit within the batch's round; no task is woken. One
+        that lags behind gets slices by `send`, at its own pace. A heartbeat is sent every
+        HEARTBEAT_S seconds, and before a first push: the first `send` also sends the headers.
         """
         turn = self.ref.turn
-        if offset == self.committed and self.is_open:
-            await send(viewer_format.heartbeat)
+        has_sent = False
         try:
             while offset < self.committed or self.is_open:
                 if offset < self.committed:
                     data = await self._read_records(offset)
                     if not data:
                         return  # Redis lost the bytes: the viewer reconnects
-                    # The first `send` also sends the response's headers, so it must send something.
-                    await send(viewer_format.encode(turn, offset, data) or viewer_format.heartbeat)
+                    if frames := viewer_format.encode(turn, offset, data):
+                        await send(frames)
+                        has_sent = True
                     offset += len(data)
-                else:
+                elif has_sent:
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
                     if is_silent:
                         await send(viewer_format.heartbeat)
-            if self.state is LogState.FINISHED and (
-                frame := await self._build_end_frame(viewer_format)
-            ):
+                else:
+                    await send(viewer_format.heartbeat)
+                    has_sent = True
+            frame = b""
+            if self.state is LogState.FINISHED:
+                frame = await self._build_end_frame(viewer_format)
+            if frame:
                 await send(frame)
         except UNAVAILABLE_ERRORS:
             return  # the viewer reconnects
@@ -274,8 +276,8 @@ class Log:
                     viewer.wake()
 
     def _notify(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        while self._waiters:
+            waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(None)
 
