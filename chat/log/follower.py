@@ -69,7 +69,7 @@ class Follower:
         followed = self._followed.get(channel)
         if followed is not None and followed.log is log:
             del self._followed[channel]
-            followed.up_to_date.set()  # whoever fills the log now keeps it so
+            followed.up_to_date.set()  # a writer fills the log from here on
             self._tasks.create_task(self._notifications.unsubscribe(channel))
 
     def take_silent(self) -> list[TurnRef]:

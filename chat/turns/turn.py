@@ -168,7 +168,7 @@ class Turn:
             return failure
         if self.phase is not Phase.FINISHING:  # fenced or abandoned
             raise asyncio.CancelledError
-        # A stop or a hand-over: an error may have come in place of the cancellation.
+        # A stop or a hand-over: an error may have replaced the cancellation.
         while self.task.cancelling():
             self.task.uncancel()
         return None

@@ -93,7 +93,7 @@ class PipelinePool:
     async def _try(self, connection: Any, packed: bytes, count: int) -> list[Any]:
         replies: list[Any] = []
         async with ReplyTimeout(_REPLY_TIMEOUT_S):
-            # Not by `as_connection_error`, which costs three calls for each reply.
+            # `as_connection_error` would cost three calls for each reply.
             try:
                 await connection.send_packed_command(packed, check_health=False)
             except CLOSED_CONNECTION_ERRORS as error:
