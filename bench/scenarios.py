@@ -41,7 +41,7 @@ _PACED_NOTE = (
     f"complete run. A peer that delivers less than {MIN_DELIVERED_SHARE:.0%} of the tokens in time "
     "has fallen behind and is excluded. “Waited” is the share of time, in the worst round, in "
     "which the load or the fake upstream was runnable while its core was busy. The load verifies "
-    "the text of every stream. Holdline sends a batch every 25 to 80 ms, depending on its load, "
+    "the text of every stream. Holdline sends a batch every 30 to 80 ms, depending on its load, "
     "with the deltas of one interval in one frame."
 )
 

@@ -91,7 +91,7 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {log.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.MAX_LOG_BYTES >> 20} MiB" in BEHAVIOUR
     assert f"more than {registry.MAX_VIEWERS} viewers" in BEHAVIOUR
-    assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.025, 0.08)  # "25 to 80 ms"
+    assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.03, 0.08)  # "30 to 80 ms"
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_TTL_S == 3600  # "an hour after its end"

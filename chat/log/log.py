@@ -23,8 +23,8 @@ MAX_LOG_BYTES = 2 << 20
 SLICE_BYTES = 64 << 10
 """Bytes that are read from Redis for a viewer in one step."""
 
-_RETAINED_BYTES = 512
-"""Committed bytes that stay in memory; twice as many and one record at most."""
+_RETAINED_BYTES = 2048
+"""Committed bytes that stay in memory, about four seconds of an answer; twice as many at most."""
 
 _DELETED = json.dumps(
     {"type": "not_found", "message": "The conversation was deleted.", "retryable": False}

@@ -270,7 +270,7 @@ async def test_only_the_end_of_a_long_log_is_retained(turns: TurnStore, writers:
     writer = await begin(turns, writers)
     long, ref = writer.log, writer.log.ref
     for number in range(200):
-        writer.append(Kind.TEXT, f"text {number}" * 5)
+        writer.append(Kind.TEXT, f"text {number}" * 10)
         writer.batch.flush(writer)
         await until_committed(writer)
     stored, _ = await read_log(turns, ref)
