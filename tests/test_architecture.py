@@ -29,7 +29,8 @@ IMPORTS = {
     "chat.formats": {"chat.log.records"},
     "chat.log.records": set(),
     "chat.log": {"sessions", "sessions.client", "chat.event_stream", "chat.log.records"},
-    "chat.upstream": {"chat.event_stream", "chat.errors"},
+    "chat.upstream": {"chat.event_stream", "chat.errors", "chat.upstream.error_words"},
+    "chat.upstream.error_words": set(),
     "chat.turns": {
         "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log",
         "chat.log.records", "chat.upstream"
@@ -51,6 +52,10 @@ PURE = {
     "chat.log.records",
     "chat.turns.continuation",
     "chat.turns.prompt",
+    *(
+        f"chat.upstream.error_words.{name}"
+        for name in ("body", "message", "redaction", "rejections", "retry_after")
+    ),
     "chat.upstream.request",
     "sessions.cookie",
     "sessions.keys",

@@ -1,0 +1,209 @@
+"""Recognise why an upstream rejected a request, by its words. Pure.
+
+No code is common to all servers, so that the wording decides. Each pattern names servers that were
+seen to use it; tests/chat/upstream/test_rejections.py has a row per wording.
+"""
+
+import re
+from dataclasses import dataclass
+
+from chat.upstream.error_words.body import walk
+from chat.upstream.error_words.message import find_evidence, find_message
+
+_MIN_WINDOW, _MAX_WINDOW = 64, 100_000_000
+
+_N = r"(?P<n>\d{1,3}(?:[,_'’ ]\d{3})+(?!\d)|\d{1,12})(?P<k> ?k\b)?"
+_NEAR = r"[^.\n]{0,80}"
+_GAP = r"(?:(?!exceed)[^\d.;!?\n]){0,30}?"
+
+
+@dataclass(frozen=True)
+class ContextLimit:
+    """A rejected context length in tokens, as far as the upstream stated it.
+
+    `window` is the model's limit; `requested` counts the prompt, or the prompt and the answer.
+    """
+
+    window: int | None = None
+    requested: int | None = None
+
+
+_CONTEXT_CODE = re.compile(
+    r"context.?(?:length|window|size)\w*.?exceed|exceeds?.?context|context.?overflow"
+    r"|(?:prompt|input).?too.?long|tokens_limit_reached",
+    re.IGNORECASE,
+)
+_CONTEXT = r"context[ _-]?(?:length|window|size|limit)"
+_EXCESS = (
+    r"(?:exceed|too (?:long|large|big|many)|longer|larger than|greater than|overflow|not enough"
+    r"|reach|fit)"
+)
+_REQUEST = r"\b(?:prompt|inputs?|messages?|request|sequence|total)\b"
+_CONTEXT_PATTERNS = (
+    # OpenAI, Azure, vLLM, SGLang, llama-server, DeepSeek, OpenRouter, MiniMax, LM Studio
+    rf"{_CONTEXT}[^\n]{{0,200}}?(?:{_EXCESS}|however|but |reduce|only|you req)",
+    rf"{_EXCESS}[^\n]{{0,200}}?(?:{_CONTEXT}|n_ctx)",
+    rf"\b(?:but|only)\b[^\n]{{0,60}}?{_CONTEXT}",
+    "context (?:the )?overflow",
+    # Groq, Cerebras
+    r"reduce the length of (?:the |your )?(?:messages|prompt|input)",
+    # Anthropic, Fireworks, Bedrock, Ollama
+    r"\b(?:prompt|inputs?|conversation|messages)(?: tokens?)?(?: is| are)? too (?:long|large)",
+    # xAI, vLLM, SGLang, TensorRT-LLM
+    r"max(?:imum)?[ _](?:context|prompt|model|input|allowed|sequence)[ _]len",
+    # TGI
+    r"\binputs\b.{0,5} (?:tokens \+|must have less than)",
+    # Gemini, Cohere, Copilot, Doubao, Kimi
+    rf"{_REQUEST}{_NEAR}(?<!max_)(?<!completion_)tokens?{_NEAR}(?:{_EXCESS}| > )",
+    rf"exceed{_NEAR}(?:model token limit|max(?:imum)? (?:message|input|prompt) tokens)",
+    r"too many tokens|token limit exceeded|max size: \d+ tokens",
+    # DashScope
+    "range of input length should be",
+    # Zhipu, Baidu, iFlytek, Moonshot
+    "(?:prompt|输入|上下文|文本|长度|tokens?|消息|对话)[^\n]{0,20}(?:超[长过出限]|过[长大]|太长)",
+    "超[过出][^\n]{0,20}(?:上下文|最大长度|长度限制|最大输入|输入长度|token ?上限)",
+)
+_CONTEXT_WORDS = re.compile("|".join(_CONTEXT_PATTERNS), re.IGNORECASE)
+_RATE_WORDS = re.compile(
+    r"tokens? per|requests? per|per[- ]minute|\b(?:tpm|tpd|tph|rpm|rpd)\b|rate.?limit|throttl|quota"
+    r"|please wait|try again (?:later|in \d)|频率|速率|并发|每分钟|每天|余额|额度|限流",
+    re.IGNORECASE,
+)
+_OUTPUT_WORDS = re.compile(
+    r"at most \d+ completion tokens|number of output tokens|maximum output|output token limit"
+    r"|must be (?:greater|larger|more|at least|positive)",
+    re.IGNORECASE,
+)
+
+_SUM_LIMIT = re.compile(rf"(\d+) ?\+ ?(\d+) ?(?:>|<=) ?{_N}")
+"""Anthropic: `199759 + 8192 > 200000`."""
+_DIFFERENCE_LIMIT = re.compile(rf"(\d+) ?> ?{_N} ?- ?(\d+)")
+"""vLLM: `8192 > 4096 - 1000`."""
+_PLAIN_LIMIT = re.compile(rf"(\d[\d,_]*)(?: tokens?)? ?> ?{_N}")
+_SUM = re.compile(
+    r"(?:passed|has|given:?|contains(?: at least)?) (\d[\d,_]*) `?(?:inputs?|prompt)`? tokens?,? "
+    r"(?:and requested|plus|and) (\d[\d,_]*)"
+    r"|requested (\d[\d,_]*) output tokens and your prompt contains(?: at least)? (\d[\d,_]*)",
+    re.IGNORECASE,
+)
+"""vLLM and TGI count the prompt and the answer separately."""
+_LIMIT = (
+    r"(?:<=|less than(?: or equal to)?|at most|up to|exceeds?|limit(?: is| of|:)?|maximum of"
+    r"|limited to|supports?)"
+)
+_REQUESTED = (
+    r"\b(?:requested|resulted in|contains|has|have|passed|sent|received|given|got|provided|current)"
+)
+_WINDOWS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"context[ _-]?(?:length|window|size|limit)(?! by\b){_GAP}{_N}",
+        rf"{_N}(?:[ -]tokens?)? (?:max(?:imum)?|limit|context)",
+        rf"max(?:imum)?[ _](?:\w+[ _]){{0,3}}?(?:length|len|tokens?|size)\b(?! by\b){_GAP}{_N}",
+        rf"{_LIMIT}(?: the)?(?: configured| maximum| only)?(?: limit of)? ?\(?{_N}(?!\d| ?\))",
+        rf"\[ ?\d+ ?, ?{_N} ?\]",
+        rf"(?:最大|上限|限制|上下文|不能超过|不超过|超过|超出)[^\d。\n]{{0,15}}?{_N}",
+    )
+)
+_REQUESTS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"total of (?:at least )?{_N}",
+        rf"{_REQUESTED}[^\d.;\n]{{0,25}}?{_N}",
+        rf"\b(?:prompt|inputs?|request|sequence|messages?|first)\b[^\d.;\n]{{0,30}}?{_N}",
+        rf"(?:输入|当前|实际|请求)[^\d。\n]{{0,15}}?{_N}",
+    )
+)
+
+_UNKNOWN_FIELD = re.compile(
+    r"stream_options|streamoptions|include_usage"
+    r"|extra (?:inputs?|fields?)(?: are| is)? not (?:permitted|allowed)|extra_forbidden"
+    r"|(?:un(?:recogni[sz]ed|known|expected|supported)|extraneous)[ _](?:\w+[ _]){0,2}?"
+    r"(?:arguments?|fields?|parameters?|params?|property|properties|option)\b"
+    r"|(?:unrecogni[sz]ed|unknown|unexpected|extraneous) (?:key|name)\b"
+    r"|cannot find field|additional ?properties"
+    r"|\b(?:parameter|field|argument|option|property)\b[^.\n]{0,60}"
+    r"not (?:supported|allowed|permitted|recogni[sz]ed)"
+    r"|[`'\"][a-z]+(?:_[a-z]+)+[`'\"][^.\n]{0,30}(?:not supported|unsupported|not allowed)"
+    r"|(?:未知|非法|不支持的?|无法识别的?)(?:请求)?(?:参数|字段)|(?:参数|字段)[^\n]{0,20}不支持",
+    re.IGNORECASE,
+)
+_LOADING = re.compile(
+    r"\bloading (?:the )?model\b|\bmodel\b[^\n]{0,100}\b(?:is|still|currently|being)\b[^.\n]{0,20}"
+    r"\b(?:loading|being loaded|starting up|warming up)\b|模型[^。\n]{0,10}加载中|正在加载",
+    re.IGNORECASE,
+)
+_FAILED_LOADING = re.compile(
+    r"(?:error|fail\w*|unable|could not|while)[^.:\n]{0,20}load", re.IGNORECASE
+)
+
+
+def find_context_limit(body: object) -> ContextLimit | None:
+    """Return the limit if a rejection's reason is the context length, else None.
+
+    Rate limits in tokens and limits of `max_tokens` alone are other reasons.
+    """
+    words, codes = find_evidence(body)
+    is_coded = _CONTEXT_CODE.search(codes)
+    is_other = _RATE_WORDS.search(words) or _OUTPUT_WORDS.search(words)
+    if not is_coded and (is_other or not _CONTEXT_WORDS.search(words)):
+        return None
+    stated = {key: value for key, value in walk(body) if type(value) is int and value > 0}
+    window = stated.get("nctx") or _find_window(words)
+    requested = stated.get("nprompttokens") or _find_requested(words, window or 0)
+    if window is not None and not _MIN_WINDOW <= window <= _MAX_WINDOW:
+        window = None
+    if requested is not None and not (window or _MIN_WINDOW) <= requested <= _MAX_WINDOW:
+        requested = None
+    return ContextLimit(window, requested)
+
+
+def rejects_unknown_field(body: object) -> bool:
+    """Return whether a rejection's reason is a field that the upstream does not know."""
+    words, codes = find_evidence(body)
+    return bool(_UNKNOWN_FIELD.search(f"{words}\n{codes}"))
+
+
+def names_field(body: object, field: str) -> bool:
+    """Return whether a rejection names a field of the request."""
+    words, codes = find_evidence(body)
+    return bool(re.search(rf"(?<!\w){re.escape(field)}(?!\w)", f"{words}\n{codes}"))
+
+
+def reports_loading(body: object) -> bool:
+    """Return whether an upstream is still loading the model (llama-server, LM Studio, TGI)."""
+    words = find_message(body)
+    return bool(_LOADING.search(words)) and not _FAILED_LOADING.search(words)
+
+
+def _find_window(words: str) -> int | None:
+    for pattern in (_SUM_LIMIT, _DIFFERENCE_LIMIT, _PLAIN_LIMIT, *_WINDOWS):
+        if match := pattern.search(words):
+            return _read_number(match)
+    return None
+
+
+def _find_requested(words: str, window: int) -> int | None:
+    """Return the first number that is not less than the window and is named as the request's."""
+    if match := _SUM_LIMIT.search(words):
+        return _add(match[1], match[2])
+    if match := _DIFFERENCE_LIMIT.search(words):
+        return _add(match[1], match[4])
+    if match := _PLAIN_LIMIT.search(words):
+        return _add(match[1])
+    if "total of" not in words and (match := _SUM.search(words)):
+        return _add(*(part for part in match.groups() if part))
+    for pattern in _REQUESTS:
+        for match in pattern.finditer(words):
+            number = _read_number(match)
+            if number > window:
+                return number
+    return None
+
+
+def _read_number(match: re.Match[str]) -> int:
+    return _add(match["n"]) * (1000 if match["k"] else 1)
+
+
+def _add(*numbers: str) -> int:
+    return sum(int(re.sub(r"\D", "", number)) for number in numbers)
