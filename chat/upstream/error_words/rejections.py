@@ -56,6 +56,7 @@ _CONTEXT_PATTERNS = (
     # Gemini, Cohere, Copilot, Doubao, Kimi
     rf"{_REQUEST}{_NEAR}(?<!max_)(?<!completion_)tokens?{_NEAR}(?:{_EXCESS}| > )",
     rf"exceed{_NEAR}(?:model token limit|max(?:imum)? (?:message|input|prompt) tokens)",
+    rf"exceed{_NEAR}tokens?{_NEAR}{_REQUEST}",
     r"too many tokens|token limit exceeded|max size: \d+ tokens",
     # DashScope
     "range of input length should be",
@@ -64,32 +65,51 @@ _CONTEXT_PATTERNS = (
     "超[过出][^\n]{0,20}(?:上下文|最大长度|长度限制|最大输入|输入长度|token ?上限)",
 )
 _CONTEXT_WORDS = re.compile("|".join(_CONTEXT_PATTERNS), re.IGNORECASE)
+_COMPARISON = re.compile(
+    r"(?:prompt|input|request|message|conversation|sequence|max_(?:seq|model)_len)[^\n]{0,60}?"
+    r"\d[\d,_]{2,12}[^\n]{0,80}?(?:exceed|greater|longer|larger|more than|less than|>|/|limit|max"
+    r"|at most|only|supports|context)[^\n]{0,40}?\d{3}"
+    r"|(?:limit|max|at most|only|supports)[^\n]{0,30}?\d{3}[^\n]{0,60}?"
+    r"(?:prompt|input|request)[^\n]{0,40}?\d{3}",
+    re.IGNORECASE,
+)
+"""A size of the request and a limit, in a wording that is not in the list above."""
+_MEASURE = re.compile(r"token|context|_len\b", re.IGNORECASE)
+_OTHER_MEASURE = re.compile(
+    r"\b(?:bytes|char(?:acter)?s?|[kmg]i?b|seconds|images?|pixels|max_?output_?tokens)\b"
+    r"|\A(?!.*(?:prompt|input)).*max_(?:completion_|new_)?tokens",
+    re.IGNORECASE | re.DOTALL,
+)
 _RATE_WORDS = re.compile(
     r"tokens? per|requests? per|per[- ]minute|\b(?:tpm|tpd|tph|rpm|rpd)\b|rate.?limit|throttl|quota"
-    r"|please wait|try again (?:later|in \d)|频率|速率|并发|每分钟|每天|余额|额度|限流",
+    r"|please wait|try again (?:later|in \d)|频率|速率|并发|每分钟|每天|余额|额度|限流"
+    r"|\b(?:daily|monthly|weekly|credits?|billing)\b",
     re.IGNORECASE,
 )
 _OUTPUT_WORDS = re.compile(
     r"at most \d+ completion tokens|number of output tokens|maximum output|output token limit"
-    r"|must be (?:greater|larger|more|at least|positive)",
+    r"|must be (?:greater|larger|more|at least|positive)|\d ?[kmg]i?b\b",
     re.IGNORECASE,
 )
 
-_SUM_LIMIT = re.compile(rf"(\d+) ?\+ ?(\d+) ?(?:>|<=) ?{_N}")
+_PART = r"(\d[\d,_]{0,15})"
+_SUM_LIMIT = re.compile(rf"(\d{{1,12}}) ?\+ ?(\d{{1,12}}) ?(?:>|<=) ?{_N}")
 """Anthropic: `199759 + 8192 > 200000`."""
-_DIFFERENCE_LIMIT = re.compile(rf"(\d+) ?> ?{_N} ?- ?(\d+)")
+_DIFFERENCE_LIMIT = re.compile(rf"(\d{{1,12}}) ?> ?{_N} ?- ?(\d{{1,12}})")
 """vLLM: `8192 > 4096 - 1000`."""
-_PLAIN_LIMIT = re.compile(rf"(\d[\d,_]*)(?: tokens?)? ?> ?{_N}")
+_PLAIN_LIMIT = re.compile(rf"(\d[\d,_]{{0,15}})(?: tokens?)? ?(?:>|/) ?{_N}")
 _SUM = re.compile(
-    r"(?:passed|has|given:?|contains(?: at least)?) (\d[\d,_]*) `?(?:inputs?|prompt)`? tokens?,? "
-    r"(?:and requested|plus|and) (\d[\d,_]*)"
-    r"|requested (\d[\d,_]*) output tokens and your prompt contains(?: at least)? (\d[\d,_]*)",
+    rf"(?:passed|has|given:?|contains) {_PART} `?(?:inputs?|prompt)`? tokens?,? "
+    rf"(?:and requested|plus|and) {_PART}"
+    rf"|requested {_PART} output tokens and your prompt contains(?: at least)? {_PART}",
     re.IGNORECASE,
 )
 """vLLM and TGI count the prompt and the answer separately."""
+_SIZE = r"(?:length|len|tokens?|size)\b"
+_COUNT = re.compile(rf"(?<!\d){_N} tokens", re.IGNORECASE)
 _LIMIT = (
-    r"(?:<=|less than(?: or equal to)?|at most|up to|exceeds?|limit(?: is| of|:)?|maximum of"
-    r"|limited to|supports?)"
+    r"(?:<=|less than(?: or equal to)?|at most|up to|exceeds?|limit(?: is| of|:)?"
+    r"|max(?:imum)?(?: context)?(?: is| of|:)?|limited to|supports?|more than)"
 )
 _REQUESTED = (
     r"\b(?:requested|resulted in|contains|has|have|passed|sent|received|given|got|provided|current)"
@@ -99,7 +119,7 @@ _WINDOWS = tuple(
     for pattern in (
         rf"context[ _-]?(?:length|window|size|limit)(?! by\b){_GAP}{_N}",
         rf"{_N}(?:[ -]tokens?)? (?:max(?:imum)?|limit|context)",
-        rf"max(?:imum)?[ _](?:\w+[ _]){{0,3}}?(?:length|len|tokens?|size)\b(?! by\b){_GAP}{_N}",
+        rf"(?!max_(?:new_)?tokens)max(?:imum)?[ _](?:[a-z]+[ _]){{0,3}}?{_SIZE}(?! by\b){_GAP}{_N}",
         rf"{_LIMIT}(?: the)?(?: configured| maximum| only)?(?: limit of)? ?\(?{_N}(?!\d| ?\))",
         rf"\[ ?\d+ ?, ?{_N} ?\]",
         rf"(?:最大|上限|限制|上下文|不能超过|不超过|超过|超出)[^\d。\n]{{0,15}}?{_N}",
@@ -144,9 +164,8 @@ def find_context_limit(body: object) -> ContextLimit | None:
     Rate limits in tokens and limits of `max_tokens` alone are other reasons.
     """
     words, codes = find_evidence(body)
-    is_coded = _CONTEXT_CODE.search(codes)
     is_other = _RATE_WORDS.search(words) or _OUTPUT_WORDS.search(words)
-    if not is_coded and (is_other or not _CONTEXT_WORDS.search(words)):
+    if not _CONTEXT_CODE.search(codes) and (is_other or not _describes_context(words)):
         return None
     stated = {key: value for key, value in walk(body) if type(value) is int and value > 0}
     window = stated.get("nctx") or _find_window(words)
@@ -176,6 +195,13 @@ def reports_loading(body: object) -> bool:
     return bool(_LOADING.search(words)) and not _FAILED_LOADING.search(words)
 
 
+def _describes_context(words: str) -> bool:
+    if _CONTEXT_WORDS.search(words):
+        return True
+    is_measured = _MEASURE.search(words) and not _OTHER_MEASURE.search(words)
+    return bool(is_measured and _COMPARISON.search(words))
+
+
 def _find_window(words: str) -> int | None:
     for pattern in (_SUM_LIMIT, _DIFFERENCE_LIMIT, _PLAIN_LIMIT, *_WINDOWS):
         if match := pattern.search(words):
@@ -198,7 +224,8 @@ def _find_requested(words: str, window: int) -> int | None:
             number = _read_number(match)
             if number > window:
                 return number
-    return None
+    counts = [_read_number(match) for match in _COUNT.finditer(words)]
+    return next((count for count in counts if count > window), None) if window else None
 
 
 def _read_number(match: re.Match[str]) -> int:

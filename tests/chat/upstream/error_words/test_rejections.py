@@ -133,7 +133,7 @@ def test_other_reasons_are_no_unknown_field(words: str) -> None:
     assert not rejects_unknown_field({"error": {"message": words, "code": "bad_request"}})
 
 
-def test_a_named_field_is_told_from_one_with_a_longer_name() -> None:
+def test_a_named_field_differs_from_one_with_a_longer_name() -> None:
     body = {"error": {"message": "Unknown", "param": "max_completion_tokens"}}
     assert names_field(body, "max_completion_tokens")
     assert not names_field(body, "max_tokens")
