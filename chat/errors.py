@@ -10,7 +10,9 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── Unavailable         503    Retry-After
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
+    │   └── ContextExceeded    the request is longer than the model's context window
     └── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
+        └── UpstreamEnded      it answered, but its answer is not complete
 
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
@@ -24,7 +26,7 @@ class HoldlineError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
@@ -72,8 +74,8 @@ class UpstreamError(HoldlineError):
     type = "upstream"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, kind: str, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.kind = kind
 
 
@@ -85,3 +87,16 @@ class UpstreamFailed(UpstreamError):
     """A retry of the same question may succeed."""
 
     retryable = True
+
+
+class ContextExceeded(UpstreamRejected):
+    """The request is longer than the model's window; both sizes are tokens, if they are known."""
+
+    def __init__(self, message: str, window: int | None, requested: int | None) -> None:
+        super().__init__("context_length", message)
+        self.window = window
+        self.requested = requested
+
+
+class UpstreamEnded(UpstreamFailed):
+    """The upstream answered, but not completely: the same request would be answered the same."""

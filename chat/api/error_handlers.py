@@ -1,6 +1,7 @@
 """Turn exceptions into HTTP responses: JSON of one shape, with messages written for clients."""
 
 import logging
+import math
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
@@ -57,7 +58,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
 
 def _create_response(
-    status: int, kind: str, message: str, retry_after_s: int | None = None
+    status: int, kind: str, message: str, retry_after_s: float | None = None
 ) -> HTTPResponse:
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
+    headers = {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
     return json({"error": {"type": kind, "message": message}}, status=status, headers=headers)

@@ -1,19 +1,64 @@
-"""Convert the errors of an upstream; the messages are for users and contain no key."""
+"""Describe the failures of an upstream; the messages are for users and contain no key.
 
-import json
+Every message quotes the upstream's own words, and names the setting to change where one is known.
+"""
+
+import asyncio
 import logging
 import re
-from typing import Any
+import socket
+import ssl
+from collections.abc import Mapping
 
 import httpx2
 import openai
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.errors import (
+    ContextExceeded,
+    UpstreamEnded,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+)
+from chat.upstream.error_words import (
+    ContextLimit,
+    find_context_limit,
+    find_message,
+    find_status,
+    find_wait_s,
+    is_web_page,
+    reports_loading,
+    sanitise,
+)
 
 logger = logging.getLogger("holdline.upstream")
 
-_MAX_QUOTE = 300
-"""Characters of an upstream's own message that are shown."""
+_RETRYABLE = {408, 409, 425, 429}
+_GATEWAY_FAILURES = {502, 503, 504, *range(520, 528)}
+"""Statuses of gateways; those from 520 on are Cloudflare's."""
+_STREAM_STATUSES = {400, 401, 402, 403, 413, 422, 429}
+"""Codes inside a response that say as much as the status of a response."""
+
+_CHECK_URL = "Check OPENAI_BASE_URL (which usually ends in /v1)."
+
+_UNREACHABLE: dict[type[BaseException], str] = {
+    socket.gaierror: "its host name is unknown",
+    ConnectionRefusedError: "it refuses connections",
+    ssl.SSLError: "the TLS handshake failed",
+    httpx2.ConnectTimeout: "it did not accept a connection in time",
+    httpx2.UnsupportedProtocol: "its address does not begin with http:// or https://",
+    httpx2.ConnectError: "no connection is possible",
+}
+_LOST_CONNECTIONS = {"ServerDisconnectedError", "ClientConnectionResetError", "ClientOSError"}
+"""Exceptions of aiohttp that its transport, used behind a proxy, turns into connect timeouts."""
+_MAX_CAUSES = 20
+
+_KEY_REJECTED = re.compile(
+    r"unauthori[sz]ed|not authenticated|authentication (?:failed|error|required|fails)"
+    r"|(?:invalid|incorrect|wrong|missing) (?:api[ _-]?key|token|credentials?|authentication)\b.*",
+    re.IGNORECASE,
+)
+"""Words that add nothing to the status 401."""
 
 
 class Failures:
@@ -23,17 +68,7 @@ class Failures:
         self._name = name
         self._key = key
 
-    def from_stream(self, error: Any) -> UpstreamFailed:
-        """Return the error for an error object inside a stream."""
-        if isinstance(error, str):
-            try:
-                error = json.loads(error)
-            except ValueError:
-                error = {"message": error}
-        if isinstance(error, dict) and isinstance(error.get("error"), dict):
-            error = error["error"]
-        message = error.get("message") if isinstance(error, dict) else error
-        return UpstreamFailed("upstream", f"The model provider failed: {self._sanitise(message)}")
+    # Before the answer
 
     def from_openai(self, error: openai.OpenAIError, model: str) -> UpstreamError:
         """Return the error for an exception of the openai package."""
@@ -42,55 +77,227 @@ class Failures:
         if not isinstance(error, openai.APIStatusError):
             logger.warning("upstream %s failed (%s)", self._name, type(error).__name__)
             return UpstreamFailed("upstream", "The model provider failed.")
-        status = error.status_code
-        logger.warning("upstream %s responded with status %d", self._name, status)
-        if status in (401, 403):
-            return UpstreamRejected(
-                "authentication",
-                "The model provider rejected the API key. Check OPENAI_API_KEY on the server.",
-            )
-        if status == 404:
-            return UpstreamRejected(
-                "not_found",
-                f"The model provider does not know the model “{model}” or this address. "
-                "Check CHAT_MODEL and OPENAI_BASE_URL (which usually ends in /v1).",
-            )
-        body = error.body
-        reason = self._sanitise(body.get("message") if isinstance(body, dict) else body)
-        if status == 429:
-            return UpstreamFailed(
-                "rate_limited", f"The model provider is busy, or its quota is used up: {reason}"
-            )
-        if status >= 500:
-            return UpstreamFailed(
-                "upstream", f"The model provider failed ({status}). Try again in a moment."
-            )
-        return UpstreamRejected(
-            "refused", f"The model provider rejected the question ({status}): {reason}"
+        logger.warning("upstream %s responded with status %d", self._name, error.status_code)
+        return self._from_status(
+            error.status_code, error.response.headers, _read_body(error), model
         )
 
     def from_transport(self, error: BaseException) -> UpstreamError:
-        """Return the error for a connection that failed, by the first exception of its chain."""
-        while error.__cause__ is not None:
-            error = error.__cause__
-        logger.warning("upstream %s: connection failed (%s)", self._name, type(error).__name__)
-        if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-            return UpstreamFailed("timeout", "The model provider sent nothing for too long.")
-        if isinstance(error, OSError) and not isinstance(error, ConnectionResetError):
+        """Return the error for a connection that failed, by the exceptions of its chain."""
+        chain = _follow_causes(error)
+        logger.warning("upstream %s: connection failed (%s)", self._name, type(chain[-1]).__name__)
+        for cause in chain:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return self._untrusted(getattr(cause, "verify_message", ""))
+            if "Proxy" in type(cause).__name__:  # httpx2's or aiohttp's
+                return self._proxy_failed("", getattr(cause, "status", None))
+        if _is_lost(chain):
             return UpstreamFailed(
-                "unreachable",
-                f"The model provider at {self._name} cannot be reached. Check OPENAI_BASE_URL.",
+                "connection_lost", "The connection to the model provider was lost."
             )
-        return UpstreamFailed("connection_lost", "The connection to the model provider was lost.")
+        for kind, reason in _UNREACHABLE.items():
+            if any(isinstance(cause, kind) for cause in chain):
+                message = f"The model provider cannot be reached: {reason}. Check OPENAI_BASE_URL."
+                return UpstreamFailed("unreachable", message)
+        return UpstreamFailed("timeout", "The model provider sent nothing for too long.")
+
+    # Instead of an answer
+
+    def from_stream(self, error: object) -> UpstreamError:
+        """Return the error for an error inside a response: text, or JSON of any shape."""
+        logger.warning("upstream %s reported an error inside its response", self._name)
+        status = find_status(error)
+        if status in _STREAM_STATUSES:
+            return self._from_status(status, {}, error, "")
+        return self._find_reason(error) or UpstreamFailed(
+            "upstream", _quote("The model provider failed", self._find_words(error))
+        )
+
+    def web_page(self, body: object) -> UpstreamRejected:
+        """Return the error for a web page as the response to a request."""
+        page = _describe_page(self._find_words(body))
+        return UpstreamRejected(
+            "invalid_response",
+            f"The model provider sent {page} instead of an API's response. {_CHECK_URL}",
+        )
 
     def invalid_response(self) -> UpstreamRejected:
         """Return the error for an invalid response; the upstream would send the same again."""
         return UpstreamRejected("invalid_response", "The model provider sent an invalid response.")
 
-    def _sanitise(self, message: object) -> str:
-        """Return the upstream's own message, shortened, without line ends and without keys."""
-        text = " ".join(str(message or "no reason given").encode(errors="replace").decode().split())
-        if self._key:
-            text = text.replace(self._key, "…")
-        text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w*.\-]{4,}", "…", text)
-        return text if len(text) <= _MAX_QUOTE else text[: _MAX_QUOTE - 1] + "…"
+    def no_answer(self, words: object = "") -> UpstreamEnded:
+        """Return the error for a response that ended without an answer."""
+        message = _quote("The model provider sent no answer", self._find_words(words))
+        return UpstreamEnded("no_answer", message)
+
+    def interrupted(self, words: object = "", reason: str = "") -> UpstreamEnded:
+        """Return the error for an answer that the upstream ended early, by its finish reason."""
+        reason = sanitise(reason, self._key)
+        ended = "The model provider ended the answer early" + (f" ({reason})" if reason else "")
+        return UpstreamEnded("upstream", _quote(ended, self._find_words(words)))
+
+    def tool_call(self) -> UpstreamRejected:
+        """Return the error for a tool call, which Holdline cannot execute."""
+        return UpstreamRejected(
+            "tool_call",
+            "The model answered with a tool call instead of text.",
+        )
+
+    def withheld(self, reason: object = "") -> UpstreamRejected:
+        """Return the error for a filtered answer; `reason` is a refusal or a finish reason."""
+        words = self._find_words(reason)
+        if " " in words:
+            return UpstreamRejected("withheld", f"The model declined to answer: {words}")
+        withheld = "The answer was withheld by the model provider's content filter"
+        return UpstreamRejected("withheld", f"{withheld} ({words})." if words else f"{withheld}.")
+
+    def empty_at_limit(self) -> UpstreamRejected:
+        """Return the error for a token limit that was reached before the first word."""
+        return UpstreamRejected(
+            "length",
+            "The model reached its token limit before it wrote anything. Ask a shorter question, "
+            "or raise MAX_OUTPUT_TOKENS on the server.",
+        )
+
+    # By status and reason
+
+    def _from_status(
+        self, status: int, headers: Mapping[str, str], body: object, model: str
+    ) -> UpstreamError:
+        """Return the error for a response with an error status."""
+        words = self._find_words(body)
+        is_page = isinstance(body, (bytes, str)) and is_web_page(body)
+        if status == 401:
+            return self._key_rejected(words)
+        if status == 407:
+            return self._proxy_failed(words, status)
+        if status in (404, 405) or status < 400:
+            return self._not_found(status, words, is_page, model)
+        wait_s = find_wait_s(headers, body) if status in (429, 503) else None
+        if status != 403 and (reason := self._find_reason(body, wait_s)):
+            return reason
+        if status == 429:
+            busy = "The model provider is busy, or its quota is used up"
+            return UpstreamFailed("rate_limited", _quote(busy, words), retry_after_s=wait_s)
+        if is_page and status in _GATEWAY_FAILURES:
+            failed = f"A proxy or gateway in front of the model provider failed ({status})"
+            hint = "If HTTPS_PROXY or HTTP_PROXY is set on the server, check it."
+            message = f"{_end_sentence(_quote(failed, words))} {hint}"
+            return UpstreamFailed("upstream", message, retry_after_s=wait_s)
+        if status in _RETRYABLE or status >= 500:
+            message = _quote(f"The model provider failed ({status})", words)
+            hint = "" if words else " Try again in a moment."
+            return UpstreamFailed("upstream", message + hint, retry_after_s=wait_s)
+        return UpstreamRejected("refused", _quote(_describe_rejection(status), words))
+
+    def _find_reason(self, body: object, wait_s: float | None = None) -> UpstreamError | None:
+        """Return the error for a reason that the words tell, with any status."""
+        if limit := find_context_limit(body):
+            return self._context_exceeded(limit, self._find_words(body))
+        if reports_loading(body):
+            loading = "The model provider is still loading the model"
+            message = _quote(loading, self._find_words(body))
+            return UpstreamFailed("loading", message, retry_after_s=wait_s)
+        return None
+
+    def _context_exceeded(self, limit: ContextLimit, words: str) -> ContextExceeded:
+        sizes = [
+            f"{limit.requested} tokens" if limit.requested else "",
+            f"its context window has {limit.window} tokens" if limit.window else "",
+        ]
+        stated = ", but ".join(size for size in sizes if size)
+        most = f"{limit.window} or less" if limit.window else "the size of its context window"
+        message = (
+            f"The conversation is too long for the model{f' ({stated})' if stated else ''}. "
+            f"Set CONTEXT_TOKENS on the server to {most}."
+        )
+        return ContextExceeded(_append(message, words), limit.window, limit.requested)
+
+    def _key_rejected(self, words: str) -> UpstreamRejected:
+        message = "The model provider rejected the API key. Check OPENAI_API_KEY on the server."
+        adds = not _KEY_REJECTED.fullmatch(words.rstrip(".!"))
+        return UpstreamRejected("authentication", _append(message, words if adds else ""))
+
+    def _not_found(self, status: int, words: str, is_page: bool, model: str) -> UpstreamRejected:
+        if is_page:
+            message = f"The model provider sent {_describe_page(words)} ({status}). {_CHECK_URL}"
+        elif status == 404:
+            message = (
+                f"The model provider does not know the model “{model}” or this address. "
+                "Check CHAT_MODEL and OPENAI_BASE_URL (which usually ends in /v1)."
+            )
+            message = _append(message, words)
+        else:
+            message = f"The model provider takes no questions at this address ({status})."
+            message = _append(f"{message} {_CHECK_URL}", words)
+        return UpstreamRejected("not_found", message)
+
+    def _proxy_failed(self, words: str, status: int | None) -> UpstreamError:
+        """Return the error of the proxy of HTTPS_PROXY; only a rejection with 407 is final."""
+        is_final = status == 407
+        failed = "rejected the request (407)" if is_final else "cannot be used"
+        message = _end_sentence(_quote(f"The proxy to the model provider {failed}", words))
+        kind = UpstreamRejected if is_final else UpstreamFailed
+        return kind("proxy", f"{message} Check HTTPS_PROXY and HTTP_PROXY on the server.")
+
+    def _untrusted(self, reason: str) -> UpstreamRejected:
+        words = sanitise(reason, self._key)
+        message = _end_sentence(_quote("The model provider's certificate is not trusted", words))
+        return UpstreamRejected(
+            "certificate", f"{message} Check SSL_CERT_FILE and OPENAI_BASE_URL on the server."
+        )
+
+    def _find_words(self, body: object) -> str:
+        return sanitise(find_message(body), self._key)
+
+
+def _read_body(error: openai.APIStatusError) -> object:
+    try:
+        return error.response.content
+    except httpx2.StreamError:  # it was not read
+        return error.body
+
+
+def _follow_causes(error: BaseException) -> list[BaseException]:
+    """Return an exception and its causes, without the cancellation by which a timeout works."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(chain) < _MAX_CAUSES:
+        chain.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return [cause for cause in chain if not isinstance(cause, asyncio.CancelledError)] or [error]
+
+
+def _is_lost(chain: list[BaseException]) -> bool:
+    """Return whether there was a connection, and it did not time out."""
+    timeouts = (TimeoutError, httpx2.TimeoutException)
+    is_open = not any(isinstance(cause, (*timeouts, *_UNREACHABLE)) for cause in chain)
+    return is_open or any(
+        isinstance(cause, (httpx2.ReadError, httpx2.WriteError))
+        or type(cause).__name__ in _LOST_CONNECTIONS
+        for cause in chain
+    )
+
+
+def _quote(sentence: str, words: str) -> str:
+    return f"{sentence}: {words}" if words else f"{sentence}."
+
+
+def _append(message: str, words: str) -> str:
+    return f"{message} It reported: {words}" if words else message
+
+
+def _end_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."
+
+
+def _describe_page(title: str) -> str:
+    return f"a web page (“{title}”)" if title else "a web page"
+
+
+def _describe_rejection(status: int) -> str:
+    if status == 403:
+        return "The model provider denied the request (403)"
+    if status == 413:
+        return "The question is too large for the model provider (413)"
+    return f"The model provider rejected the question ({status})"

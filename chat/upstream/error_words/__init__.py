@@ -3,7 +3,7 @@
 Responses are untrusted: nothing in this package raises, and its work is bounded.
 """
 
-from chat.upstream.error_words.body import is_web_page
+from chat.upstream.error_words.body import find_status, is_web_page
 from chat.upstream.error_words.message import find_message
 from chat.upstream.error_words.redaction import sanitise
 from chat.upstream.error_words.rejections import (
@@ -19,6 +19,7 @@ __all__ = [
     "ContextLimit",
     "find_context_limit",
     "find_message",
+    "find_status",
     "find_wait_s",
     "is_web_page",
     "names_field",

@@ -19,6 +19,8 @@ _MAX_BODY_CHARS = 64 << 10
 ECHOES = {"input", "inputvalue", "ctx", "messages", "request", "prompt", "url", "inputs"}
 """Fields that may repeat the question; they are never searched."""
 
+_STATUSES = {"code", "status", "statuscode", "httpstatus", "httpcode", "httpstatuscode"}
+
 _EVENT = re.compile(r"\A\s*(?:event|data|id|retry)?:")
 _PAGE = re.compile(
     r"\A\s*<(?:!doctype|html|head|body|title|meta|script|center|h1|\?xml|!--)", re.IGNORECASE
@@ -62,6 +64,14 @@ def walk(body: object) -> Iterator[tuple[str, object]]:
         elif isinstance(value, (list, tuple)):
             items = ((key, item) for item in value[:MAX_VALUES])
         pending += [(name, item, depth + 1) for name, item in items if name not in ECHOES]
+
+
+def find_status(body: object) -> int | None:
+    """Return the HTTP status that a body states, from 400 on."""
+    for key, value in walk(body):
+        if key in _STATUSES and re.fullmatch("[45][0-9][0-9]", str(value)[:20]):
+            return int(str(value))
+    return None
 
 
 def is_web_page(body: bytes | str) -> bool:

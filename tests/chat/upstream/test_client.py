@@ -291,7 +291,7 @@ async def test_a_lone_surrogate_in_an_upstream_error_is_replaced(streamed_reques
     ("status", "kind", "retryable", "hint"),
     [
         (401, "authentication", False, "OPENAI_API_KEY"),
-        (403, "authentication", False, "OPENAI_API_KEY"),
+        (403, "refused", False, "text of the upstream"),
         (404, "not_found", False, "CHAT_MODEL"),
         (400, "refused", False, "text of the upstream"),
         (422, "refused", False, "text of the upstream"),
