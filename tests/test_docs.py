@@ -79,11 +79,16 @@ def test_the_documented_failures_match_the_code() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 name, kind = node.func.id, node.args[0]
-                if name in ("UpstreamFailed", "UpstreamRejected", "UpstreamError") and isinstance(
-                    kind, ast.Constant
+                category = getattr(errors, name, None)
+                if (
+                    isinstance(category, type)
+                    and issubclass(category, errors.UpstreamError)
+                    and isinstance(kind, ast.Constant)
                 ):
-                    raised[str(kind.value)] = "yes" if name == "UpstreamFailed" else "no"
-    del raised["length"]  # a reason to continue; an answer that stays truncated ends with `end`
+                    raised[str(kind.value)] = "yes" if category.retryable else "no"
+    exceeded = errors.ContextExceeded("", None, None)
+    raised[exceeded.kind] = "yes" if exceeded.retryable else "no"
+    raised["length"] = "no"  # UpstreamFailed("length") is a reason to continue and ends no turn
     assert table == raised
 
 

@@ -39,6 +39,7 @@ _GATEWAY_FAILURES = {502, 503, 504, *range(520, 528)}
 _STREAM_STATUSES = {400, 401, 402, 403, 413, 422, 429}
 """Codes inside a response that say as much as the status of a response."""
 
+_CHECK_PROXY = "Check HTTPS_PROXY and HTTP_PROXY on the server."
 _CHECK_URL = "Check OPENAI_BASE_URL (which usually ends in /v1)."
 
 _UNREACHABLE: dict[type[BaseException], str] = {
@@ -89,8 +90,10 @@ class Failures:
         for cause in chain:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return self._untrusted(getattr(cause, "verify_message", ""))
-            if "Proxy" in type(cause).__name__:  # httpx2's or aiohttp's
-                return self._proxy_failed("", getattr(cause, "status", None))
+        # The names are httpx2's and aiohttp's; only aiohttp's exception has a status.
+        statuses = [getattr(c, "status", None) for c in chain if "Proxy" in type(c).__name__]
+        if statuses:
+            return self._proxy_failed(statuses[-1])
         if _is_lost(chain):
             return UpstreamFailed(
                 "connection_lost", "The connection to the model provider was lost."
@@ -170,7 +173,7 @@ class Failures:
         if status == 401:
             return self._key_rejected(words)
         if status == 407:
-            return self._proxy_failed(words, status)
+            return self._proxy_failed(status, words)
         if status in (404, 405) or status < 400:
             return self._not_found(status, words, is_page, model)
         wait_s = find_wait_s(headers, body) if status in (429, 503) else None
@@ -232,13 +235,13 @@ class Failures:
             message = _append(f"{message} {_CHECK_URL}", words)
         return UpstreamRejected("not_found", message)
 
-    def _proxy_failed(self, words: str, status: int | None) -> UpstreamError:
-        """Return the error of the proxy of HTTPS_PROXY; only a rejection with 407 is final."""
-        is_final = status == 407
-        failed = "rejected the request (407)" if is_final else "cannot be used"
-        message = _end_sentence(_quote(f"The proxy to the model provider {failed}", words))
-        kind = UpstreamRejected if is_final else UpstreamFailed
-        return kind("proxy", f"{message} Check HTTPS_PROXY and HTTP_PROXY on the server.")
+    def _proxy_failed(self, status: int | None, words: str = "") -> UpstreamError:
+        """Return the error for the proxy of HTTPS_PROXY or HTTP_PROXY."""
+        if status == 407:
+            message = _end_sentence(_quote("The proxy rejected the request (407)", words))
+            return UpstreamRejected("proxy", f"{message} {_CHECK_PROXY}")
+        message = "The model provider cannot be reached: the proxy failed."
+        return UpstreamFailed("unreachable", f"{message} {_CHECK_PROXY}")
 
     def _untrusted(self, reason: str) -> UpstreamRejected:
         words = sanitise(reason, self._key)

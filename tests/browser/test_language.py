@@ -26,8 +26,15 @@ FAILURES = {
     "broke_off": "与模型服务的连接已断开",
     "invalid_response": "模型服务返回了无效的响应",
     "nonsense": "模型服务返回了无效的响应",
+    "loading": "模型仍在加载",
+    "context_length": "对话超出了模型的上下文长度",
+    "certificate": "模型服务的证书不受信任",
+    "proxy": "代理拒绝了请求",
+    "no_answer": "模型服务没有返回回答",
+    "tool_call": "模型返回了工具调用",
+    "withheld": "模型服务没有提供这个回答",
     "too_long": "回答超出了一轮的长度上限",
-    "length": "回答达到模型的长度上限",
+    "length": "已达到模型的长度上限",
     "history_unavailable": "暂时无法读取历史消息",
     "store": "暂时无法读取历史消息",
     "interrupted": "服务器在回答中途中断",
@@ -60,7 +67,11 @@ SEAMS = {
 }
 """The stored reason of a seam, and the text it is shown as in English and in Chinese."""
 
-DETAILED = {"not_found", "refused", "upstream", "rate_limited", "unreachable"}
+DETAILED = {
+    "authentication", "certificate", "context_length", "invalid_response", "nonsense", "length",
+    "no_answer", "not_found", "proxy", "rate_limited", "refused", "unreachable", "upstream",
+    "withheld",
+}  # fmt: skip
 """Failed turns whose English message is shown as well."""
 
 

@@ -11,7 +11,21 @@ const isChinese = navigator.language.toLowerCase().startsWith("zh");
 // Failures whose message carries specifics: the field, the model, the upstream's own error text.
 const DETAILED = {
   request: new Set(["bad_request", "http"]),
-  turn: new Set(["not_found", "rate_limited", "refused", "unreachable", "upstream"]),
+  turn: new Set([
+    "authentication",
+    "certificate",
+    "context_length",
+    "invalid_response",
+    "length",
+    "no_answer",
+    "not_found",
+    "proxy",
+    "rate_limited",
+    "refused",
+    "unreachable",
+    "upstream",
+    "withheld",
+  ]),
 };
 
 /** The page's language as a language tag. */

@@ -175,7 +175,11 @@ def chain(*errors: BaseException) -> BaseException:
 
 
 class ClientProxyConnectionError(Exception):
-    """Stands for aiohttp's exception, whose arguments are internal."""
+    """Stands for aiohttp's exception, whose arguments are internal, like those of the next one."""
+
+
+class ClientHttpProxyError(Exception):
+    status = 407
 
 
 def untrusted() -> ssl.SSLCertVerificationError:
@@ -188,9 +192,10 @@ CONNECTIONS: list[tuple[list[BaseException], str, str]] = [
     ([httpx2.ConnectError("x"), untrusted()], "certificate", "SSL_CERT_FILE"),
     ([openai.APIConnectionError(request=REQUEST), httpx2.ConnectError("x"), untrusted()],
      "certificate", "not trusted: self-signed certificate."),
-    ([httpx2.ProxyError("x")], "proxy", "HTTPS_PROXY"),
+    ([httpx2.ProxyError("x")], "unreachable", "HTTPS_PROXY"),
+    ([httpx2.ProxyError("x"), ClientHttpProxyError()], "proxy", "HTTPS_PROXY"),
     ([httpx2.ConnectTimeout("x"), ClientProxyConnectionError("10.0.0.7")],
-     "proxy", "HTTP_PROXY"),
+     "unreachable", "HTTP_PROXY"),
     ([httpx2.ConnectError("x"), socket.gaierror(-2, "x")], "unreachable", "host name is unknown"),
     ([httpx2.ConnectError("x"), ConnectionRefusedError(111, "x")], "unreachable", "refuses"),
     ([httpx2.ConnectError("x"), ConnectionResetError()], "unreachable", "OPENAI_BASE_URL"),
@@ -221,7 +226,7 @@ def test_a_failed_connection_is_described_by_its_causes(
     assert failure.kind == kind
     assert part in failure.message
     assert "10.0.0.7" not in failure.message
-    assert isinstance(failure, UpstreamRejected) is (kind == "certificate")
+    assert isinstance(failure, UpstreamRejected) is (kind in ("certificate", "proxy"))
     assert "CancelledError" not in caplog.text
 
 
