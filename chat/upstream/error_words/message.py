@@ -31,6 +31,8 @@ _SPECIFIC = (
     "faultstring", "failurereason",
 )  # fmt: skip
 _GENERAL = ("error", "errors", "details", "description", "reason", "title")
+_BY_FIELD = ("error", "errors", "detail", "details")
+"""Dictionaries from the name of a field to its messages."""
 _WRAPPERS = (
     "fault", "exception", "baseresp", "response", "result", "data", "body", "output", "cause",
     "choices",
@@ -56,6 +58,7 @@ _TAG = re.compile(r"<[!/?|A-Za-z][^<>]*>|<\d+>")
 _PYDANTIC = re.compile(r"\[type=\w+, input_value=.{0,2000}?input_type=\w+\]", re.DOTALL)
 _LAST_NONE = re.compile(r"(?<=[.!?;:)])\s+None\s*$")
 _NONE = re.compile(r"\bNone\b(?! (?:of|are|is|was|were)\b)")
+_BYTES = re.compile(r"(?<!\w)b(['\"])(.{0,500}?)\1")
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -88,7 +91,7 @@ def clean(text: str) -> str:
         text = text.strip().splitlines()[-1]
     text = _PYDANTIC.sub(" ", _TAG.sub(" ", text))
     text = re.sub(r"<(?=[!/?|A-Za-z\d])", "< ", text)
-    text = _NONE.sub("…", _LAST_NONE.sub("", text))
+    text = _NONE.sub("…", _LAST_NONE.sub("", _BYTES.sub(r"\2", text)))
     text = " ".join(_CONTROL.sub(" ", _INVISIBLE.sub("", text)).split())[:MAX_TEXT_CHARS]
     is_empty = text in _NOTHING or not any(map(str.isalpha, text))
     return "" if is_empty else text
@@ -126,7 +129,7 @@ class _Search:
         for key in (*_SPECIFIC, *_GENERAL):
             value = fields.get(key)
             words = self.find(value, depth)
-            if not words and isinstance(value, Mapping):
+            if not words and key in _BY_FIELD and isinstance(value, Mapping):
                 words = self._join_fields(value, depth)
             if words:
                 return f"{_locate(fields)}{words}{_list_reasons(metadata)}"

@@ -102,6 +102,7 @@ SHAPES: list[tuple[Any, str]] = [
     ('data: {"error": {"message": "in a stream"}}\n\ndata: [DONE]\n\n', "in a stream"),
     ("event: error\ndata: the GPU is on fire\n\n", "the GPU is on fire"),
     ('{"error": "first line"}\n{"error": "second line"}\n', "first line"),
+    ("Server sent b'no slots'", "Server sent no slots"),
     ("[ERROR] no slots", "[ERROR] no slots"),
     ("<html><head><title>502 Bad&nbsp;Gateway</title></head></html>", "502 Bad Gateway"),
     ("<!DOCTYPE html><body><h1>Not  here</h1>x</body>", "Not here"),
@@ -123,6 +124,8 @@ SHAPES: list[tuple[Any, str]] = [
     (b'{"error": {"message": "cut off", "ty', "cut off"),
     # no words
     *[(body, "") for body in NOTHING],
+    ({"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}, ""),
+    ({"model": "m", "message": {"role": "assistant", "content": ""}, "done": True}, ""),
     ({"input": {"message": "the question"}, "messages": [{"content": "the question"}]}, ""),
 ]  # fmt: skip
 
