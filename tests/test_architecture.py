@@ -50,6 +50,7 @@ PURE = {
     "chat.formats.sse",
     "chat.log.legacy",
     "chat.log.records",
+    "chat.turns.announcement",
     "chat.turns.continuation",
     "chat.turns.prompt",
     *(
