@@ -52,6 +52,7 @@ PURE = {
     "chat.log.records",
     "chat.turns.announcement",
     "chat.turns.continuation",
+    "chat.turns.joining",
     "chat.turns.prompt",
     *(
         f"chat.upstream.error_words.{name}"

@@ -13,13 +13,8 @@ from chat.log.batch import Fenced, Writer
 from chat.log.records import Kind, PartialAnswer
 from chat.turns import prompt
 from chat.turns.answer import Answer
-from chat.turns.continuation import (
-    INTERRUPTED,
-    TRUNCATED,
-    OverlapTrimmer,
-    Step,
-    decide,
-)
+from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
+from chat.turns.joining import Joiner, Outcome
 from chat.turns.prompt import Prompt
 from chat.upstream.client import Upstream
 from chat.upstream.completion import Completion, Delta
@@ -71,7 +66,7 @@ class Turn:
         self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
         self._is_handed_over = False
         self._completion: Completion | None = None
-        self._trimmer = OverlapTrimmer("")
+        self._joiner = Joiner("", is_prefill=False)
         self._answer = Answer(
             record,
             record.model,
@@ -236,7 +231,7 @@ class Turn:
         messages = await self._prompt.build_messages(self.record, model, partial)
         messages_size = prompt.estimate_size(messages)
         prefill = bool(partial) and self._prompt.prefill
-        self._trimmer = OverlapTrimmer(partial)
+        self._joiner = Joiner(partial, is_prefill=prefill)
         answer.model, answer.upstream = model, self._upstream.name
         mode = "prefill" if prefill else "prompt" if partial else "new"
         reason = self._last_error.kind if self._last_error else None
@@ -272,9 +267,12 @@ class Turn:
             self._append(completion.flush())
         finally:
             self._completion = None
-            self._emit(self._trimmer.end())
+            self._emit(self._joiner.end())
             if self.phase is Phase.RUNNING:
-                self._answer.finish_reason = completion.finish_reason
+                restarted = self._joiner.outcome is Outcome.RESTARTED
+                self._answer.finish_reason = (
+                    "interrupted" if restarted else completion.finish_reason
+                )
             self._answer.add_usage(completion.usage)
 
     def _append(self, deltas: list[Delta]) -> None:
@@ -286,7 +284,7 @@ class Turn:
                 answer.reasoning += text.encode()
                 self._writer.append(Kind.REASONING, text)
             else:
-                self._emit(self._trimmer.feed(text))
+                self._emit(self._joiner.feed(text))
         if self._writer.log.is_too_long:
             raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
 
