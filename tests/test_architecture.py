@@ -162,7 +162,7 @@ def test_pure_modules_perform_no_io() -> None:
             "redis",
             {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},
         ),
-        ("httptools", {"chat.upstream.connection"}),
+        ("httptools", {"chat.upstream.connection", "chat.upstream.parser"}),
         ("config.settings", {"config.banner", "server"}),
     ],
 )

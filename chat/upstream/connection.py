@@ -7,16 +7,17 @@ for every read would cost two system calls (epoll_ctl) a read.
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from typing import cast
 
 import httptools
 import httpx2
 
+from chat.upstream.parser import Headers, InvalidResponseError, create_parser, find_length
+
 Origin = tuple[bytes, str, int]
 """Scheme, host, port."""
-
-Headers = list[tuple[bytes, bytes]]
 
 MAX_BUFFER_BYTES = 256 << 10
 """Received bytes that may wait to be taken before the socket is read no further."""
@@ -35,10 +36,11 @@ class Connection(asyncio.Protocol):
 
     # Without slots, the dict of each connection would take 1.4 KiB.
     __slots__ = (
-        "_failure", "_fd", "_has_length", "_header_bytes", "_headers", "_headers_received",
-        "_is_closed", "_is_lingering", "_is_paused", "_is_plain", "_keep_alive", "_last_read_at",
-        "_loop", "_on_complete", "_on_ready", "_parser", "_received_bytes", "_status", "_timer",
-        "_transport", "_waiter", "buffer", "is_complete", "origin",
+        "_failure", "_fd", "_has_length", "_has_two_lengths", "_header_bytes", "_headers",
+        "_headers_received", "_is_closed", "_is_lingering", "_is_paused", "_is_plain",
+        "_keep_alive", "_last_read_at", "_loop", "_on_complete", "_on_ready", "_parser",
+        "_received_bytes", "_status", "_timer", "_transport", "_waiter", "buffer", "idle_since",
+        "is_complete", "origin",
     )  # fmt: skip
 
     def __init__(self, origin: Origin) -> None:
@@ -55,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._received_bytes = 0
         self._header_bytes = 0
         self._headers_received = False
-        self._has_length = False
+        self._has_length = self._has_two_lengths = False
         self._keep_alive = False
         self._is_paused = False
         self._is_lingering = False
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._on_complete: Callable[[], None] | None = None
-        self._last_read_at = 0.0
+        self._last_read_at = self.idle_since = 0.0
         # Stored, because asking for the running loop is a system call on Python 3.11.
         self._loop = asyncio.get_running_loop()
 
@@ -73,12 +75,27 @@ class Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Return whether another request may be sent."""
-        return self.is_complete and not self._is_closed and not self._transport.is_closing()
+        return self.is_complete and self.is_open
 
     @property
     def is_over(self) -> bool:
         """Return whether no more bytes will be received."""
         return self.is_complete or self._failure is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the socket can be used."""
+        return not self._is_closed and not self._transport.is_closing()
+
+    @property
+    def has_received(self) -> bool:
+        """Return whether any byte of the response was received."""
+        return self._received_bytes > 0
+
+    @property
+    def socket(self) -> socket.socket:
+        """Return the connection's socket, to set its options."""
+        return cast(socket.socket, self._transport.get_extra_info("socket"))
 
     def send(self, request: httpx2.Request, content: bytes) -> None:
         """Send a request; there must be no other under way."""
@@ -87,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._failure = self._on_ready = self._on_complete = None
         self._status, self._headers = 0, []
         self._received_bytes = self._header_bytes = 0
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = create_parser(self)
         lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
         lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
         self._transport.write(b"".join([*lines, b"\r\n", content]))
@@ -146,7 +163,8 @@ class Connection(asyncio.Protocol):
         """
         if self._timer:
             self._timer.cancel()
-        if self.is_complete and self._failure is None and self._keep_alive and not self._is_closed:
+        is_sent = not self._transport.get_write_buffer_size()  # a response may precede that
+        if self.is_reusable and self._failure is None and self._keep_alive and is_sent:
             self._on_ready = None
             self._resume()
             keep(self)
@@ -194,10 +212,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > _MAX_HEADER_BYTES:
-            raise httpx2.RemoteProtocolError("the response's headers are too large")
+            raise InvalidResponseError("the response's headers are too large")
         self._headers.append((name, value))
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._has_length = True
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -205,6 +221,7 @@ class Connection(asyncio.Protocol):
             self._headers = []
             return
         self._headers_received = True
+        self._has_length, self._has_two_lengths = find_length(self._headers)
 
     def on_body(self, part: bytes) -> None:
         self.buffer += part
@@ -214,7 +231,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._headers_received:
             self.is_complete = True
-            self._keep_alive = not self._is_closed and self._parser.should_keep_alive()
+            is_kept = not (self._is_closed or self._has_two_lengths)
+            self._keep_alive = is_kept and self._parser.should_keep_alive()
 
     # Reading
 
@@ -248,9 +266,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             self._on_parse_error(error.__context__ or error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._on_parse_error(httpx2.RemoteProtocolError("the response is not HTTP/1.1"))
+            self._on_parse_error(InvalidResponseError("the response is not HTTP/1.1"))
         if not self._headers_received and self._received_bytes > 2 * _MAX_HEADER_BYTES:
-            self._fail(httpx2.RemoteProtocolError("the response's headers are too large"))
+            self._fail(InvalidResponseError("the response's headers are too large"))
 
     def _signal(self) -> None:
         """Report that bytes were received, or that the response is over."""

@@ -5,87 +5,85 @@ iterated like any other, or pulled without waking a task for each token.
 """
 
 import asyncio
-import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
-from chat.upstream.connection import MAX_BUFFER_BYTES, Connection, Origin
+from chat.upstream.connection import MAX_BUFFER_BYTES, Connection
+from chat.upstream.pool import ACKNOWLEDGE_S, Pool, limit_acknowledgement
 
 BODY = "body"
 """The key under which a response's `extensions` hold its `Body`."""
 
-_MAX_IDLE = 100
+_STALE_S = ACKNOWLEDGE_S + 5
+"""A connection that is lost later than this after a request was sent was not stale."""
 
 
 class Transport(httpx2.AsyncBaseTransport):
     """Connections to any number of origins, in a pool of reusable ones."""
 
     def __init__(self) -> None:
-        self._idle: dict[Origin, deque[Connection]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._pool = Pool()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and return when the response's headers are received.
 
         Raises httpx2.TransportError.
         """
-        timeout = request.extensions.get("timeout", {})
-        content = await request.aread()
-        connection = await self._obtain_connection(request.url, timeout.get("connect"))
-        try:
-            connection.send(request, content)
-            status, headers = await connection.receive_headers(timeout.get("read"))
-        except BaseException:
-            connection.close()
-            raise
-        body = Body(connection, self._return_to_pool, timeout.get("read"))
-        return httpx2.Response(status, headers=headers, stream=body, extensions={BODY: body})
+        default_port = 443 if request.url.scheme == "https" else 80
+        origin = (request.url.raw_scheme, request.url.host, request.url.port or default_port)
+        await request.aread()
+        if connection := self._pool.take(origin):
+            response = await self._send_if_alive(request, connection)
+            if response is not None:
+                return response
+        timeout_s = request.extensions.get("timeout", {}).get("connect")
+        return await self._send(request, await self._pool.open(origin, timeout_s))
 
     async def aclose(self) -> None:
         """Close the idle connections."""
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
+        self._pool.close()
 
-    async def _obtain_connection(self, url: httpx2.URL, timeout_s: float | None) -> Connection:
-        default = 443 if url.scheme == "https" else 80
-        origin = (url.raw_scheme, url.host, url.port or default)
-        idle = self._idle.get(origin, ())
-        while idle:
-            connection = idle.pop()
-            if connection.is_reusable:
-                return connection
+    async def _send_if_alive(
+        self, request: httpx2.Request, connection: Connection
+    ) -> httpx2.Response | None:
+        """Return the response on a reused connection, or None if that connection was stale.
+
+        A stale connection was closed by the server, or forgotten by a gateway, before the request:
+        it is lost soon after, without a byte of a response. The server cannot have begun, and the
+        request may be sent again. A server that accepts a request and sends nothing is slow, not
+        stale.
+        """
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        limit_acknowledgement(connection, ACKNOWLEDGE_S)
+        # With this limit, TCP would also close the connection of a slow server after one lost
+        # keepalive probe.
+        timer = loop.call_later(ACKNOWLEDGE_S + 1, limit_acknowledgement, connection, 0)
         try:
-            async with asyncio.timeout(timeout_s):
-                loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(
-                    lambda: Connection(origin),
-                    origin[1],
-                    origin[2],
-                    ssl=self._create_ssl_context(url),
-                )
-        except TimeoutError as error:
-            raise httpx2.ConnectTimeout("no connection in time") from error
-        except OSError as error:  # an unknown name, a refusal, an untrusted certificate
-            raise httpx2.ConnectError(str(error)) from error
-        return connection
-
-    def _create_ssl_context(self, url: httpx2.URL) -> ssl.SSLContext | None:
-        if url.scheme != "https":
+            return await self._send(request, connection)
+        except httpx2.TransportError as error:
+            is_silent = isinstance(error, httpx2.ReadTimeout)
+            if connection.has_received or is_silent or loop.time() > sent_at + _STALE_S:
+                raise
             return None
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls
+        finally:
+            timer.cancel()
+            if connection.has_received:
+                limit_acknowledgement(connection, 0)
+            else:
+                self._pool.close_older(connection)
 
-    def _return_to_pool(self, connection: Connection) -> None:
-        idle = self._idle.setdefault(connection.origin, deque(maxlen=_MAX_IDLE))
-        if len(idle) == _MAX_IDLE:
-            idle[0].close()
-        idle.append(connection)
+    async def _send(self, request: httpx2.Request, connection: Connection) -> httpx2.Response:
+        read_timeout_s = request.extensions.get("timeout", {}).get("read")
+        try:
+            connection.send(request, request.content)
+            status, headers = await connection.receive_headers(read_timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+        body = Body(connection, self._pool.keep, read_timeout_s)
+        return httpx2.Response(status, headers=headers, stream=body, extensions={BODY: body})
 
 
 class Body(httpx2.AsyncByteStream):

@@ -1,14 +1,12 @@
 """HTTP/1.1 to the upstream over real sockets: complete, interrupted and missing responses."""
 
 import asyncio
-import contextlib
 import gzip
-import re
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +18,15 @@ import uvloop
 
 from chat.upstream import connection
 from chat.upstream.transport import BODY, Body, Transport
+from tests.raw_server import END, Serve, Server, chunked, close_after, raw_server, respond
 
 Schedule = Callable[[Callable[[], None]], None]
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Server:
-    """Responds to each request as the test sets it; counts connections and records requests."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self.bodies: list[bytes] = []
-        self.closed = asyncio.Event()
-        self.serve: Serve = self._close
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"content-length: (\d+)", head.lower())
-                self.heads.append(head)
-                self.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
-                await self.serve(reader, writer)
-                await writer.drain()
-        self.closed.set()
-        writer.close()
-
-    async def _close(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
-    started = Server()
-    listening = await asyncio.start_server(started.handle, "127.0.0.1", 0, limit=1 << 24)
-    started.port = listening.sockets[0].getsockname()[1]
-    yield started
-    listening.close()
+    async with raw_server() as started:
+        yield started
 
 
 @pytest_asyncio.fixture
@@ -67,34 +34,6 @@ async def client(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
     url = f"http://127.0.0.1:{server.port}"
     async with httpx2.AsyncClient(transport=Transport(), base_url=url, timeout=20) as found:
         yield found
-
-
-def respond(*parts: bytes) -> Serve:
-    """Send these bytes, each part in its own packet if the socket permits it."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0)
-
-    return serve
-
-
-def close_after(serve: Serve) -> Serve:
-    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve(reader, writer)
-        writer.close()
-
-    return closing
-
-
-def chunked(*parts: bytes) -> bytes:
-    body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
-
-
-END = b"0\r\n\r\n"
 
 
 async def pull(
@@ -209,7 +148,7 @@ async def test_a_pulled_body_is_taken_as_it_arrives_until_its_content_ends(
     assert b"".join(parts) == b"firstsecond[DONE]"
     server.closed.clear()
     for _ in range(200):  # the connection lingers until its body has ended
-        if client._transport._idle:  # type: ignore[attr-defined]
+        if client._transport._pool._idle:  # type: ignore[attr-defined]
             break
         await asyncio.sleep(0.01)
 
