@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 import openai
@@ -18,8 +17,8 @@ import openai
 from chat.errors import UpstreamError
 from chat.upstream.completion import Completion
 from chat.upstream.failures import Failures
+from chat.upstream.http_client import NO_KEY, create_http_client
 from chat.upstream.request import ChatMessage
-from chat.upstream.transport import Transport
 
 _COOLDOWN_S = 30
 
@@ -47,11 +46,11 @@ class Upstream:
         scheme, host = urlsplit(base_url).scheme, urlsplit(base_url).hostname or ""
         self._client = openai.AsyncOpenAI(
             # Local servers need no key, but the package insists on one.
-            api_key=api_key or "none",
+            api_key=api_key or NO_KEY,
             base_url=base_url,
             timeout=httpx2.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             max_retries=retries,
-            http_client=_create_http_client(host, scheme),
+            http_client=create_http_client(host, scheme),
         )
         self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
         self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
@@ -116,15 +115,3 @@ class Upstream:
     async def _send(self, body: dict[str, Any]) -> httpx2.Response:
         # `chat.completions.create` would inspect each message, which takes 0.13 ms a message.
         return await self._client.post(self._url, cast_to=httpx2.Response, body=body, stream=True)
-
-
-def _create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
-    """Return a client with Holdline's transport, or with aiohttp's behind a proxy (HTTP_PROXY)."""
-    proxies = getproxies()
-    # A proxy cannot reach a server on this machine.
-    here = host in ("localhost", "::1") or host.startswith("127.")
-    if here or proxy_bypass(host) or not (proxies.get(scheme) or proxies.get("all")):
-        return openai.DefaultAsyncHttpxClient(transport=Transport(), trust_env=False)
-    # In aiohttp 0 means no limit; None would keep its own limit of 100.
-    limits = httpx2.Limits(max_connections=0, max_keepalive_connections=100)
-    return openai.DefaultAioHttpClient(limits=limits)

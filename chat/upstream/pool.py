@@ -81,7 +81,7 @@ class Pool:
             async with asyncio.timeout(timeout_s):
                 addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=_create_socket
+                    addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, socket_factory=create_socket
                 )
                 try:
                     _, connection = await loop.create_connection(
@@ -125,7 +125,8 @@ def limit_acknowledgement(connection: Connection, timeout_s: float) -> None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _create_socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
+def create_socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
+    """Return a socket with TCP keepalive."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

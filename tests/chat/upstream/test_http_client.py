@@ -1,0 +1,275 @@
+"""Requests that strict servers accept, and errors and redirects with a limit."""
+
+import asyncio
+import gzip
+import ssl
+import tomllib
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+import pytest_asyncio
+import trustme
+
+from chat.errors import UpstreamError
+from chat.upstream import http_client
+from chat.upstream.client import Upstream
+from chat.upstream.http_client import ApiTransport, create_http_client
+from chat.upstream.parser import InvalidResponseError
+from chat.upstream.transport import Transport
+from tests.processes import ROOT
+from tests.raw_server import END, Server, chunked, raw_server, respond
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Server]:
+    async with raw_server() as started:
+        yield started
+
+
+@pytest.fixture(params=["direct", "proxied"])
+def base_url(
+    request: pytest.FixtureRequest, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Return the server's address, or another one whose proxy is the server."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    address = f"http://127.0.0.1:{server.port}"
+    if request.param == "direct":
+        return f"{address}/v1"
+    monkeypatch.setenv("HTTP_PROXY", address)
+    return "http://upstream.invalid/v1"
+
+
+@pytest_asyncio.fixture
+async def client(base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    url = httpx2.URL(base_url)
+    async with create_http_client(url.host, url.scheme) as client:
+        client.base_url = url
+        client.timeout = httpx2.Timeout(20)
+        yield client
+
+
+async def ask(base_url: str, key: str | None) -> None:
+    """Ask a question whose answer is an error."""
+    upstream = Upstream(base_url=base_url, api_key=key, timeout_s=20, retries=0)
+    with pytest.raises(UpstreamError):
+        async with upstream.request([{"role": "user", "content": "question"}], "model"):
+            pass
+    await upstream.close()
+
+
+@pytest.mark.parametrize("key", [None, "sk-test"])
+async def test_a_request_has_holdlines_headers_and_none_of_the_package(
+    base_url: str, server: Server, key: str | None
+) -> None:
+    server.serve = respond(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    await ask(base_url, key)
+    head = server.heads[0].decode().lower()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\r\nuser-agent: holdline/{version}\r\n" in head
+    assert "x-stainless" not in head
+    assert "none" not in head
+    assert ("\r\nauthorization: bearer sk-test\r\n" in head) == (key is not None)
+    assert head.count("\r\nhost: ") == head.count("\r\ncontent-length: ") == 1
+
+
+ERROR = b"HTTP/1.1 400 Bad Request\r\n"
+
+
+async def test_the_body_of_an_error_is_complete_up_to_its_limit(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    packed = gzip.compress(b'{"error": "why"}')
+    server.serve = respond(
+        ERROR + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    )
+    response = await client.post("/")
+    assert (response.status_code, response.json()) == (400, {"error": "why"})
+
+
+@pytest.mark.parametrize(
+    "coding", [b"", b"Content-Encoding: gzip\r\n"], ids=["plain", "compressed"]
+)
+async def test_an_endless_error_is_read_up_to_64_kib(
+    client: httpx2.AsyncClient, server: Server, coding: bytes
+) -> None:
+    part = gzip.compress(bytes(1 << 24)) if coding else b"x" * 10_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(ERROR + b"Transfer-Encoding: chunked\r\n" + coding + b"\r\n")
+        while True:
+            writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+            await writer.drain()
+
+    server.serve = serve
+    response = await client.post("/")
+    assert (response.status_code, len(response.content)) == (400, 64 << 10)
+    async with asyncio.timeout(20):
+        await server.closed.wait()
+
+
+@pytest.mark.parametrize("ending", ["silence", "end"])
+async def test_an_error_that_is_cut_keeps_the_words_that_arrived(
+    client: httpx2.AsyncClient, server: Server, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "_ERROR_TIMEOUT_S", 0.5)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(ERROR + b"Content-Length: 100\r\n\r\ntoo many tokens")
+        if ending == "end":
+            writer.close()
+
+    server.serve = serve
+    response = await client.post("/")
+    assert (response.status_code, response.text) == (400, "too many tokens")
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_within_the_server_is_followed_with_the_whole_request(
+    client: httpx2.AsyncClient, server: Server, status: int
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/v1/chat/ " in server.heads[-1]:
+            writer.write(OK)
+        else:
+            location = b"Location: /v1/chat/\r\nContent-Length: 5\r\n\r\nmoved"
+            writer.write(b"HTTP/1.1 %d Moved\r\n" % status + location)
+
+    server.serve = serve
+    headers = {"Authorization": "Bearer key"}
+    response = await client.post("/chat", content=b"question", headers=headers)
+    assert (response.status_code, response.text) == (200, "answer")
+    assert server.bodies == [b"question"] * 2
+    assert all(head.startswith(b"POST ") for head in server.heads)
+    assert b"\r\nauthorization: bearer key\r\n" in server.heads[1].lower()
+
+
+@pytest.mark.parametrize(
+    "location", ["http://{other}/v1/chat", "//localhost:{port}/v1", "", "http://[", "/v1/chat"]
+)
+async def test_a_redirect_to_another_host_or_without_an_end_is_an_error(
+    client: httpx2.AsyncClient, server: Server, location: str
+) -> None:
+    async with raw_server() as other:
+        address = location.format(other=f"127.0.0.1:{other.port}", port=server.port)
+        server.serve = respond(
+            f"HTTP/1.1 307 Moved\r\nLocation: {address}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        response = await client.post("/chat", content=b"question")
+        assert response.status_code == 307
+        assert len(server.bodies) == (4 if location == "/v1/chat" else 1)
+        assert other.connections == 0
+
+
+async def test_a_redirect_to_https_is_followed_and_one_to_http_is_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr(httpx2, "create_ssl_context", lambda: trusting)
+    secured = Server()
+    listening = await asyncio.start_server(secured.handle, "127.0.0.1", 0, ssl=context)
+    port = listening.sockets[0].getsockname()[1]
+    moved = "HTTP/1.1 301 Moved\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n"
+    async with httpx2.AsyncClient(transport=ApiTransport(Transport()), timeout=20) as client:
+        server.serve = respond(moved.format(f"https://127.0.0.1:{port}/v1").encode())
+        secured.serve = respond(OK)
+        response = await client.post(f"http://127.0.0.1:{server.port}/v1", content=b"question")
+        assert response.text == "answer"
+        secured.serve = respond(moved.format(f"http://127.0.0.1:{server.port}/v1").encode())
+        response = await client.post(f"https://127.0.0.1:{port}/v1", content=b"question")
+        assert response.status_code == 301
+    assert len(server.bodies) == 1
+    listening.close()
+
+
+async def test_an_encoding_that_was_not_offered_is_an_invalid_response(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    server.serve = respond(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\n\x0b\x02\x80"
+    )
+    with pytest.raises(InvalidResponseError):
+        await client.post("/", headers={"Accept-Encoding": "gzip, deflate"})
+    assert len(server.bodies) == 1
+
+
+async def test_a_malformed_response_is_invalid(client: httpx2.AsyncClient, server: Server) -> None:
+    server.serve = respond(b"220 mail.example ESMTP\r\n")
+    with pytest.raises(InvalidResponseError):
+        await client.post("/")
+    assert len(server.bodies) == 1
+
+
+async def test_a_stream_is_received_as_it_arrives(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    received = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b"first"))
+        await received.wait()
+        writer.write(b"6\r\nsecond\r\n" + END)
+
+    server.serve = serve
+    parts = []
+    async with client.stream("POST", "/") as response:
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            received.set()
+    assert parts == [b"first", b"second"]
+    server.serve = respond(OK)
+    assert (await client.post("/")).text == "answer"
+    assert server.connections == 1
+
+
+async def test_a_stream_that_is_cut_or_silent_raises_a_transport_error(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    client.timeout = httpx2.Timeout(20, read=0.5)
+    server.serve = respond(chunked(b"first"))
+    with pytest.raises(httpx2.ReadTimeout):
+        await client.post("/")
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked(b"first"))
+        writer.close()
+
+    server.serve = cut
+    with pytest.raises(httpx2.TransportError):
+        await client.post("/")
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with create_http_client("upstream.invalid", "http") as client:
+        with pytest.raises(httpx2.ProxyError, match=r"127\.0\.0\.1"):
+            await client.post("http://upstream.invalid/v1")
+
+
+async def test_a_proxy_receives_its_password_and_rejects_a_wrong_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:word@127.0.0.1:{server.port}")
+    monkeypatch.setenv("HTTP_PROXY", f"user:word@127.0.0.1:{server.port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    rejection = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    server.serve = respond(rejection)
+    async with create_http_client("upstream.invalid", "https") as client:
+        with pytest.raises(httpx2.ProxyError, match="407"):
+            await client.post("https://upstream.invalid/v1")
+        assert (await client.post("http://upstream.invalid/v1")).status_code == 407
+    assert server.heads[0].startswith(b"CONNECT upstream.invalid:443 ")
+    assert server.heads[1].startswith(b"POST http://upstream.invalid/v1 ")
+    for head in server.heads:
+        assert b"\r\nproxy-authorization: basic dxnlcjp3b3jk\r\n" in head.lower()
