@@ -23,6 +23,7 @@ def create_parser(protocol: object) -> httptools.HttpResponseParser:
         lenient_chunked_length=True,  # Content-Length next to Transfer-Encoding
         lenient_transfer_encoding=True,
         lenient_optional_cr_before_lf=True,
+        lenient_optional_lf_after_cr=True,  # without it, LF alone does not end a chunk's size
         lenient_optional_crlf_after_chunk=True,
         lenient_spaces_after_chunk_size=True,
     )

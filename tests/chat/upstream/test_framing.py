@@ -84,9 +84,9 @@ DEVIATIONS = {
 INVALID = {
     "another protocol": b"220 mail.example ESMTP\r\n",
     "a page without a header": b"<html>Hello world</html>",
-    "a chunk size that is no number": CHUNKED + b"\r\nzz\r\nHello\r\n" + END,
+    "a chunk size in letters": CHUNKED + b"\r\nzz\r\nHello\r\n" + END,
     "two different lengths": OK + b"Content-Length: 11\r\nContent-Length: 12\r\n\r\nHello world!",
-    "a length that is no number": OK + b"Content-Length: eleven\r\n\r\nHello world",
+    "a length in letters": OK + b"Content-Length: eleven\r\n\r\nHello world",
     "a line without a colon": OK + b"Nonsense\r\nContent-Length: 11\r\n\r\nHello world",
     "HTTP/2": b"HTTP/2 200 OK\r\nContent-Length: 11\r\n\r\nHello world",
     "another protocol by an upgrade": (
@@ -131,6 +131,21 @@ async def test_a_malformed_response_is_invalid_and_not_requested_again(
     server.serve = respond(raw)
     with pytest.raises(InvalidResponseError):
         await client.post("/", content=b"question")
+    assert len(server.bodies) == 1
+
+
+async def test_chunk_sizes_that_end_with_lf_give_the_text_before_the_end(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    """The parser does not recognise the end of such a body; its content ends before."""
+    raw = b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\nHello\n6\n world\n0\n\n"
+    server.serve = respond(raw)
+    received = b""
+    async with client.stream("POST", "/") as response:
+        async for part in response.aiter_bytes():
+            received += part
+            if received == b"Hello world":
+                break
     assert len(server.bodies) == 1
 
 

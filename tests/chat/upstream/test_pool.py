@@ -188,7 +188,7 @@ def test_an_idle_connection_is_closed_after_its_limit(
 
 
 @BOTH_LOOPS
-def test_every_connection_has_tcp_keepalive_and_a_reused_one_a_limit_of_acknowledgement(
+def test_every_connection_has_keepalive_and_a_reused_one_a_limit_of_acknowledgement(
     run: Run,
 ) -> None:
     async def request() -> None:
