@@ -66,7 +66,10 @@ export function streamUrl(parameters) {
   return `/api/chat_stream/?${encodeQuery(parameters)}`;
 }
 
-/** Begin a turn whose question is too long for a URL; resolve once the server has begun it. */
+/**
+ * Begin a turn whose question is too long for a URL. Return 0 once the server has begun it, or the
+ * time in ms after which to send the question again: a server that is stopping begins no turn.
+ */
 export async function beginTurn(question) {
   const controller = new AbortController();
   const response = await send("/api/chat_stream/", {
@@ -76,8 +79,9 @@ export async function beginTurn(question) {
     signal: controller.signal,
   });
   if (!response.ok) throw await readError(response);
-  await response.body.getReader().read();
+  const head = await readHead(response.body);
   controller.abort();
+  return head.includes("event:") ? 0 : Number(/^retry: (\d+)/.exec(head)?.[1] ?? 1000);
 }
 
 /** Find out why a stream did not open: return its StreamStatus, and an ApiError if rejected. */
@@ -93,6 +97,16 @@ export async function diagnoseStream(url) {
     return { status: StreamStatus.REJECTED, error };
   } finally {
     controller.abort();
+  }
+}
+
+// Read a stream up to its first event, or to its end.
+async function readHead(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let head = ""; ; ) {
+    const { value = "", done } = await reader.read();
+    head += value;
+    if (done || head.includes("event:")) return head;
   }
 }
 

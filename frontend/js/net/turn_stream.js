@@ -55,7 +55,11 @@ export class TurnStream {
     const url = streamUrl({ ...question, turn: this.#turn });
     if (url.length <= MAX_URL_LENGTH) return this.#open(url);
     try {
-      await beginTurn({ ...question, turn: this.#turn });
+      let delay;
+      while ((delay = await beginTurn({ ...question, turn: this.#turn }))) {
+        this.#delegate.onDisconnected();
+        await new Promise((resolve) => setTimeout(resolve, delay));
+      }
     } catch (error) {
       return this.#reject(error);
     }
