@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ from sanic import Sanic
 from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
+from chat.api.http_server import HttpServer
 from chat.api.state import State, get_state
 from chat.log.batches import Batches
 from chat.log.follower import Follower
@@ -25,11 +25,12 @@ from chat.turns.takeover import Takeover
 from chat.upstream.client import Upstream
 from config import settings as configuration
 from config.background import run_in_background
-from config.banner import print_banner
+from config.banner import print_banner, print_drain
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Supervisor, bind
+from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
 from sessions.client import connection, scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
@@ -48,6 +49,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         GRACEFUL_SHUTDOWN_TIMEOUT=2.0,
         RESPONSE_TIMEOUT=60,
         ACCESS_LOG=False,
+        MOTD=False,
     )
     # Adds HEAD and OPTIONS. Not its pages of API documentation: they load scripts of other hosts.
     Extend(app, config={"oas": False})
@@ -64,16 +66,12 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
 
 
 def install_lifespan(app: Sanic[Any, Any], settings: Settings, redis_url: str) -> None:
-    """Build the state before the worker serves, drain turns before it stops, then close all."""
+    """Build the state before the worker serves, and close it after the worker has stopped."""
     resources = AsyncExitStack()
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
         app.ctx.state = await resources.enter_async_context(open_state(settings, redis_url))
-
-    @app.before_server_stop
-    async def drain(app: Sanic[Any, Any]) -> None:
-        await app.ctx.state.turns.drain()
 
     @app.after_server_stop
     async def close(app: Sanic[Any, Any]) -> None:
@@ -152,22 +150,47 @@ async def open_upstreams(settings: Settings, resources: AsyncExitStack) -> list[
 
 
 def serve(
-    settings: Settings,
-    redis_url: str,
-    listener: socket.socket,
-    ready: Callable[[], None],
-    supervisor_fd: int,
+    settings: Settings, redis_url: str, listener: socket.socket, channel: WorkerChannel
 ) -> None:
-    """Run one worker on `listener` until SIGTERM, or until the supervisor is gone."""
+    """Run one worker on `listener` until it has drained, or until the supervisor is gone."""
     app = create_app(settings, redis_url)
+    with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
+        runner.run(run_worker(app, settings.drain_s, listener, channel))
 
-    @app.after_server_start
-    async def signal_ready(app: Sanic[Any, Any]) -> None:
-        asyncio.get_running_loop().add_reader(supervisor_fd, os._exit, 1)
-        ready()
 
-    # Sanic calls listen() again, by default with a backlog of 100.
-    app.run(sock=listener, single_process=True, motd=False, access_log=False, backlog=4096)
+def choose_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return the constructor of uvloop's event loop if it is installed, else of asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def run_worker(
+    app: Sanic[Any, Any], drain_s: float, listener: socket.socket, channel: WorkerChannel
+) -> None:
+    """Serve until an order or SIGTERM, finish the running answers within `drain_s`, and stop."""
+    server = HttpServer(app)
+    await server.start(listener)
+    turns: Turns = app.ctx.state.turns
+    stopping = asyncio.Event()
+
+    def obey(order: Order) -> None:
+        if order is Order.HAND_OVER:
+            turns.hand_over()
+        stopping.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    channel.listen(obey)
+    channel.report_ready()
+    await stopping.wait()
+    channel.report_draining(turns.count)
+    server.announce_close()
+    await turns.drain(drain_s)
+    await server.stop()
+    # When the event loop closes, it restores the default action of SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
 def supervise(
@@ -183,8 +206,12 @@ def supervise(
         listener,
         settings.workers,
         embedded_redis,
+        settings.drain_s,
     )
-    return supervisor.run(lambda: print_banner(settings, listener, embedded_redis))
+    return supervisor.run(
+        lambda: print_banner(settings, listener, embedded_redis),
+        lambda running: print_drain(running, settings.drain_s),
+    )
 
 
 def main() -> int:

@@ -96,6 +96,7 @@ def start_holdline(
             "OPENAI_BASE_URL": _format_base_url(upstream_port),
             "CHAT_MODEL": "bench",
             "RATE_LIMIT": "off",
+            "DRAIN_S": "0",
             **settings,
         }
         command = [sys.executable, str(root / "server.py")]

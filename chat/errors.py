@@ -8,6 +8,7 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── TooLarge            413
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
+│   └── Draining               the server is stopping; the stream path replies 200 with `retry`
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
@@ -65,6 +66,10 @@ class RateLimited(HoldlineError):
 class Unavailable(HoldlineError):
     status = 503
     type = "unavailable"
+
+
+class Draining(Unavailable):
+    """The server is stopping and begins no turn: ask again, or another server."""
 
 
 class UpstreamError(HoldlineError):

@@ -1,7 +1,8 @@
-"""Print the address, the models and the storage when the server is ready."""
+"""Print the address, the models and the storage at startup, and the answers to finish at a stop."""
 
 import re
 import socket
+from contextlib import suppress
 
 from config.embedded_redis import EmbeddedRedis
 from config.settings import Settings
@@ -19,6 +20,16 @@ def print_banner(
         f"data       {data}\n",
         flush=True,
     )
+
+
+def print_drain(running: int, drain_s: float) -> None:
+    """Print the number of answers that a stopping server finishes, and its time in seconds."""
+    answers = "1 answer" if running == 1 else f"{running} answers"
+    with suppress(OSError):  # the terminal may be gone
+        print(
+            f"Finishing {answers}, up to {drain_s:g} s. Ctrl-C again to stop now.",
+            flush=True,
+        )
 
 
 def _format_web_ui_url(listener: socket.socket) -> str:

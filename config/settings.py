@@ -139,6 +139,12 @@ class Settings(BaseSettings):
         le=60,
         description="Time without a renewal after which a worker loses its turns, in seconds",
     )
+    drain_s: float = Field(
+        20,
+        ge=0,
+        le=3600,
+        description="Time that a stopping server may take to finish its answers, in seconds",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum level of log messages: debug, info, warning or error"
     )

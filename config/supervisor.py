@@ -4,23 +4,28 @@ Sanic's manager does not replace a killed worker, and when all of them are dead 
 connections that no process serves. Therefore workers are forked here, each a plain single-process
 server on the shared socket. A worker that dies is replaced. All workers exit with the supervisor,
 even if it is killed.
+
+Only the supervisor ends workers, by an order over their channel. The signals of a terminal and of
+an init system may reach every process: a worker ignores SIGINT, and SIGTERM only makes it drain.
 """
 
 import logging
 import multiprocessing
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+from config.worker_channel import READY, Order, WorkerChannel
+
 logger = logging.getLogger("holdline.supervisor")
 
-_STOP_TIMEOUT_S = 12
-"""How long workers may take to exit; draining takes less than 9 s."""
+STOP_TIMEOUT_S = 12
+"""Time in which workers must hand over their turns and exit, after DRAIN_S; they need under 9 s."""
 
 _POLL_INTERVAL_S = 1.0
 """How often the child is polled; the death of a worker is noticed immediately."""
@@ -40,12 +45,8 @@ class Child(Protocol):
     def start(self) -> None: ...
 
 
-Serve = Callable[[socket.socket, Callable[[], None], int], None]
-"""Serve on a socket until SIGTERM.
-
-The second argument must be called when the worker is ready. The third is a file descriptor that
-becomes readable when the supervisor is gone: the worker must then exit.
-"""
+Serve = Callable[[socket.socket, WorkerChannel], None]
+"""Serve on a socket until an order or SIGTERM, and return when the worker has drained."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -64,98 +65,177 @@ def describe_exit(code: int | None) -> str:
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
 
+class Phase(Enum):
+    """The phase of a worker's life."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    """It finishes its answers and then exits, by an order or because it received SIGTERM."""
+
+
+class Worker:
+    """A worker process, and the supervisor's end of its channel."""
+
+    def __init__(self, process: BaseProcess, channel: Connection) -> None:
+        self.process = process
+        self.channel: Connection | None = channel
+        """None when the worker has closed its end, which it does only by exiting."""
+        self.phase = Phase.STARTING
+        self.running = 0
+        """Answers that the worker was generating when it began to drain."""
+
+    def order(self, order: Order) -> None:
+        """Send an order; do nothing if the worker is dead."""
+        try:
+            if self.channel:
+                self.channel.send_bytes(order.value)
+        except OSError:
+            self.close()
+
+    def receive(self) -> None:
+        """Read one report, and enter its phase."""
+        assert self.channel
+        try:
+            report = self.channel.recv_bytes()
+        except (EOFError, OSError):
+            self.close()
+            return
+        if report == READY:
+            self.phase = Phase.SERVING
+        else:
+            self.phase, self.running = Phase.DRAINING, int(report)
+
+    def close(self) -> None:
+        """Close the channel."""
+        if self.channel:
+            self.channel.close()
+        self.channel = None
+
+
 class Supervisor:
-    """Keep `count` workers and the child running until SIGTERM or SIGINT."""
+    """Keep `count` workers and the child running until SIGTERM or SIGINT.
+
+    A worker may take `drain_s` seconds to finish its answers, and STOP_TIMEOUT_S to hand over the
+    rest.
+    """
 
     def __init__(
-        self, serve: Serve, listener: socket.socket, count: int, child: Child | None
+        self,
+        serve: Serve,
+        listener: socket.socket,
+        count: int,
+        child: Child | None,
+        drain_s: float,
     ) -> None:
         self._serve = serve
         self._listener = listener
         self._count = count
         self._child = child
-        # The supervisor never writes to the pipe. The read end becomes readable when the last
-        # write end closes, which is the supervisor's.
-        self._supervisor_fd, self._pipe_writer = os.pipe()
-        self._starting: dict[Connection, None] = {}
-        self._workers: dict[int, BaseProcess] = {}
-        self._stopping = False
+        self._drain_s = drain_s
+        self._workers: list[Worker] = []
+        self._signals = 0  # received so far
+        self._is_stopping = False
         self._wakeup_reader, self._wakeup_writer = socket.socketpair()
         self._wakeup_writer.setblocking(False)
 
-    def run(self, on_ready: Callable[[], None]) -> int:
+    def run(self, on_ready: Callable[[], None], on_drain: Callable[[int], None]) -> int:
         """Start the workers, replace those that die, and return the exit status.
 
-        `on_ready` is called once, when all workers are ready.
+        `on_ready` is called once, when all workers are ready; `on_drain` when they drain, with the
+        number of answers that they finish, unless it is 0.
         """
         self._handle_signals()
         for _ in range(self._count):
             self._start_worker()
         announced = False
-        while not self._stopping:
+        while not self._signals:
             self._wait()
             dead = self._remove_dead_workers()
             if dead and not announced:
-                logger.error(
-                    "a worker failed to start (%s); stopping", describe_exit(dead[0].exitcode)
-                )
-                self._terminate_workers()
+                status = describe_exit(dead[0].process.exitcode)
+                logger.error("a worker failed to start (%s); stopping", status)
+                self._stop_workers(0, on_drain)
                 return 1
-            if not announced and not self._starting:
+            if not announced and all(one.phase is not Phase.STARTING for one in self._workers):
                 announced = True
                 on_ready()
             for worker in dead:
-                self._replace_worker(worker)
+                self._replace_dead_worker(worker)
             self._restart_dead_child()
-        self._terminate_workers()
+        self._stop_workers(self._drain_s, on_drain)
         return 0
 
     def _handle_signals(self) -> None:
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request_stop)
+            signal.signal(number, self._count_signal)
 
-    def _request_stop(self, number: int, frame: object) -> None:
-        self._stopping = True
+    def _count_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
 
     def _start_worker(self) -> int:
-        ready_receiver, ready_sender = _fork.Pipe(duplex=False)
-        worker = _fork.Process(target=self._run_worker, args=(ready_sender,), daemon=False)
-        worker.start()
-        ready_sender.close()
-        self._starting[ready_receiver] = None
-        assert worker.pid is not None
-        self._workers[worker.pid] = worker
-        return worker.pid
+        ours, theirs = _fork.Pipe()
+        process = _fork.Process(target=self._run_worker, args=(ours, theirs), daemon=False)
+        process.start()
+        theirs.close()
+        self._workers.append(Worker(process, ours))
+        assert process.pid is not None
+        return process.pid
 
-    def _run_worker(self, ready_sender: Connection) -> None:
+    def _run_worker(self, ours: Connection, theirs: Connection) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Ctrl-C reaches every process of the terminal; the supervisor stops its workers itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.close(self._pipe_writer)
-        self._serve(self._listener, lambda: ready_sender.send_bytes(b"ready"), self._supervisor_fd)
+        ours.close()
+        for worker in self._workers:
+            worker.close()  # a channel ends with the supervisor: no worker may hold its end
+        self._serve(self._listener, WorkerChannel(theirs))
 
     def _wait(self) -> None:
-        """Return when a worker is ready or dead, on a signal, or after `_POLL_INTERVAL_S`."""
-        sentinels = [worker.sentinel for worker in self._workers.values()]
-        for source in wait([*self._starting, *sentinels, self._wakeup_reader], _POLL_INTERVAL_S):
+        """Return on a report, a signal or the death of a worker, or after `_POLL_INTERVAL_S`."""
+        workers = {one.channel: one for one in self._workers if one.channel}
+        sentinels = [one.process.sentinel for one in self._workers]
+        for source in wait([*workers, *sentinels, self._wakeup_reader], _POLL_INTERVAL_S):
             if source is self._wakeup_reader:
                 self._wakeup_reader.recv(4096)
             elif isinstance(source, Connection):
-                self._starting.pop(source)  # the worker is ready, or has died
-                source.close()
+                self._receive(workers[source])
 
-    def _remove_dead_workers(self) -> list[BaseProcess]:
-        dead = [worker for worker in self._workers.values() if not worker.is_alive()]
+    def _receive(self, worker: Worker) -> None:
+        worker.receive()
+        if worker.phase is Phase.DRAINING and not (self._signals or self._is_stopping):
+            # The worker alone has received SIGTERM.
+            pid = self._start_worker()
+            logger.info("worker %d drains; worker %d replaces it", worker.process.pid, pid)
+
+    def _remove_dead_workers(self) -> list[Worker]:
+        dead = [worker for worker in self._workers if not worker.process.is_alive()]
         for worker in dead:
-            assert worker.pid is not None
-            del self._workers[worker.pid]
+            self._workers.remove(worker)
+            worker.close()
         return dead
 
-    def _replace_worker(self, dead: BaseProcess) -> None:
-        logger.error("worker %d died (%s); replacing it", dead.pid, describe_exit(dead.exitcode))
-        logger.info("worker %d replaces worker %d", self._start_worker(), dead.pid)
+    def _replace_dead_worker(self, dead: Worker) -> None:
+        if dead.phase is Phase.DRAINING:  # it was replaced when it began to drain
+            self._log_exit(dead)
+            return
+        pid, status = dead.process.pid, describe_exit(dead.process.exitcode)
+        logger.error("worker %d died (%s); replacing it", pid, status)
+        logger.info("worker %d replaces worker %d", self._start_worker(), pid)
+
+    def _log_exit(self, worker: Worker) -> None:
+        """Log the end of a worker that was to exit, as drained or as dead."""
+        pid, status = worker.process.pid, worker.process.exitcode
+        if status == 0 or (worker.phase is Phase.STARTING and status == -signal.SIGTERM):
+            level = logging.DEBUG if self._is_stopping else logging.INFO
+            logger.log(level, "worker %d has stopped", pid)
+        else:
+            logger.error(
+                "worker %d died (%s) while it drained; its answers are continued elsewhere",
+                pid,
+                describe_exit(status),
+            )
 
     def _restart_dead_child(self) -> None:
         if self._child and (status := self._child.poll()) is not None:
@@ -165,17 +245,41 @@ class Supervisor:
             self._child.start()
             logger.warning("embedded Redis restarted in %.2f s", time.monotonic() - started_at)
 
-    def _terminate_workers(self) -> None:
-        for worker in self._workers.values():
-            worker.terminate()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        for worker in self._workers.values():
-            worker.join(max(0.0, deadline - time.monotonic()))
-            if worker.is_alive():
-                logger.error(
-                    "worker %d did not exit within %d s of SIGTERM; killing it",
-                    worker.pid,
-                    _STOP_TIMEOUT_S,
-                )
-                worker.kill()
-                worker.join()
+    def _stop_workers(self, drain_s: float, on_drain: Callable[[int], None]) -> None:
+        """Let the workers drain; at a second signal, let them hand over their answers."""
+        self._is_stopping = True
+        # The last worker that closes the socket ends it: new connections are then refused.
+        self._listener.close()
+        handing_over = drain_s == 0
+        self._order(Order.HAND_OVER if handing_over else Order.DRAIN)
+        timeout_s = drain_s + STOP_TIMEOUT_S
+        ordered_at = time.monotonic()
+        announced = handing_over
+        while self._workers:
+            if self._signals > 1 and not handing_over:
+                handing_over = announced = True
+                self._order(Order.HAND_OVER)
+                timeout_s, ordered_at = STOP_TIMEOUT_S, time.monotonic()
+            self._wait()
+            for worker in self._remove_dead_workers():
+                self._log_exit(worker)
+            if not announced and all(one.phase is Phase.DRAINING for one in self._workers):
+                announced = True
+                if running := sum(one.running for one in self._workers):
+                    on_drain(running)
+            self._restart_dead_child()
+            if time.monotonic() - ordered_at > timeout_s:
+                self._kill_workers(timeout_s)
+
+    def _order(self, order: Order) -> None:
+        for worker in self._workers:
+            worker.order(order)
+            if worker.phase is Phase.STARTING:  # it has no turn: it need not first become ready
+                worker.process.terminate()
+
+    def _kill_workers(self, timeout_s: float) -> None:
+        for worker in self._workers:
+            pid = worker.process.pid
+            logger.error("worker %d did not stop within %g s; killing it", pid, timeout_s)
+            worker.process.kill()
+            worker.process.join()

@@ -76,6 +76,7 @@ async def start(home: Path, **settings: str) -> Server:
         "PORT": "0",
         "DATA_DIR": str(home / "data"),
         "PYTHONUNBUFFERED": "1",
+        "DRAIN_S": "0",  # otherwise each stop would wait for answers that the test does not finish
         **settings,
     }
     log = home / "server.log"

@@ -70,6 +70,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "conversations",
         "error_handlers",
         "guard",
+        "http_server",
         "operations",
         "page",
         "parsing",

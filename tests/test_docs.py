@@ -14,6 +14,7 @@ from chat import errors
 from chat.formats import sse
 from chat.log import batches, log
 from chat.turns import registry
+from config import embedded_redis, supervisor
 from config.settings import Settings
 from server import create_app
 from sessions import keys
@@ -101,7 +102,22 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
     assert keys.LOG_TTL_S == 3600  # "an hour after its end"
     assert b"retry: 5000\n" in sse.RETRY_LATER
+    assert sse.ASK_AGAIN.startswith(b"retry: 500\n")
     assert sse.encode("turn-0123456789ab", 0, b"\0T{}").startswith(b"retry: 1000\n")
+
+
+def test_the_documented_stop_timeouts_exceed_the_sum_of_the_stages() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    drain_s = Settings.model_fields["drain_s"].default
+    longest_s = drain_s + supervisor.STOP_TIMEOUT_S + embedded_redis.STOP_TIMEOUT_S
+    assert f"| sum | {longest_s:.0f} s |" in text
+    limits = re.findall(
+        r"(?:TimeoutStopSec=|stop -t |stop-timeout |stop_grace_period: "
+        r"|terminationGracePeriodSeconds: )(\d+)",
+        text,
+    )
+    assert len(limits) == 7
+    assert all(int(limit) > longest_s for limit in limits)
 
 
 def test_every_documented_promise_names_its_test() -> None:

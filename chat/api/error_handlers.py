@@ -8,7 +8,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
 from sanic.response import json
 
-from chat.errors import HoldlineError
+from chat.errors import Draining, HoldlineError
 from chat.formats import sse
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
@@ -34,13 +34,15 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(HoldlineError)
     async def handle_holdline_error(request: Request, error: HoldlineError) -> HTTPResponse:
+        if isinstance(error, Draining) and _is_stream(request):
+            return _create_stream(sse.ASK_AGAIN)
         return _create_response(error.status, error.type, error.message, error.retry_after_s)
 
     @app.exception(*UNAVAILABLE_ERRORS)
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
         logger.warning("Redis unavailable (%s); %s failed", type(error).__name__, request.endpoint)
-        if request.path == STREAM_PATH:  # an EventSource does not reconnect after an error
-            return HTTPResponse(sse.RETRY_LATER, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
+        if _is_stream(request):
+            return _create_stream(sse.RETRY_LATER)
         return _create_response(
             503, "unavailable", "Redis is unavailable. Try again in a moment.", 5
         )
@@ -55,6 +57,15 @@ def install(app: Sanic[Any, Any]) -> None:
         logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
         return _create_response(500, "internal", message)
+
+
+def _is_stream(request: Request) -> bool:
+    """Return whether an EventSource may have sent the request: it does not retry after an error."""
+    return request.path.rstrip("/") == STREAM_PATH.rstrip("/")
+
+
+def _create_stream(body: bytes) -> HTTPResponse:
+    return HTTPResponse(body, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
 
 
 def _create_response(

@@ -15,6 +15,12 @@ HEARTBEAT = b":\n\n"
 RETRY_LATER = b"retry: 5000\n: Redis is unavailable, try again\n\n"
 """The whole stream while Redis is unavailable: an EventSource reconnects after 5,000 ms."""
 
+ASK_AGAIN = b"retry: 500\n\n"
+"""The whole stream for a new question to a server that is stopping: nothing has begun.
+
+An EventSource sends the question again after 500 ms, on a new connection.
+"""
+
 _RETRY_MS = 1000
 _TURN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from chat.errors import Conflict, NotFound, RateLimited, Unavailable
+from chat.errors import Conflict, Draining, NotFound, RateLimited, Unavailable
 from chat.formats import sse
 from chat.log import records
 from chat.log.batches import Batches
@@ -31,7 +31,9 @@ MAX_VIEWERS = 200
 """Open streams of one turn on one worker."""
 
 _STOP_TIMEOUT_S = 10
-_DRAIN_TIMEOUT_S = 6
+_HAND_OVER_TIMEOUT_S = 6
+
+_CONFLICT = "This turn was begun with another message. Send a new turn id with a new question."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Turns:
         self._questions = questions
         self._turns: dict[str, Turn] = {}
         self._is_draining = False
+        self._is_handing_over = asyncio.Event()
 
     # Begin
 
@@ -72,7 +75,7 @@ class Turns:
         """Return the turn that answers a question: begun now, or the one that already does.
 
         Raises NotFound for an unknown conversation or message, Conflict for a turn of another
-        question, RateLimited, and Unavailable while the server is stopping.
+        question, RateLimited, and Draining for a new question to a server that is stopping.
         """
         is_new = False
         if question.conversation:
@@ -82,9 +85,7 @@ class Turns:
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
         for _ in range(3):
             if self._is_draining:
-                raise Unavailable(
-                    "The server is restarting. Try again in a moment.", retry_after_s=2
-                )
+                return await self._find_begun(session, question)
             new = await self._questions.build(session, question, conversation_id, turn_id, is_new)
             begun = await self._turn_store.begin(new)
             if begun.outcome == "begun" and begun.question_id:
@@ -94,10 +95,7 @@ class Turns:
             if begun.outcome == "attach" and begun.turn:
                 return await self.find(session.owner, begun.turn)
             if begun.outcome == "conflict":
-                raise Conflict(
-                    "This turn was begun with another message. "
-                    "Send a new turn id with a new question."
-                )
+                raise Conflict(_CONFLICT)
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
             if begun.outcome == "limited":
@@ -108,6 +106,18 @@ class Turns:
             if begun.turn:
                 await self.stop(session.owner, begun.turn)
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)
+
+    async def _find_begun(self, session: Session, question: Question) -> TurnRecord:
+        """Return the turn that already answers a question; raises Draining if there is none."""
+        turn_id = question.turn
+        record = await self._turn_store.find(session.owner, turn_id) if turn_id else None
+        if turn_id is None or record is None:
+            raise Draining("The server is restarting. Try again in a moment.", retry_after_s=1)
+        conversation_id = question.conversation or record.ref.conversation
+        new = await self._questions.build(session, question, conversation_id, turn_id, False)
+        if new.digest != record.digest:
+            raise Conflict(_CONFLICT)
+        return record
 
     def _start(self, new: NewTurn, question_id: MessageId) -> TurnRecord:
         record = TurnRecord(
@@ -145,7 +155,7 @@ class Turns:
             self._logs.close(log)
 
         turn.task.add_done_callback(forget)
-        if self._is_draining:  # since the question arrived, or the lease was acquired
+        if self._is_handing_over.is_set():  # since the question arrived
             turn.hand_over()
 
     def has(self, ref: TurnRef) -> bool:
@@ -251,16 +261,40 @@ class Turns:
         """Return whether the server is stopping."""
         return self._is_draining
 
-    async def drain(self) -> None:
-        """Begin no more turns, hand over the running ones, disconnect all viewers. Idempotent."""
+    @property
+    def count(self) -> int:
+        """Return the number of turns that run on this worker."""
+        return len(self._turns)
+
+    async def drain(self, timeout_s: float = 0) -> None:
+        """Begin no more turns, and finish the running ones; after `timeout_s` hand over the rest.
+
+        Then disconnect the viewers of turns that other workers run. Idempotent.
+        """
         self._is_draining = True
-        for turn in self._turns.values():
-            turn.hand_over()
+        waits = [
+            asyncio.create_task(self._wait_until_idle()),
+            asyncio.create_task(self._is_handing_over.wait()),
+        ]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        self.hand_over()
         self._logs.detach_all()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-                while running := [turn.task for turn in self._turns.values()]:
-                    await asyncio.wait(running)
+            async with asyncio.timeout(_HAND_OVER_TIMEOUT_S):
+                await self._wait_until_idle()
+
+    def hand_over(self) -> None:
+        """Let other workers continue the running turns, and those that begin from now on."""
+        self._is_draining = True
+        self._is_handing_over.set()
+        for turn in self._turns.values():
+            turn.hand_over()
+
+    async def _wait_until_idle(self) -> None:
+        while running := [turn.task for turn in self._turns.values()]:
+            await asyncio.wait(running)
 
     async def close(self) -> None:
         """Abandon the turns that could not be handed over in time."""

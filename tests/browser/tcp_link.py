@@ -24,6 +24,10 @@ class TcpLink:
         self._frozen.set()
         self._frozen = asyncio.Event()
 
+    def move(self, server: Server) -> None:
+        """Forward new connections to another server, as a proxy in front of both does."""
+        self._port = int(server.url.rpartition(":")[2])
+
     async def forward(
         self, browser: asyncio.StreamReader, to_browser: asyncio.StreamWriter
     ) -> None:

@@ -8,7 +8,9 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.chat_page import answers, ask, ask_and_answer, bodies
 from tests.browser.tcp_link import frozen_link
+from tests.config.test_drain import read_notice
 from tests.fake_upstream import ScriptedUpstream
+from tests.own_redis import own_redis
 from tests.processes import Server, find_worker, holdline
 
 # Playwright emulates the focus, so the browser never freezes a page: the test sends its event.
@@ -175,3 +177,43 @@ async def test_a_seam_at_any_offset_marks_exactly_one_block(page: Page) -> None:
     assert found["count"] == found["length"] + 1
     first_words = [block.split()[0] if block else "" for block in found["marked"]]
     assert first_words == ["🦭", "x", "js", "after", "a", "code", "quote", "", "end"]
+
+
+@pytest.mark.parametrize("length", ["short", "too long for a URL"])
+async def test_a_question_to_a_draining_server_is_answered_once_by_another(
+    browser: Browser, upstream: ScriptedUpstream, question: str, length: str
+) -> None:
+    settings = {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "DRAIN_S": "600"}
+    if length != "short":
+        question = "x" * 8000 + question
+    async with (
+        own_redis() as redis,
+        holdline(**settings, REDIS_URL=redis.url) as draining,
+        holdline(**settings, REDIS_URL=redis.url) as other,
+        frozen_link(draining) as link,
+    ):
+        context = await browser.new_context(base_url=link.url)
+        first = await context.new_page()
+        await first.goto("/")
+        running = await ask(first, upstream, f"first {question}")
+        await running.send_text("part ")
+        page = await context.new_page()
+        await page.goto("/")
+        draining.process.send_signal(signal.SIGTERM)
+        assert "Finishing 1 answer," in await read_notice(draining)
+        await page.locator("#question").fill(question)
+        async with page.expect_response(
+            lambda one: "/api/chat_stream/" in one.url and "first" not in one.url
+        ) as refused:
+            await page.locator("#question").press("Enter")
+        assert (await (await refused.value).all_headers())["connection"] == "close"
+        assert upstream.find_requests(question) == [running]
+        link.move(other)
+        await (await upstream.exchange(question, 2)).answer("by the other server")
+        await expect(answers(page).locator(".message-body")).to_have_text("by the other server")
+        await running.answer("and the rest")
+        await expect(answers(first).locator(".message-body")).to_have_text("part and the rest")
+        await expect(first.get_by_text("continued")).to_have_count(0)
+        assert await draining.process.wait() == 0
+        assert len(upstream.find_requests(question)) == 2
+        await context.close()

@@ -57,6 +57,8 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("OPENAI_BASE_URL", "http://"),
         ("CONTINUE_MODE", "hope"),
         ("CONTINUE_MAX", "-1"),
+        ("DRAIN_S", "-1"),
+        ("DRAIN_S", "3601"),
         ("CONTEXT_TOKENS", "10"),
         ("CONTEXT_TOKENS", "16k"),
         ("UPSTREAM_TIMEOUT_S", "0"),

@@ -1,0 +1,60 @@
+"""Run an application's HTTP server in the current event loop, and end its connections in order."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any
+
+from sanic import Sanic
+from sanic.http import Stage
+
+_BACKLOG = 4096
+"""Sanic calls listen() again, by default with a backlog of 100."""
+
+_POLL_INTERVAL_S = 0.05
+
+
+class HttpServer:
+    """The server of one worker.
+
+    `app.run` removes its signal handlers before the listeners of a stop run, so that a second
+    SIGTERM would end a draining worker, and it gives no access to the connections.
+    """
+
+    def __init__(self, app: Sanic[Any, Any]) -> None:
+        self._app = app
+        self._server: Any = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Run the application's start listeners, then accept connections."""
+        self._server = await self._app.create_server(
+            sock=listener, backlog=_BACKLOG, asyncio_server_kwargs={"start_serving": False}
+        )
+        await self._server.startup()
+        await self._server.before_start()
+        await self._server.start_serving()
+
+    def announce_close(self) -> None:
+        """Send `Connection: close` with every response that begins from now on."""
+        self._app.config.KEEP_ALIVE = False  # for requests whose headers have not been read yet
+        for connection in self._server.connections:
+            if connection.http and connection.http.stage is Stage.HANDLER:
+                connection.http.keep_alive = False
+
+    async def stop(self) -> None:
+        """Accept no more connections, let responses end, and run the application's stop listeners.
+
+        Idle connections are closed, and after GRACEFUL_SHUTDOWN_TIMEOUT seconds all others.
+        """
+        self._server.close()
+        connections = self._server.connections
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._app.config.GRACEFUL_SHUTDOWN_TIMEOUT):
+                while connections:
+                    # A connection accepted just now may be about to send its request.
+                    await asyncio.sleep(_POLL_INTERVAL_S)
+                    for connection in list(connections):
+                        connection.close_if_idle()
+        for connection in list(connections):
+            connection.abort()
+        await self._server.after_stop()
