@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sanic import Sanic
@@ -27,6 +27,7 @@ from config import settings as configuration
 from config.background import run_in_background
 from config.banner import print_banner, print_drain
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from config.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Supervisor, bind
@@ -198,6 +199,7 @@ def supervise(
     listener: socket.socket,
     redis_url: str,
     embedded_redis: EmbeddedRedis | None = None,
+    llama_server: LlamaServer | None = None,
 ) -> int:
     """Run the workers until SIGTERM or SIGINT; return the exit status."""
     gc.freeze()  # the garbage collector would write to, and so copy, memory that workers share
@@ -205,7 +207,7 @@ def supervise(
         lambda *arguments: serve(settings, redis_url, *arguments),
         listener,
         settings.workers,
-        embedded_redis,
+        [child for child in (embedded_redis, llama_server) if child],
         settings.drain_s,
     )
     return supervisor.run(
@@ -220,17 +222,25 @@ def main() -> int:
         settings = configuration.load()
         start_logging(settings.log_level)
         listener = bind(settings.host, settings.port)
-        if settings.redis_url:
-            return supervise(settings, listener, settings.redis_url)
-        embedded_redis = EmbeddedRedis(settings.data_dir)
-        embedded_redis.start()
-        try:
-            return supervise(settings, listener, embedded_redis.url, embedded_redis)
-        finally:
-            embedded_redis.stop()
-    except (SettingsError, StartError, EmbeddedRedisError) as error:
+        with ExitStack() as children:
+            llama_server = (
+                LlamaServer(settings.model, settings.data_dir) if settings.model else None
+            )
+            redis_url, embedded_redis = settings.redis_url, None
+            if not redis_url:
+                embedded_redis = children.enter_context(EmbeddedRedis(settings.data_dir))
+                redis_url = embedded_redis.url
+            if llama_server:
+                children.enter_context(llama_server)
+                settings = settings.with_local_model(
+                    llama_server.base_url, llama_server.api_key, llama_server.model_name
+                )
+            return supervise(settings, listener, redis_url, embedded_redis, llama_server)
+    except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the supervisor handles signals, such as during a long load
+        return 130
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ class EmbeddedRedis:
     exits. Create one per process and DATA_DIR: a POSIX lock does not exclude its own process.
     """
 
+    name = "embedded Redis"
+
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
         self._home = self._data_dir / "redis"
@@ -270,17 +272,18 @@ def try_lock(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:
     return True
 
 
-def make_death_signal_hook() -> Callable[[], None] | None:
+def make_death_signal_hook(number: int = signal.SIGTERM) -> Callable[[], None] | None:
     """Return a function for the child to run between fork and exec; None outside Linux.
 
-    libc is loaded here because loading it after the fork could deadlock.
+    The child receives the signal `number` when the parent dies. libc is loaded here because loading
+    it after the fork could deadlock.
     """
     if sys.platform != "linux":
         return None
     parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
 
     def set_parent_death_signal() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
 

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
         (),
         description="Model, or a comma-separated list to choose from; the first is the default",
     )
+    model: Path | None = Field(
+        None, description="GGUF file of a local model, which Holdline runs with llama-server"
+    )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
         (),
         description="Fallback upstreams, in order: a JSON list of {base_url, api_key, model}",
@@ -206,7 +209,7 @@ class Settings(BaseSettings):
     @property
     def demo(self) -> bool:
         """Whether the built-in demo model answers."""
-        return not self.has_primary_upstream and not self.upstreams
+        return not (self.has_primary_upstream or self.upstreams or self.model)
 
     @property
     def has_primary_upstream(self) -> bool:
@@ -223,6 +226,16 @@ class Settings(BaseSettings):
         )
         return (primary, *self.upstreams)
 
+    def with_local_model(self, base_url: str, api_key: str, name: str) -> "Settings":
+        """Return these settings with the llama-server of MODEL as the upstream."""
+        return self.model_copy(
+            update={
+                "openai_base_url": base_url,
+                "openai_api_key": SecretStr(api_key),
+                "chat_model": self.chat_model or (name,),
+            }
+        )
+
 
 def load(**overrides: object) -> Settings:
     """Read the settings from the environment and `.env`; raises SettingsError, one line long."""
@@ -232,6 +245,9 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(_first_error(error)) from None
     except UnicodeDecodeError:
         raise SettingsError(".env is not UTF-8 text") from None
+    for name in ("openai_base_url", "openai_api_key", "upstreams"):
+        if settings.model and getattr(settings, name):
+            raise SettingsError(f"MODEL and {name.upper()} exclude each other: unset one of them")
     if settings.has_primary_upstream and not settings.chat_model:
         raise SettingsError(
             "CHAT_MODEL is required with OPENAI_API_KEY or OPENAI_BASE_URL: "
@@ -240,7 +256,7 @@ def load(**overrides: object) -> Settings:
     real_models = [
         name for name in settings.chat_model if not (settings.demo and name.startswith("demo"))
     ]
-    if real_models and not settings.has_primary_upstream:
+    if real_models and not settings.has_primary_upstream and not settings.model:
         raise SettingsError(
             "CHAT_MODEL names a real model, but no upstream is configured: "
             "set OPENAI_API_KEY or OPENAI_BASE_URL"

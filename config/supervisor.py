@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 12
 """Time in which workers must hand over their turns and exit, after DRAIN_S; they need under 9 s."""
 
 _POLL_INTERVAL_S = 1.0
-"""How often the child is polled; the death of a worker is noticed immediately."""
+"""How often the children are polled; the death of a worker is noticed immediately."""
 
 _fork = multiprocessing.get_context("fork")
 
@@ -38,7 +38,12 @@ class StartError(Exception):
 
 
 class Child(Protocol):
-    """Another process that the server needs, restarted when it dies: the embedded Redis."""
+    """Another process that the server needs, restarted when it dies, such as the embedded Redis.
+
+    `poll` returns an exit status when the process must be restarted.
+    """
+
+    name: str
 
     def poll(self) -> int | None: ...
     def stop(self) -> None: ...
@@ -114,7 +119,7 @@ class Worker:
 
 
 class Supervisor:
-    """Keep `count` workers and the child running until SIGTERM or SIGINT.
+    """Keep `count` workers and the children running until SIGTERM or SIGINT.
 
     A worker may take `drain_s` seconds to finish its answers, and STOP_TIMEOUT_S to hand over the
     rest.
@@ -125,13 +130,13 @@ class Supervisor:
         serve: Serve,
         listener: socket.socket,
         count: int,
-        child: Child | None,
+        children: Sequence[Child],
         drain_s: float,
     ) -> None:
         self._serve = serve
         self._listener = listener
         self._count = count
-        self._child = child
+        self._children = children
         self._drain_s = drain_s
         self._workers: list[Worker] = []
         self._signals = 0  # received so far
@@ -162,7 +167,7 @@ class Supervisor:
                 on_ready()
             for worker in dead:
                 self._replace_dead_worker(worker)
-            self._restart_dead_child()
+            self._restart_dead_children()
         self._stop_workers(self._drain_s, on_drain)
         return 0
 
@@ -237,13 +242,15 @@ class Supervisor:
                 describe_exit(status),
             )
 
-    def _restart_dead_child(self) -> None:
-        if self._child and (status := self._child.poll()) is not None:
-            logger.error("embedded Redis died (%s); restarting it", describe_exit(status))
-            started_at = time.monotonic()
-            self._child.stop()
-            self._child.start()
-            logger.warning("embedded Redis restarted in %.2f s", time.monotonic() - started_at)
+    def _restart_dead_children(self) -> None:
+        for child in self._children:
+            if (status := child.poll()) is not None:
+                logger.error("%s died (%s); restarting it", child.name, describe_exit(status))
+                started_at = time.monotonic()
+                child.stop()
+                child.start()
+                elapsed_s = time.monotonic() - started_at
+                logger.warning("%s restarted in %.2f s", child.name, elapsed_s)
 
     def _stop_workers(self, drain_s: float, on_drain: Callable[[int], None]) -> None:
         """Let the workers drain; at a second signal, let them hand over their answers."""
@@ -267,7 +274,7 @@ class Supervisor:
                 announced = True
                 if running := sum(one.running for one in self._workers):
                     on_drain(running)
-            self._restart_dead_child()
+            self._restart_dead_children()
             if time.monotonic() - ordered_at > timeout_s:
                 self._kill_workers(timeout_s)
 

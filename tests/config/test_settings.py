@@ -99,6 +99,25 @@ def test_an_upstream_requires_a_model_and_a_model_requires_an_upstream(
     assert load().demo
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1"),
+        ("OPENAI_API_KEY", "sk-secret"),
+        ("UPSTREAMS", '[{"base_url": "http://127.0.0.1:8080/v1", "model": "m"}]'),
+    ],
+)
+def test_a_local_model_excludes_other_upstreams(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("MODEL", "model.gguf")
+    assert not load().demo
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CHAT_MODEL", "m")
+    with pytest.raises(SettingsError, match=f"^MODEL and {name} exclude each other: unset one"):
+        load()
+
+
 def test_the_environment_takes_precedence_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
