@@ -18,11 +18,15 @@ from chat.api.state import State, get_state
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
+from chat.turns.budget import Budgets
+from chat.turns.generation import Generator
 from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
+from chat.turns.upstream_choice import ContinueMode
 from chat.upstream.client import Upstream
+from chat.upstream.response.completion import Timeouts
 from config import settings as configuration
 from config.background import run_in_background
 from config.banner import print_banner, print_drain
@@ -37,6 +41,7 @@ from sessions.client import connection, scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
+from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
 from sessions.turn_store import TurnStore
 
@@ -95,20 +100,23 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, rate=settings.rate)
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, settings.lease_s)
-        prompt = Prompt(
-            store,
-            system_prompt=settings.system_prompt,
-            context_tokens=settings.context_tokens,
-            prefill=settings.continue_mode == "prefill",
+        context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
+        budgets = Budgets(context_tokens, settings.max_output_tokens)
+        generator = Generator(
+            Prompt(store, budgets, system_prompt=settings.system_prompt),
+            ContinueMode(settings.continue_mode, ModelFacts(redis)),
+            upstreams,
+            settings.turn_max_s,
         )
         questions = QuestionBuilder(store, settings.models, settings.continue_max)
         logs = Logs(turn_store, follower)
-        turns = Turns(turn_store, store, logs, batches, prompt, upstreams, questions)
+        turns = Turns(turn_store, store, logs, batches, generator, questions)
         takeover = Takeover(turn_store, turns, follower)
         for name, work in (
             ("batches", batches.run()),
             ("follower", follower.run(turns.stop_local)),
             ("takeover", takeover.run()),
+            *(("models", upstream.watch_models()) for upstream in upstreams),
         ):
             await resources.enter_async_context(run_in_background(name, work))
         resources.push_async_callback(turns.close)
@@ -125,23 +133,24 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
 
 async def open_upstreams(settings: Settings, resources: AsyncExitStack) -> list[Upstream]:
     """Return the upstreams in the order in which they are tried; `resources` closes them."""
-    timeout_s = settings.upstream_timeout_s
+    timeouts = Timeouts(settings.upstream_timeout_s, settings.first_token_timeout_s)
     if settings.demo:
         from chat.demo.model import DemoModel  # here, because its HTTP server is slow to import
 
         demo = DemoModel()
         resources.push_async_callback(demo.stop)
         base_url = await demo.start()
-        upstreams = [Upstream(base_url=base_url, api_key=None, timeout_s=timeout_s, name="demo")]
+        upstreams = [Upstream(base_url=base_url, api_key=None, timeouts=timeouts, name="demo")]
     else:
         upstreams = [
             Upstream(
                 base_url=one.base_url,
                 api_key=one.api_key.get_secret_value() if one.api_key else None,
-                timeout_s=timeout_s,
+                timeouts=timeouts,
+                name=one.name,
                 model=one.model,
-                # One retry covers a stale connection; then the next upstream is tried, if any.
-                retries=1 if len(settings.all_upstreams) > 1 else 2,
+                concurrency=one.concurrency and one.concurrency // settings.workers,
+                max_output_tokens=settings.max_output_tokens,
             )
             for one in settings.all_upstreams
         ]
@@ -233,7 +242,10 @@ def main() -> int:
             if llama_server:
                 children.enter_context(llama_server)
                 settings = settings.with_local_model(
-                    llama_server.base_url, llama_server.api_key, llama_server.model_name
+                    llama_server.base_url,
+                    llama_server.api_key,
+                    llama_server.model_name,
+                    llama_server.slots,
                 )
             return supervise(settings, listener, redis_url, embedded_redis, llama_server)
     except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:

@@ -43,7 +43,7 @@ def _describe_models(settings: Settings) -> str:
     if settings.demo:
         return "built-in demo model; set OPENAI_API_KEY, OPENAI_BASE_URL or MODEL for a real one"
     if settings.model:
-        return f"{', '.join(settings.chat_model)}, run by llama-server from {settings.model}"
+        return f"{', '.join(settings.models)}, run by llama-server from {settings.model}"
     return ", then ".join(
         f"{one.model or ', '.join(settings.chat_model)} at {_without_password(one.base_url)}"
         for one in settings.all_upstreams

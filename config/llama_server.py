@@ -3,8 +3,8 @@
 It listens on a loopback port that is chosen once, so that workers find it after a restart. It
 requires a key, because every web page in a browser on this machine can send requests to loopback.
 
-The supervisor restarts it when it dies, without waiting for it: while it loads its model, it
-rejects requests with 503, which workers handle like that of any other upstream.
+The supervisor restarts it when it dies, and does not wait until its model is loaded. Until then,
+llama-server rejects requests with 503, which workers handle like the 503 of any other upstream.
 """
 
 import http.client
@@ -26,7 +26,10 @@ from config.supervisor import describe_exit
 logger = logging.getLogger("holdline.llama_server")
 
 DEFAULTS = {"LLAMA_ARG_CTX_SIZE": "16384", "LLAMA_ARG_N_PARALLEL": "2"}
-"""Variables that llama-server reads, unless the operator has set them; slots share the context."""
+"""Options of llama-server that the operator has not set; the slots share the context."""
+
+AUTOMATIC_SLOTS = 4
+"""The number of slots that llama-server chooses if LLAMA_ARG_N_PARALLEL is -1."""
 
 MAGIC = b"GGUF"
 POLL_INTERVAL_S = 0.05
@@ -74,7 +77,10 @@ class LlamaServer:
         self._restart_interval_s = MIN_RESTART_INTERVAL_S
         self._port = find_free_port()
         self.base_url = f"http://127.0.0.1:{self._port}/v1"
-        self.api_key = os.environ.get("LLAMA_API_KEY") or secrets.token_urlsafe(24)
+        self.api_key = secrets.token_urlsafe(24)
+        self._environment = DEFAULTS | os.environ | {"LLAMA_API_KEY": self.api_key}
+        slots = self._environment["LLAMA_ARG_N_PARALLEL"]
+        self.slots = int(slots) if slots.isdecimal() else AUTOMATIC_SLOTS
 
     def __enter__(self) -> Self:
         """Start llama-server and return when its model is loaded. Raises LlamaServerError."""
@@ -100,7 +106,7 @@ class LlamaServer:
         return status if is_due else None
 
     def start(self) -> None:
-        """Start llama-server again; return before its model is loaded."""
+        """Start llama-server again, without waiting until its model is loaded."""
         was_stable = time.monotonic() - self._started_at >= STABLE_RUN_S
         doubled_s = min(2 * self._restart_interval_s, MAX_RESTART_INTERVAL_S)
         self._restart_interval_s = MIN_RESTART_INTERVAL_S if was_stable else doubled_s
@@ -130,8 +136,8 @@ class LlamaServer:
         with open(self._log, "ab", opener=open_private) as log:
             self._process = subprocess.Popen(
                 [self._binary, *(word for pair in arguments.items() for word in pair)],
-                # Not an argument, because every user of the machine can read arguments.
-                env=DEFAULTS | os.environ | {"LLAMA_API_KEY": self.api_key},
+                # Every user of the machine can read arguments, but not the environment.
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -168,7 +174,7 @@ class LlamaServer:
 
 
 def find_model(path: Path) -> Path:
-    """Return the absolute path of a GGUF file. Raises LlamaServerError if `path` is none."""
+    """Return the absolute path of a GGUF file. Raises LlamaServerError if `path` is not one."""
     path = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path's raises for ~unknown)
     try:
         with path.open("rb") as file:
@@ -209,10 +215,10 @@ def open_private(path: str, flags: int) -> int:
 
 
 def find_cause(log: str) -> str:
-    """Return the line of a failed start's log that tells the cause.
+    """Return the line of a failed start's log that states the cause.
 
-    llama-server reports a failure once for each function that it passes on its way out. The first
-    one names the cause.
+    Each function of llama-server that a failure passes through logs it again. The first line names
+    the cause.
     """
     lines = [line.strip() for line in _PREFIX.sub("", log).splitlines() if line.strip()]
     for pattern in _CAUSES:

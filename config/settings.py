@@ -60,6 +60,8 @@ class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
     base_url: Annotated[str, AfterValidator(_check_http_url)]
     api_key: Key | None = None
     model: str = Field(min_length=1)
+    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f]*$")
+    concurrency: int | None = Field(None, ge=1, le=10_000)
 
 
 class Settings(BaseSettings):
@@ -101,22 +103,40 @@ class Settings(BaseSettings):
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
         (),
-        description="Fallback upstreams, in order: a JSON list of {base_url, api_key, model}",
+        description="Fallback upstreams, in order: "
+        "a JSON list of {base_url, api_key, model, name, concurrency}",
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
-    context_tokens: int = Field(
-        16_000,
-        ge=256,
+    context_tokens: int | Literal["auto"] = Field(
+        "auto",
+        description="Maximum size of a request without its answer, in tokens; "
+        "auto: a part of the stated window",
+    )
+    max_output_tokens: int | None = Field(
+        None,
+        ge=1,
         le=10_000_000,
-        description="Maximum size of a request to the upstream, in tokens; "
-        "set it below the model's window",
+        description="Maximum length of one response, in tokens; unset: the model's own",
     )
     upstream_timeout_s: float = Field(
-        120, gt=0, description="Maximum time without data from the upstream, in seconds"
+        120,
+        gt=0,
+        description="Maximum silence of the upstream, in seconds; "
+        "comments count only before the answer begins",
     )
-    continue_mode: Literal["prompt", "prefill"] = Field(
-        "prompt",
-        description="How to continue a partial answer: prompt, or prefill (vLLM and others)",
+    first_token_timeout_s: float = Field(
+        300,
+        gt=0,
+        description="Maximum time until the answer begins, in seconds, "
+        "while the upstream only sends comments",
+    )
+    turn_max_s: float = Field(
+        3600, gt=0, description="Maximum time for one answer on one worker, in seconds"
+    )
+    continue_mode: Literal["auto", "prompt", "prefill"] = Field(
+        "auto",
+        description="How to continue a partial answer: prompt, prefill, "
+        "or auto (by server and model)",
     )
     continue_max: int = Field(
         4, ge=0, le=100, description="Maximum number of continuations of one answer"
@@ -193,6 +213,19 @@ class Settings(BaseSettings):
             )
         return upstreams
 
+    @field_validator("context_tokens", mode="before")
+    @classmethod
+    def _read_context_tokens(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        try:
+            tokens = int(str(value))
+        except ValueError:
+            tokens = 0
+        if not 256 <= tokens <= 10_000_000:
+            raise ValueError("must be auto, or a number from 256 to 10000000")
+        return tokens
+
     @property
     def rate(self) -> tuple[int, int]:
         """RATE_LIMIT as a number of turns and a window in seconds; 0 turns if it is off."""
@@ -226,15 +259,16 @@ class Settings(BaseSettings):
         )
         return (primary, *self.upstreams)
 
-    def with_local_model(self, base_url: str, api_key: str, name: str) -> "Settings":
-        """Return these settings with the llama-server of MODEL as the upstream."""
-        return self.model_copy(
-            update={
-                "openai_base_url": base_url,
-                "openai_api_key": SecretStr(api_key),
-                "chat_model": self.chat_model or (name,),
-            }
+    def with_local_model(self, base_url: str, api_key: str, model: str, slots: int) -> "Settings":
+        """Return these settings with the llama-server of MODEL, and its slots, as the upstream."""
+        upstream = UpstreamSettings(
+            base_url=base_url,
+            api_key=SecretStr(api_key),
+            model=next(iter(self.chat_model), model),
+            name="llama-server",
+            concurrency=max(slots, self.workers),
         )
+        return self.model_copy(update={"upstreams": (upstream,)})
 
 
 def load(**overrides: object) -> Settings:
@@ -253,6 +287,12 @@ def load(**overrides: object) -> Settings:
             "CHAT_MODEL is required with OPENAI_API_KEY or OPENAI_BASE_URL: "
             "set it to a model of the upstream, such as gpt-5-mini or llama3.2"
         )
+    for upstream in settings.upstreams:
+        if upstream.concurrency is not None and upstream.concurrency < settings.workers:
+            raise SettingsError(
+                f"UPSTREAMS is invalid: concurrency {upstream.concurrency} is less than "
+                f"WORKERS ({settings.workers}), and each worker needs one request at a time"
+            )
     real_models = [
         name for name in settings.chat_model if not (settings.demo and name.startswith("demo"))
     ]

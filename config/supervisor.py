@@ -5,8 +5,8 @@ connections that no process serves. Therefore workers are forked here, each a pl
 server on the shared socket. A worker that dies is replaced. All workers exit with the supervisor,
 even if it is killed.
 
-Only the supervisor ends workers, by an order over their channel. The signals of a terminal and of
-an init system may reach every process: a worker ignores SIGINT, and SIGTERM only makes it drain.
+Only the supervisor ends workers, by an order over their channel. A terminal or an init system may
+send its signals to every process. Therefore a worker ignores SIGINT, and drains after SIGTERM.
 """
 
 import logging
@@ -25,7 +25,7 @@ from config.worker_channel import READY, Order, WorkerChannel
 logger = logging.getLogger("holdline.supervisor")
 
 STOP_TIMEOUT_S = 12
-"""Time in which workers must hand over their turns and exit, after DRAIN_S; they need under 9 s."""
+"""Seconds after DRAIN_S in which workers must hand over their turns and exit; they need under 9."""
 
 _POLL_INTERVAL_S = 1.0
 """How often the children are polled; the death of a worker is noticed immediately."""
@@ -76,7 +76,7 @@ class Phase(Enum):
     STARTING = "starting"
     SERVING = "serving"
     DRAINING = "draining"
-    """It finishes its answers and then exits, by an order or because it received SIGTERM."""
+    """After an order or SIGTERM, it finishes its answers and then exits."""
 
 
 class Worker:
@@ -160,7 +160,7 @@ class Supervisor:
             if dead and not announced:
                 status = describe_exit(dead[0].process.exitcode)
                 logger.error("a worker failed to start (%s); stopping", status)
-                self._stop_workers(0, on_drain)
+                self._stop_workers(Order.HAND_OVER, on_drain)
                 return 1
             if not announced and all(one.phase is not Phase.STARTING for one in self._workers):
                 announced = True
@@ -168,7 +168,7 @@ class Supervisor:
             for worker in dead:
                 self._replace_dead_worker(worker)
             self._restart_dead_children()
-        self._stop_workers(self._drain_s, on_drain)
+        self._stop_workers(Order.DRAIN, on_drain)
         return 0
 
     def _handle_signals(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         ours.close()
         for worker in self._workers:
-            worker.close()  # a channel ends with the supervisor: no worker may hold its end
+            worker.close()  # only the supervisor may hold its ends of the channels
         self._serve(self._listener, WorkerChannel(theirs))
 
     def _wait(self) -> None:
@@ -230,7 +230,7 @@ class Supervisor:
         logger.info("worker %d replaces worker %d", self._start_worker(), pid)
 
     def _log_exit(self, worker: Worker) -> None:
-        """Log the end of a worker that was to exit, as drained or as dead."""
+        """Log that a worker which had to exit has stopped, or that it died instead."""
         pid, status = worker.process.pid, worker.process.exitcode
         if status == 0 or (worker.phase is Phase.STARTING and status == -signal.SIGTERM):
             level = logging.DEBUG if self._is_stopping else logging.INFO
@@ -252,21 +252,21 @@ class Supervisor:
                 elapsed_s = time.monotonic() - started_at
                 logger.warning("%s restarted in %.2f s", child.name, elapsed_s)
 
-    def _stop_workers(self, drain_s: float, on_drain: Callable[[int], None]) -> None:
-        """Let the workers drain; at a second signal, let them hand over their answers."""
+    def _stop_workers(self, order: Order, on_drain: Callable[[int], None]) -> None:
+        """Let the workers obey an order, and after a second signal hand over their answers."""
         self._is_stopping = True
-        # The last worker that closes the socket ends it: new connections are then refused.
+        # Workers hold copies of the socket: connections are refused when the last one closes it.
         self._listener.close()
-        handing_over = drain_s == 0
-        self._order(Order.HAND_OVER if handing_over else Order.DRAIN)
-        timeout_s = drain_s + STOP_TIMEOUT_S
-        ordered_at = time.monotonic()
-        announced = handing_over
+        self._order(order)
+        drain_s = self._drain_s if order is Order.DRAIN else 0
+        timeout_s, ordered_at = drain_s + STOP_TIMEOUT_S, time.monotonic()
+        announced = drain_s == 0
         while self._workers:
-            if self._signals > 1 and not handing_over:
-                handing_over = announced = True
-                self._order(Order.HAND_OVER)
+            if self._signals > 1 and order is Order.DRAIN:
+                order = Order.HAND_OVER
+                self._order(order)
                 timeout_s, ordered_at = STOP_TIMEOUT_S, time.monotonic()
+                announced = True
             self._wait()
             for worker in self._remove_dead_workers():
                 self._log_exit(worker)
@@ -281,7 +281,7 @@ class Supervisor:
     def _order(self, order: Order) -> None:
         for worker in self._workers:
             worker.order(order)
-            if worker.phase is Phase.STARTING:  # it has no turn: it need not first become ready
+            if worker.phase is Phase.STARTING:  # it has no turns: do not wait until it listens
                 worker.process.terminate()
 
     def _kill_workers(self, timeout_s: float) -> None:

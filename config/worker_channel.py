@@ -1,6 +1,6 @@
 """The channel between the supervisor and a worker: orders in one direction, reports in the other.
 
-A worker ends when its supervisor is gone, even if that was killed: then the channel is closed.
+When the supervisor is gone, even if it was killed, the channel closes and the worker exits.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 
 class Order(Enum):
-    """An order to a worker. It reaches also a worker that is not ready yet."""
+    """An order to a worker. A worker that is not ready yet receives it when it listens."""
 
     DRAIN = b"drain"
     """Finish the running answers, then exit."""
@@ -21,11 +21,11 @@ class Order(Enum):
 
 
 READY = b"ready"
-"""The report of a worker that serves. A worker that begins to drain reports its answers."""
+"""The report of a worker that serves. A worker that begins to drain reports a number instead."""
 
 
 class WorkerChannel:
-    """The worker's end."""
+    """The worker's end of the channel."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

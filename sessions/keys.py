@@ -101,6 +101,14 @@ def rate(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:rate"
 
 
+def rejected_prefill(digest: str) -> str:
+    """String: exists for a day if a model does not continue a prefilled answer.
+
+    `digest` identifies the upstream and the model.
+    """
+    return f"holdline:rejected_prefill:{digest}"
+
+
 def running() -> str:
     """Sorted set: running turns, as `<owner> <conversation> <turn>`, by lease expiry in ms.
 

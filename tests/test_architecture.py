@@ -29,11 +29,20 @@ IMPORTS = {
     "chat.formats": {"chat.log.records"},
     "chat.log.records": set(),
     "chat.log": {"sessions", "sessions.client", "chat.event_stream", "chat.log.records"},
-    "chat.upstream": {"chat.event_stream", "chat.errors", "chat.upstream.error_words"},
     "chat.upstream.error_words": set(),
+    "chat.upstream.http": set(),
+    "chat.upstream.failures": {"chat.errors", "chat.upstream.error_words", "chat.upstream.http"},
+    "chat.upstream.response": {
+        "chat.errors", "chat.event_stream", "chat.upstream.failures", "chat.upstream.http"
+    },
+    "chat.upstream": {
+        "chat.errors", "chat.upstream.error_words", "chat.upstream.failures", "chat.upstream.http",
+        "chat.upstream.response"
+    },
+    "chat.turns.continuation": {"chat.errors"},
     "chat.turns": {
         "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log",
-        "chat.log.records", "chat.upstream"
+        "chat.log.records", "chat.turns.continuation", "chat.upstream", "chat.upstream.response"
     },
     "chat.export": set(),
     "chat.demo": set(),
@@ -50,15 +59,20 @@ PURE = {
     "chat.formats.sse",
     "chat.log.legacy",
     "chat.log.records",
-    "chat.turns.announcement",
-    "chat.turns.continuation",
-    "chat.turns.joining",
+    "chat.turns.continuation.announcement",
+    "chat.turns.continuation.policy",
+    "chat.turns.continuation.joining",
     "chat.turns.prompt",
+    "chat.upstream.response.body",
+    "chat.upstream.response.chunks",
+    "chat.upstream.response.endings",
+    "chat.upstream.response.inline_reasoning",
     *(
         f"chat.upstream.error_words.{name}"
         for name in ("body", "message", "redaction", "rejections", "retry_after")
     ),
     "chat.upstream.request",
+    "chat.upstream.servers",
     "sessions.cookie",
     "sessions.keys",
     "sessions.turn_record",
@@ -163,7 +177,7 @@ def test_pure_modules_perform_no_io() -> None:
             "redis",
             {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},
         ),
-        ("httptools", {"chat.upstream.connection", "chat.upstream.parser"}),
+        ("httptools", {"chat.upstream.http.connection", "chat.upstream.http.parser"}),
         ("config.settings", {"config.banner", "server"}),
     ],
 )

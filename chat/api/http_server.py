@@ -17,8 +17,9 @@ _POLL_INTERVAL_S = 0.05
 class HttpServer:
     """The server of one worker.
 
-    `app.run` removes its signal handlers before the listeners of a stop run, so that a second
-    SIGTERM would end a draining worker, and it gives no access to the connections.
+    It replaces `app.run`, which gives no access to the connections. `app.run` also removes its
+    signal handlers before its stop listeners run, so that a second SIGTERM would end a draining
+    worker.
     """
 
     def __init__(self, app: Sanic[Any, Any]) -> None:

@@ -7,7 +7,8 @@ from sanic import Request
 
 from chat.api.error_handlers import STREAM_HEADERS, STREAM_TYPE
 from chat.formats import sse
-from chat.log.log import Format, Push
+from chat.log.log import Format
+from chat.log.tail_viewer import Push
 from chat.turns.registry import View
 
 _MAX_BUFFER_BYTES = 64 << 10
@@ -27,6 +28,7 @@ _SSE = Format(
     encode_pushed=lambda turn, begin, records: _encode_chunk(sse.encode(turn, begin, records)),
     encode_end=sse.encode_end,
     heartbeat=sse.HEARTBEAT,
+    encode_waiting=sse.encode_waiting,
 )
 
 _LEGACY = Format(
@@ -34,6 +36,7 @@ _LEGACY = Format(
     encode_pushed=lambda turn, begin, frames: _encode_chunk(frames),
     encode_end=lambda turn, length, answer: b"",
     heartbeat=sse.HEARTBEAT,
+    encode_waiting=sse.encode_waiting,
 )
 """The log of a turn that version 0.1 began: it consists of SSE frames, `end` included."""
 

@@ -72,6 +72,11 @@ def encode_end(turn: str, length: int, answer: str) -> bytes:
     return f"event: end\nid: {turn}.{length}\ndata: {data}\n\n".encode()
 
 
+def encode_waiting(wait: str) -> bytes:
+    """Return the frame that tells why the answer waits (JSON); it is not part of the log."""
+    return f"event: waiting\ndata: {wait}\n\n".encode()
+
+
 def encode_restart(turn: str) -> bytes:
     """Return the frame that tells a viewer to discard what it shows; it is not part of the log."""
     return f"event: restart\nid: {turn}.0\ndata: {{}}\n\n".encode()

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from chat.log import legacy, records
 from chat.log.records import Kind, PartialAnswer
+from chat.log.tail_viewer import Push, TailViewer
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_record import TurnRef
 
-HEARTBEAT_S = 12
 MAX_LOG_BYTES = 2 << 20
 """A turn whose records exceed this fails; models send far less in one answer."""
 
@@ -36,9 +36,6 @@ Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
 Send = Callable[[bytes], Awaitable[None]]
 """Sends a viewer bytes, and returns when it can take more."""
 
-Push = Callable[[bytes], bool]
-"""Sends a viewer bytes without waiting; sends none, and returns False, if earlier ones wait."""
-
 Encode = Callable[[str, int, bytes], bytes]
 """Encodes whole records of a turn, of which the first begins at an offset."""
 
@@ -53,6 +50,8 @@ class Format:
     encode_end: Callable[[str, int, str], bytes]
     """Encodes the end of a complete turn: its id, the log's length, the whole answer."""
     heartbeat: bytes
+    encode_waiting: Callable[[str], bytes]
+    """Encodes, as JSON, why the answer waits."""
 
 
 class Codec(Protocol):
@@ -103,10 +102,11 @@ class Log:
         self.codec = choose_codec(ref)
         self._read = read
         self._waiters: list[asyncio.Future[None]] = []
-        self._tail: dict[Format, dict[_TailViewer, None]] = {}
+        self._tail: dict[Format, dict[TailViewer, None]] = {}
         self._answer: str | None = None
         self._answer_lock: asyncio.Lock | None = None
         self._end_frames: dict[Format, bytes] = {}
+        self._describe_wait: Callable[[], dict[str, object]] | None = None
 
     @property
     def end(self) -> int:
@@ -168,6 +168,14 @@ class Log:
         self.state = LogState.FINISHED
         self._release_viewers()
 
+    def announce(self, describe_wait: Callable[[], dict[str, object]] | None) -> None:
+        """Tell the viewers of this worker why the answer waits, until called with None."""
+        self._describe_wait = describe_wait
+        if describe_wait:
+            for viewers in self._tail.values():
+                for viewer in viewers:
+                    viewer.wake()
+
     def end_as_deleted(self) -> None:
         """End the log with a failure for the viewers of this worker: Redis has deleted the log."""
         self.append(self.codec.encode(self.ref.turn, self.end, Kind.FAILED, _DELETED))
@@ -194,6 +202,7 @@ class Log:
         """
         turn = self.ref.turn
         has_sent = False
+        reported = None
         try:
             while offset < self.committed or self.is_open:
                 if offset < self.committed:
@@ -204,12 +213,13 @@ class Log:
                         await send(frames)
                         has_sent = True
                     offset += len(data)
-                elif has_sent:
+                elif has_sent and self._describe_wait in (None, reported):
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
                     if is_silent:
-                        await send(viewer_format.heartbeat)
+                        await send(self._build_idle_frame(viewer_format))
                 else:
-                    await send(viewer_format.heartbeat)
+                    reported = self._describe_wait
+                    await send(self._build_idle_frame(viewer_format))
                     has_sent = True
             frame = b""
             if self.state is LogState.FINISHED:
@@ -237,7 +247,7 @@ class Log:
         self, offset: int, viewer_format: Format, push: Push
     ) -> tuple[int, bool]:
         """Wait while commits are pushed; return the new offset, and whether a heartbeat is due."""
-        viewer = _TailViewer(offset, push)
+        viewer = TailViewer(offset, push)
         viewers = self._tail.setdefault(viewer_format, {})
         viewers[viewer] = None
         try:
@@ -247,6 +257,11 @@ class Log:
             if not viewers and self._tail.get(viewer_format) is viewers:
                 del self._tail[viewer_format]
         return viewer.offset, is_silent
+
+    def _build_idle_frame(self, viewer_format: Format) -> bytes:
+        if self._describe_wait is None:
+            return viewer_format.heartbeat
+        return viewer_format.encode_waiting(json.dumps(self._describe_wait()))
 
     async def _build_end_frame(self, viewer_format: Format) -> bytes:
         """Return the frame that completes the answer; empty if the log's last record already did.
@@ -286,35 +301,3 @@ class Log:
         for viewers in self._tail.values():
             for viewer in viewers:
                 viewer.wake()
-
-
-class _TailViewer:
-    """A viewer that has received every committed record and is pushed the next ones."""
-
-    __slots__ = ("_push", "_waiter", "offset")
-
-    def __init__(self, offset: int, push: Push) -> None:
-        self.offset = offset
-        self._push = push
-        self._waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    def push(self, frames: bytes, committed: int) -> bool:
-        """Push the frames up to the offset `committed`; return False if the viewer lags behind."""
-        # Never push nothing: in a chunked body an empty chunk is the end.
-        if frames and not self._push(frames):
-            return False
-        self.offset = committed
-        return True
-
-    def wake(self, is_silent: bool = False) -> None:
-        """Make `wait` return."""
-        if not self._waiter.done():
-            self._waiter.set_result(is_silent)
-
-    async def wait(self) -> bool:
-        """Return False when the viewer lags or the log is over, True after HEARTBEAT_S seconds."""
-        timer = asyncio.get_running_loop().call_later(HEARTBEAT_S, self.wake, True)
-        try:
-            return await self._waiter
-        finally:
-            timer.cancel()

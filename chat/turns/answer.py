@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from chat.upstream.completion import Usage
+from chat.upstream.response.chunks import Usage
 from sessions.turn_record import TurnRecord
 
 
@@ -26,6 +26,7 @@ class Answer:
     usage: Usage | None = None
     finish_reason: str | None = None
     first_token_ms: int | None = None
+    begun_at: float = field(default_factory=time.monotonic)
 
     @property
     def has_output(self) -> bool:
@@ -44,6 +45,11 @@ class Answer:
             if attempt["mode"] != "new" or attempt["reason"] == "interrupted"
         ]
         return max(len(repeated), len(self.continued))
+
+    def ends_with_seam(self, model: str) -> bool:
+        """Return whether the text ends with a seam, after which the same model wrote nothing."""
+        last = self.continued[-1] if self.text and self.continued else None
+        return last is not None and model == self.model and last["at"] == len(self.text.decode())
 
     def add_attempt(self, mode: str, reason: str | None) -> str:
         """Record a request to the upstream, and return it as JSON.

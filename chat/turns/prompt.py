@@ -7,18 +7,24 @@ other character a token. The counts that an upstream reports correct the estimat
 from collections.abc import Iterable
 from typing import Any
 
+from chat.errors import ContextExceeded
+from chat.turns.budget import Budgets
+from chat.upstream.client import Upstream
 from chat.upstream.request import ChatMessage
 from sessions.conversation_store import ConversationStore
 from sessions.turn_record import TurnRecord
 
 MAX_BYTES_PER_TOKEN = 8
-"""More bytes than a token of real text has; bounds the bytes read from the history."""
+"""Upper bound for a token of real text; bounds the bytes read from the history."""
 
 _MESSAGE_TOKENS = 4
 """Tokens around each message, as OpenAI's cookbook counts them for its chat models."""
 
 _PRIOR = (1000.0, 1000.0)
 """Initial sums of reported and estimated tokens: the estimate counts as correct."""
+
+_MIN_RATIO, _MAX_RATIO = 0.25, 4.0
+"""Bounds of the tokens that an upstream counts for each token of the estimate."""
 
 _CONTINUE_PROMPT = (
     "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
@@ -32,43 +38,65 @@ _MAX_MESSAGES = 2000
 class Prompt:
     """Chooses the messages for a turn; its reads do not grow with the conversation."""
 
-    def __init__(
-        self, store: ConversationStore, *, system_prompt: str, context_tokens: int, prefill: bool
-    ) -> None:
-        self.prefill = prefill
+    def __init__(self, store: ConversationStore, budgets: Budgets, *, system_prompt: str) -> None:
         self._store = store
         self._system_prompt = system_prompt
-        self._budget = context_tokens
+        self._budgets = budgets
         self._estimator = Estimator()
 
     async def build_messages(
-        self, record: TurnRecord, model: str, partial: str = ""
+        self,
+        record: TurnRecord,
+        upstream: Upstream,
+        model: str,
+        partial: str = "",
+        *,
+        prefill: bool = False,
     ) -> list[ChatMessage]:
         """Return the messages up to the turn's question, or up to its partial answer.
 
         Returns as many as probably fit the budget. Raises UNAVAILABLE_ERRORS.
         """
         ref = record.ref
+        budget = self._budgets.get(upstream, model)
         system, newest_first = await self._store.read_context(
             ref.owner,
             ref.conversation,
             record.question_id,
-            max_bytes=self._budget * MAX_BYTES_PER_TOKEN,
+            max_bytes=budget * MAX_BYTES_PER_TOKEN,
             max_count=_MAX_MESSAGES,
         )
         if system is None:
             system = self._system_prompt
-        newest = [{"role": "assistant", "content": partial}] if partial else []
-        if partial and not self.prefill:
-            newest.insert(0, {"role": "user", "content": _CONTINUE_PROMPT})
+        newest = []
+        if partial:
+            # Templates trim the last message, and strict servers reject white space at its end.
+            newest = [{"role": "assistant", "content": partial.rstrip() if prefill else partial}]
+            if not prefill:
+                newest.insert(0, {"role": "user", "content": _CONTINUE_PROMPT})
         bodies = newest + [message.body for message in newest_first]
         return fit_to_budget(
-            self._estimator, model, self._budget, system, bodies, min_messages=len(newest) + 1
+            self._estimator,
+            f"{upstream.name} {model}",
+            budget,
+            system,
+            bodies,
+            min_messages=len(newest) + 1,
         )
 
-    def calibrate(self, model: str, messages_size: float, reported: int) -> None:
-        """Correct the estimate by the tokens that the upstream counted for these messages."""
-        self._estimator.calibrate(model, messages_size, reported)
+    def calibrate(self, upstream: Upstream, model: str, size: float, reported: int) -> None:
+        """Correct the estimate by the tokens that the upstream counted for messages of `size`."""
+        self._estimator.calibrate(f"{upstream.name} {model}", size, reported)
+
+    def learn(
+        self, upstream: Upstream, model: str, size: float, rejection: ContextExceeded
+    ) -> None:
+        """Learn the window of a model from the rejection of messages of this estimated size."""
+        # If the rejection states no number, assume that a request of half the size fits.
+        window = rejection.window or round(size / 2)
+        self._budgets.learn(upstream, model, window)
+        counted = rejection.requested or rejection.window or size
+        self._estimator.note_rejection(f"{upstream.name} {model}", size, counted)
 
 
 class Estimator:
@@ -76,12 +104,21 @@ class Estimator:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
+        self._least: dict[str, float] = {}
 
     def estimate(self, model: str, content: str) -> float:
         """Return the estimated size of a message with this content, in tokens."""
         reported, estimated = self._sums.get(model, _PRIOR)
         # Bounded, so that absurd reports can neither starve nor flood a model.
-        return _estimate(content) * min(4.0, max(0.25, reported / estimated))
+        least = self._least.get(model, _MIN_RATIO)
+        return _estimate(content) * min(_MAX_RATIO, max(least, reported / estimated))
+
+    def note_rejection(self, model: str, size: float, counted: float) -> None:
+        """Raise the minimum of the estimate to the count with which an upstream rejected messages.
+
+        A server may report fewer tokens than it counts, because it omits those in its cache.
+        """
+        self._least[model] = min(_MAX_RATIO, max(_MIN_RATIO, counted / max(size, 1)))
 
     def calibrate(self, model: str, messages_size: float, reported: int) -> None:
         """Correct the estimate by a reported count; the size of the messages is uncorrected."""
@@ -116,6 +153,8 @@ def fit_to_budget(
     left = budget - (estimator.estimate(model, system) if system else 0)
     chosen: list[ChatMessage] = []
     for number, body in enumerate(newest_first):
+        if body["role"] == "assistant" and not body["content"].strip():
+            continue  # strict servers reject a conversation with an empty answer
         left -= estimator.estimate(model, body["content"])
         if left < 0 and number >= min_messages:
             break

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,10 +15,9 @@ from chat.log.batches import Batches
 from chat.log.log import Log, LogState, choose_codec
 from chat.log.logs import Logs
 from chat.log.records import Kind
-from chat.turns.prompt import Prompt
+from chat.turns.generation import Generator
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
-from chat.upstream.client import Upstream
 from sessions.conversation_store import ConversationStore
 from sessions.keys import MessageId, Owner, TurnId
 from sessions.session_store import Session
@@ -32,6 +31,9 @@ MAX_VIEWERS = 200
 
 _STOP_TIMEOUT_S = 10
 _HAND_OVER_TIMEOUT_S = 6
+
+_MIN_DRAIN_S = 0.1
+"""Time in which turns read the text that has arrived, and is paid for, before a hand-over."""
 
 _CONFLICT = "This turn was begun with another message. Send a new turn id with a new question."
 
@@ -54,16 +56,14 @@ class Turns:
         store: ConversationStore,
         logs: Logs,
         batches: Batches,
-        prompt: Prompt,
-        upstreams: Sequence[Upstream],
+        generator: Generator,
         questions: QuestionBuilder,
     ) -> None:
         self._turn_store = turn_store
         self._store = store
         self._logs = logs
         self._batches = batches
-        self._prompt = prompt
-        self._upstreams = upstreams
+        self._generator = generator
         self._questions = questions
         self._turns: dict[str, Turn] = {}
         self._is_draining = False
@@ -141,21 +141,16 @@ class Turns:
         # Before the lease is renewed: a malformed log raises ValueError.
         partial = choose_codec(record.ref).decode_answer(data)
         log = self._logs.write(record.ref, data)
-        turn = self._turns[key] = Turn(
-            record,
-            partial,
-            self._batches.open(log, fence),
-            self._prompt,
-            self._upstreams,
-            interrupted=interrupted,
-        )
+        writer = self._batches.open(log, fence)
+        generation = self._generator.create(record, partial, writer, interrupted=interrupted)
+        turn = self._turns[key] = Turn(record, writer, generation, self._generator.max_s)
 
         def forget(task: asyncio.Task[None]) -> None:
             del self._turns[key]
             self._logs.close(log)
 
         turn.task.add_done_callback(forget)
-        if self._is_handing_over.is_set():  # since the question arrived
+        if self._is_handing_over.is_set():  # it was set after the question arrived
             turn.hand_over()
 
     def has(self, ref: TurnRef) -> bool:
@@ -276,6 +271,7 @@ class Turns:
             asyncio.create_task(self._wait_until_idle()),
             asyncio.create_task(self._is_handing_over.wait()),
         ]
+        timeout_s = max(timeout_s, _MIN_DRAIN_S)
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
@@ -286,7 +282,7 @@ class Turns:
                 await self._wait_until_idle()
 
     def hand_over(self) -> None:
-        """Let other workers continue the running turns, and those that begin from now on."""
+        """Hand the running turns over to other workers, and those that still begin here."""
         self._is_draining = True
         self._is_handing_over.set()
         for turn in self._turns.values():

@@ -1,23 +1,14 @@
-"""Generate one turn: from the question in the history to the last record in the log."""
+"""Run one turn: from the question in the history to the last record in the log."""
 
 import asyncio
 import json
 import logging
-import time
-from collections.abc import Sequence
 from enum import Enum
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.log.backoff import Backoff
+from chat.errors import UpstreamError, UpstreamFailed
 from chat.log.batch import Fenced, Writer
-from chat.log.records import Kind, PartialAnswer
-from chat.turns import prompt
-from chat.turns.answer import Answer
-from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
-from chat.turns.joining import Joiner, Outcome
-from chat.turns.prompt import Prompt
-from chat.upstream.client import Upstream
-from chat.upstream.completion import Completion, Delta
+from chat.log.records import Kind
+from chat.turns.generation import Generation
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_record import State, TurnRecord
 
@@ -39,45 +30,17 @@ class Phase(Enum):
 
 
 class Turn:
-    """Generates one answer in its own task, until its end or until it is stopped.
-
-    A partial answer (truncated, disconnected, or left by a worker that died) is continued: it is
-    requested again with the text so far, and the seam is recorded. If an upstream fails, the
-    request goes to the next one.
-    """
+    """Generates one answer in its own task, until its end or until it is stopped."""
 
     def __init__(
-        self,
-        record: TurnRecord,
-        partial: PartialAnswer,
-        writer: Writer,
-        prompt: Prompt,
-        upstreams: Sequence[Upstream],
-        *,
-        interrupted: bool = False,
+        self, record: TurnRecord, writer: Writer, generation: Generation, max_s: float
     ) -> None:
         self.record = record
         self.phase = Phase.BEGUN
         self._writer = writer
-        self._prompt = prompt
-        self._upstreams = sorted(upstreams, key=lambda upstream: upstream.in_cooldown)
-        self._upstream_index = 0
-        self._begun_at = time.monotonic()
-        self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
+        self._generation = generation
+        self._max_s = max_s
         self._is_handed_over = False
-        self._completion: Completion | None = None
-        self._joiner = Joiner("", is_prefill=False)
-        self._answer = Answer(
-            record,
-            record.model,
-            self._upstream.name,
-            text=bytearray(partial.text.encode()),
-            reasoning=bytearray(partial.reasoning.encode()),
-            continued=partial.continued,
-            attempts=partial.attempts,
-        )
-        writer.advance = self._advance
-        writer.fail = self._fail
         writer.on_stop = self.stop
         writer.on_fenced = self._fence
         self.task = asyncio.create_task(self._run(), name=f"turn {record.ref.turn}")
@@ -110,7 +73,7 @@ class Turn:
         if self.phase is Phase.RUNNING:
             self.task.cancel()
         self.phase = Phase.FINISHING
-        self._answer.finish_reason = finish_reason
+        self._generation.end(finish_reason)
         return True
 
     def _fence(self) -> None:
@@ -141,7 +104,13 @@ class Turn:
         self.phase = Phase.RUNNING
         failure: UpstreamError | None = None
         try:
-            failure = await self._request_until_complete()
+            async with asyncio.timeout(self._max_s):
+                await self._generation.run()
+        except TimeoutError:
+            failure = UpstreamError(
+                "too_slow",
+                "The answer took longer than TURN_MAX_S allows. Its text so far is kept.",
+            )
         except asyncio.CancelledError:
             if self.phase is not Phase.FINISHING:
                 raise
@@ -168,133 +137,8 @@ class Turn:
             self.task.uncancel()
         return None
 
-    async def _request_until_complete(self) -> UpstreamError | None:
-        """Request the answer and its continuations, as `decide` chooses; return a failure."""
-        backoff = Backoff()
-        untried = len(self._upstreams) - 1
-        answer = self._answer
-        while True:
-            if self._last_error is not None:
-                step = decide(
-                    self._last_error,
-                    has_output=answer.has_output,
-                    continuations=answer.continuations,
-                    max_continuations=self.record.max_continuations,
-                    untried=untried,
-                    has_others=len(self._upstreams) > 1,
-                )
-                if step is Step.GIVE_UP:
-                    return None if self._last_error is TRUNCATED else self._last_error
-                if step is Step.FAIL_OVER:
-                    untried -= 1
-                elif answer.has_output:
-                    seam = answer.add_seam(self._last_error.kind, self._model)
-                    self._writer.append(Kind.CONTINUED, seam)
-            length = len(answer.text)
-            try:
-                await self._request()
-            except (UpstreamFailed, UpstreamRejected) as error:
-                if self.phase is not Phase.RUNNING:
-                    return error  # stopped, and the connection failed as it was closed
-                self._last_error = error
-                self._use_next_upstream(error)
-                if answer.has_output:
-                    await backoff.wait()
-                continue
-            # A response that added no text would add none if it were requested again.
-            if answer.finish_reason != "length" or len(answer.text) == length:
-                return None
-            self._last_error = TRUNCATED
-
-    @property
-    def _upstream(self) -> Upstream:
-        return self._upstreams[self._upstream_index]
-
-    @property
-    def _model(self) -> str:
-        """Return the name of the model to request next."""
-        return self._upstream.model or self.record.model
-
-    def _use_next_upstream(self, error: UpstreamError) -> None:
-        if len(self._upstreams) == 1:
-            return
-        failed = self._upstream
-        failed.cool_down()
-        self._upstream_index = (self._upstream_index + 1) % len(self._upstreams)
-        logger.warning(
-            "upstream %s failed (%s); the next is %s", failed.name, error.kind, self._upstream.name
-        )
-
-    async def _request(self) -> None:
-        """Stream one response, or a continuation, into the log."""
-        answer, model, partial = self._answer, self._model, self._answer.text.decode()
-        messages = await self._prompt.build_messages(self.record, model, partial)
-        messages_size = prompt.estimate_size(messages)
-        prefill = bool(partial) and self._prompt.prefill
-        self._joiner = Joiner(partial, is_prefill=prefill)
-        answer.model, answer.upstream = model, self._upstream.name
-        mode = "prefill" if prefill else "prompt" if partial else "new"
-        reason = self._last_error.kind if self._last_error else None
-        self._writer.append(Kind.ATTEMPT, answer.add_attempt(mode, reason))
-        async with self._upstream.request(messages, model, prefill=prefill) as completion:
-            self._completion = completion
-            try:
-                completion.notify_when_ready(self._writer.wake)
-                await completion.wait()
-            finally:
-                self._end_response(completion)
-            completion.check()
-        if completion.usage and completion.usage.prompt_tokens:
-            self._prompt.calibrate(model, messages_size, completion.usage.prompt_tokens)
-
-    def _advance(self) -> bool:
-        """Append the deltas received by now; return whether there may be more at the next tick."""
-        if self._completion is None:
-            return False
-        deltas, has_read = self._completion.take()
-        self._append(deltas)
-        return has_read
-
-    def _fail(self, error: Exception) -> None:
-        """End the response under way with an internal error."""
-        if self._completion:
-            self._completion.fail(error)
-
-    def _end_response(self, completion: Completion) -> None:
-        """Append the rest of a response that has ended, and store its finish reason and usage."""
-        try:
-            self._advance()
-            self._append(completion.flush())
-        finally:
-            self._completion = None
-            self._emit(self._joiner.end())
-            if self.phase is Phase.RUNNING:
-                restarted = self._joiner.outcome is Outcome.RESTARTED
-                self._answer.finish_reason = (
-                    "interrupted" if restarted else completion.finish_reason
-                )
-            self._answer.add_usage(completion.usage)
-
-    def _append(self, deltas: list[Delta]) -> None:
-        answer = self._answer
-        for text, is_reasoning in deltas:
-            if answer.first_token_ms is None:
-                answer.first_token_ms = round((time.monotonic() - self._begun_at) * 1000)
-            if is_reasoning:
-                answer.reasoning += text.encode()
-                self._writer.append(Kind.REASONING, text)
-            else:
-                self._emit(self._joiner.feed(text))
-        if self._writer.log.is_too_long:
-            raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
-
-    def _emit(self, text: str) -> None:
-        if text:
-            self._answer.text += text.encode()
-            self._writer.append(Kind.TEXT, text)
-
     async def _finish(self, failure: UpstreamError | None) -> None:
-        answer = self._answer
+        answer = self._generation.answer
         state: State = "done"
         if failure:
             state = "failed"

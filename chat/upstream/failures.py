@@ -1,6 +1,6 @@
 """Describe the failures of an upstream; the messages are for users and contain no key.
 
-Every message quotes the upstream's own words, and names the setting to change where one is known.
+Messages quote the upstream's own words, and name the setting to change if there is one.
 """
 
 import asyncio
@@ -30,14 +30,18 @@ from chat.upstream.error_words import (
     reports_loading,
     sanitise,
 )
+from chat.upstream.http.parser import InvalidResponseError
 
 logger = logging.getLogger("holdline.upstream")
+
+_RECONNECT_S = 1.0
+"""Seconds after which a refused connection, or a busy server (503), is tried again."""
 
 _RETRYABLE = {408, 409, 425, 429}
 _GATEWAY_FAILURES = {502, 503, 504, *range(520, 528)}
 """Statuses of gateways; those from 520 on are Cloudflare's."""
 _STREAM_STATUSES = {400, 401, 402, 403, 413, 422, 429}
-"""Codes inside a response that say as much as the status of a response."""
+"""Codes of an error inside a response that are handled like the status of a response."""
 
 _CHECK_PROXY = "Check HTTPS_PROXY and HTTP_PROXY on the server."
 _CHECK_URL = "Check OPENAI_BASE_URL (which usually ends in /v1)."
@@ -59,7 +63,7 @@ _KEY_REJECTED = re.compile(
     r"|(?:invalid|incorrect|wrong|missing) (?:api[ _-]?key|token|credentials?|authentication)\b.*",
     re.IGNORECASE,
 )
-"""Words that add nothing to the status 401."""
+"""Messages that add nothing to the status 401, and are not quoted."""
 
 
 class Failures:
@@ -84,10 +88,12 @@ class Failures:
         )
 
     def from_transport(self, error: BaseException) -> UpstreamError:
-        """Return the error for a connection that failed, by the exceptions of its chain."""
+        """Return the error for a connection that failed, by the causes of its exception."""
         chain = _follow_causes(error)
         logger.warning("upstream %s: connection failed (%s)", self._name, type(chain[-1]).__name__)
         for cause in chain:
+            if isinstance(cause, InvalidResponseError):
+                return self.invalid_response()
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return self._untrusted(getattr(cause, "verify_message", ""))
         # The names are httpx2's and aiohttp's; only aiohttp's exception has a status.
@@ -101,7 +107,9 @@ class Failures:
         for kind, reason in _UNREACHABLE.items():
             if any(isinstance(cause, kind) for cause in chain):
                 message = f"The model provider cannot be reached: {reason}. Check OPENAI_BASE_URL."
-                return UpstreamFailed("unreachable", message)
+                has_waited = any(isinstance(cause, httpx2.ConnectTimeout) for cause in chain)
+                wait_s = None if has_waited else _RECONNECT_S
+                return UpstreamFailed("unreachable", message, retry_after_s=wait_s)
         return UpstreamFailed("timeout", "The model provider sent nothing for too long.")
 
     # Instead of an answer
@@ -117,7 +125,7 @@ class Failures:
         )
 
     def web_page(self, body: object) -> UpstreamRejected:
-        """Return the error for a web page as the response to a request."""
+        """Return the error for a response that is a web page."""
         page = _describe_page(self._find_words(body))
         return UpstreamRejected(
             "invalid_response",
@@ -177,6 +185,8 @@ class Failures:
         if status in (404, 405) or status < 400:
             return self._not_found(status, words, is_page, model)
         wait_s = find_wait_s(headers, body) if status in (429, 503) else None
+        if status == 503 and wait_s is None:
+            wait_s = _RECONNECT_S
         if status != 403 and (reason := self._find_reason(body, wait_s)):
             return reason
         if status == 429:
@@ -194,7 +204,7 @@ class Failures:
         return UpstreamRejected("refused", _quote(_describe_rejection(status), words))
 
     def _find_reason(self, body: object, wait_s: float | None = None) -> UpstreamError | None:
-        """Return the error for a reason that the words tell, with any status."""
+        """Return the error if the words state a known reason, whatever the status; else None."""
         if limit := find_context_limit(body):
             return self._context_exceeded(limit, self._find_words(body))
         if reports_loading(body):
@@ -209,10 +219,10 @@ class Failures:
             f"its context window has {limit.window} tokens" if limit.window else "",
         ]
         stated = ", but ".join(size for size in sizes if size)
-        most = f"{limit.window} or less" if limit.window else "the size of its context window"
+        most = limit.window or "the size of its context window"
         message = (
             f"The conversation is too long for the model{f' ({stated})' if stated else ''}. "
-            f"Set CONTEXT_TOKENS on the server to {most}."
+            f"Set CONTEXT_TOKENS on the server to less than {most}."
         )
         return ContextExceeded(_append(message, words), limit.window, limit.requested)
 
@@ -236,7 +246,7 @@ class Failures:
         return UpstreamRejected("not_found", message)
 
     def _proxy_failed(self, status: int | None, words: str = "") -> UpstreamError:
-        """Return the error for the proxy of HTTPS_PROXY or HTTP_PROXY."""
+        """Return the error for a failure of the proxy that HTTPS_PROXY or HTTP_PROXY names."""
         if status == 407:
             message = _end_sentence(_quote("The proxy rejected the request (407)", words))
             return UpstreamRejected("proxy", f"{message} {_CHECK_PROXY}")
@@ -262,7 +272,7 @@ def _read_body(error: openai.APIStatusError) -> object:
 
 
 def _follow_causes(error: BaseException) -> list[BaseException]:
-    """Return an exception and its causes, without the cancellation by which a timeout works."""
+    """Return an exception and its causes, without the cancellation that implements a timeout."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < _MAX_CAUSES:
@@ -272,7 +282,7 @@ def _follow_causes(error: BaseException) -> list[BaseException]:
 
 
 def _is_lost(chain: list[BaseException]) -> bool:
-    """Return whether there was a connection, and it did not time out."""
+    """Return whether an open connection was lost, and did not time out."""
     timeouts = (TimeoutError, httpx2.TimeoutException)
     is_open = not any(isinstance(cause, (*timeouts, *_UNREACHABLE)) for cause in chain)
     return is_open or any(

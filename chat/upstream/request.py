@@ -1,6 +1,8 @@
-"""The parts of a request to an upstream. Pure."""
+"""Build the body of a request to an upstream. Pure."""
 
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
+
+from chat.upstream.servers import Prefill, ServerKind
 
 
 class ChatMessage(TypedDict):
@@ -8,3 +10,22 @@ class ChatMessage(TypedDict):
 
     role: str
     content: str
+    prefix: NotRequired[bool]
+
+
+def build_body(
+    messages: list[ChatMessage], model: str, server: ServerKind, *, prefill: bool
+) -> dict[str, Any]:
+    """Return the body of a request for a stream, without its optional fields.
+
+    With `prefill` the last message is the partial answer. A server of unknown kind gets the fields
+    of vLLM, because most servers that can continue a message accept them.
+    """
+    body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+    if not prefill:
+        return body
+    if server.prefill is Prefill.PREFIX:
+        body["messages"] = [*messages[:-1], {**messages[-1], "prefix": True}]
+    elif server.prefill is not Prefill.PLAIN:
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body

@@ -68,7 +68,7 @@ async def test_a_local_model_answers_and_stops_with_the_server(
 async def test_the_operators_options_of_llama_server_take_precedence(
     path: str, tmp_path: Path, question: str
 ) -> None:
-    options = {"LLAMA_ARG_CTX_SIZE": "4096", "LLAMA_ARG_N_PARALLEL": "1", "LLAMA_API_KEY": "k"}
+    options = {"LLAMA_ARG_CTX_SIZE": "4096", "LLAMA_ARG_N_PARALLEL": "1"}
     model = write_model(tmp_path)
     async with (
         holdline(PATH=path, MODEL=str(model), CHAT_MODEL="small", **options) as server,

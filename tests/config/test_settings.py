@@ -118,6 +118,18 @@ def test_a_local_model_excludes_other_upstreams(
         load()
 
 
+@pytest.mark.parametrize(("workers", "slots", "concurrency"), [(1, 2, 2), (4, 2, 4)])
+def test_the_slots_of_a_local_model_limit_its_requests(
+    monkeypatch: pytest.MonkeyPatch, workers: int, slots: int, concurrency: int
+) -> None:
+    monkeypatch.setenv("MODEL", "model.gguf")
+    monkeypatch.setenv("WORKERS", str(workers))
+    settings = load().with_local_model("http://127.0.0.1:1/v1", "key", "model", slots)
+    (upstream,) = settings.all_upstreams
+    assert (upstream.base_url, upstream.concurrency) == ("http://127.0.0.1:1/v1", concurrency)
+    assert settings.models == ("model",)
+
+
 def test_the_environment_takes_precedence_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Read error responses of upstreams: their words, and the reason of a rejection. Pure.
+"""Read error responses of upstreams: their messages, and the reason of a rejection. Pure.
 
 Responses are untrusted: nothing in this package raises, and its work is bounded.
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 MAX_TEXT_CHARS = 4000
-"""Length of the longest message; twice that of a dictionary that is searched inside a message."""
+"""Maximum length of a message; a dictionary inside a message may have twice this length."""
 MAX_VALUES = 400
 MAX_DEPTH = 8
 _MAX_BODY_CHARS = 64 << 10
@@ -67,7 +67,7 @@ def walk(body: object) -> Iterator[tuple[str, object]]:
 
 
 def find_status(body: object) -> int | None:
-    """Return the HTTP status that a body states, from 400 on."""
+    """Return the HTTP error status (4xx or 5xx) that a body states, if it states one."""
     for key, value in walk(body):
         if key in _STATUSES and re.fullmatch("[45][0-9][0-9]", str(value)[:20]):
             return int(str(value))

@@ -24,7 +24,7 @@ from chat.upstream.error_words.body import (
 )
 
 _MAX_ITEMS = 3
-"""Messages of one list that are shown."""
+"""Maximum number of messages that are shown from one list."""
 
 _SPECIFIC = (
     "detail", "message", "msg", "errordescription", "errormessage", "errormsg", "statusmsg",
@@ -32,7 +32,7 @@ _SPECIFIC = (
 )  # fmt: skip
 _GENERAL = ("error", "errors", "details", "description", "reason", "title")
 _BY_FIELD = ("error", "errors", "detail", "details")
-"""Dictionaries from the name of a field to its messages."""
+"""Fields that may hold a dictionary from the names of request fields to their messages."""
 _WRAPPERS = (
     "fault", "exception", "baseresp", "response", "result", "data", "body", "output", "cause",
     "choices",
@@ -142,7 +142,7 @@ class _Search:
         return ""
 
     def _join_fields(self, value: Mapping[object, object], depth: int) -> str:
-        """Return "field: words" for a dictionary of the messages of fields."""
+        """Return "field: message" for each field of a dictionary from fields to messages."""
         found = []
         for key, item in islice(value.items(), 20):
             if normalise_name(key) not in ECHOES and (words := self.find(item, depth)):
@@ -174,7 +174,7 @@ class _Search:
 
 
 def _locate(fields: dict[str, object]) -> str:
-    """Return "stream_options: " for an error of pydantic at that place in the request."""
+    """Return the field that an error of pydantic names, such as "stream_options: "; else ""."""
     location = fields.get("loc")
     if not isinstance(location, (list, tuple)):
         return ""
@@ -183,7 +183,7 @@ def _locate(fields: dict[str, object]) -> str:
 
 
 def _list_reasons(metadata: dict[str, object]) -> str:
-    """Return " (violence)" for the reasons of a moderation."""
+    """Return the reasons of a moderation, such as " (violence)"; else ""."""
     reasons = metadata.get("reasons")
     listed = _list_words(reasons) if isinstance(reasons, list) else ""
     return f" ({listed})" if listed else ""

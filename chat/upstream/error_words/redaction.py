@@ -6,11 +6,11 @@ import re
 from chat.upstream.error_words.message import clean
 
 MAX_WORDS_CHARS = 300
-"""Characters of an upstream's own words that are shown."""
+"""Maximum length of an upstream's own words, in characters, when they are shown."""
 _MAX_INPUT_CHARS = 4000
 
 _SHORT_KEY = 8
-"""A shorter key is a placeholder such as "none": it is replaced as a word only."""
+"""A key of fewer characters is a placeholder such as "none": only the whole word is replaced."""
 
 _FLAGS = re.ASCII | re.IGNORECASE  # a Chinese sentence has no spaces around an address
 _URL = re.compile(
@@ -39,7 +39,7 @@ _SECRETS = [
         re.ASCII,
     ),
 ]
-"""Forms of keys, masked ones included; the last is any long random text."""
+"""Forms of keys, including masked ones; the last pattern matches any long random text."""
 _LABELLED_SECRET = re.compile(
     r"(?P<label>(?<![a-z])(?:key|token|secret|password)(?: provided| given)?"
     r"[\"']?\s?[:=]?\s?[\"']?)"
@@ -62,7 +62,7 @@ _LABELS = re.compile(
     r"|completion|messages?|year|rpm|tpm|[a-z]+_(?:tokens?|length|size|len|limit|ctx))",
     re.IGNORECASE,
 )
-"""Words that stand before a number: `limit:8192` is not an address."""
+"""Words before a colon and a number that are not a host: `limit:8192` is not an address."""
 _HOST = re.compile(
     r"(?<![\w.@-])(?:[a-z0-9][a-z0-9-]{0,62}\.){1,8}(?:com|net|org|io|ai|dev|cn|local|internal|lan"
     r"|svc|cluster|localdomain|home|corp|intranet|private|invalid|test|example|app|cloud|co|de|eu"
@@ -94,7 +94,7 @@ def sanitise(text: str, key: str) -> str:
 
 
 def _match_key(key: str) -> re.Pattern[str]:
-    """Return a pattern for the key, and for the beginning of a long one."""
+    """Return a pattern for the key, and for text that begins like a long key."""
     if len(key) < _SHORT_KEY:
         return re.compile(rf"(?<!\w){re.escape(key)}(?!\w)", re.ASCII)
     if len(key) < 2 * _SHORT_KEY:

@@ -1,7 +1,7 @@
 """Recognise why an upstream rejected a request, by its words. Pure.
 
-No code is common to all servers, so that the wording decides. Each pattern names servers that were
-seen to use it; tests/chat/upstream/test_rejections.py has a row per wording.
+No error code is common to all servers, so the wording decides. The comments name servers that use
+a wording; tests/chat/upstream/error_words/context_limits.txt has the wordings.
 """
 
 import re
@@ -19,7 +19,7 @@ _GAP = r"(?:(?!exceed)[^\d.;!?\n]){0,30}?"
 
 @dataclass(frozen=True)
 class ContextLimit:
-    """A rejected context length in tokens, as far as the upstream stated it.
+    """The limit that a rejected request exceeded, in tokens; None if the upstream did not state it.
 
     `window` is the model's limit; `requested` counts the prompt, or the prompt and the answer.
     """
@@ -73,7 +73,7 @@ _COMPARISON = re.compile(
     r"(?:prompt|input|request)[^\n]{0,40}?\d{3}",
     re.IGNORECASE,
 )
-"""A size of the request and a limit, in a wording that is not in the list above."""
+"""A size of the request next to a limit, in a wording that the list above does not contain."""
 _MEASURE = re.compile(r"token|context|_len\b", re.IGNORECASE)
 _OTHER_MEASURE = re.compile(
     r"\b(?:bytes|char(?:acter)?s?|[kmg]i?b|seconds|images?|pixels|max_?output_?tokens)\b"
@@ -159,9 +159,9 @@ _FAILED_LOADING = re.compile(
 
 
 def find_context_limit(body: object) -> ContextLimit | None:
-    """Return the limit if a rejection's reason is the context length, else None.
+    """Return the limit if the upstream rejected the context length, else None.
 
-    Rate limits in tokens and limits of `max_tokens` alone are other reasons.
+    A rate limit in tokens, or a limit of `max_tokens` alone, is another reason.
     """
     words, codes = find_evidence(body)
     is_other = _RATE_WORDS.search(words) or _OUTPUT_WORDS.search(words)
@@ -178,7 +178,7 @@ def find_context_limit(body: object) -> ContextLimit | None:
 
 
 def rejects_unknown_field(body: object) -> bool:
-    """Return whether a rejection's reason is a field that the upstream does not know."""
+    """Return whether an upstream rejected a request because of an unknown field."""
     words, codes = find_evidence(body)
     return bool(_UNKNOWN_FIELD.search(f"{words}\n{codes}"))
 
@@ -210,7 +210,7 @@ def _find_window(words: str) -> int | None:
 
 
 def _find_requested(words: str, window: int) -> int | None:
-    """Return the first number that is not less than the window and is named as the request's."""
+    """Return the stated size of the request, which is more than the window."""
     if match := _SUM_LIMIT.search(words):
         return _add(match[1], match[2])
     if match := _DIFFERENCE_LIMIT.search(words):

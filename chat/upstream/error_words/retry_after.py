@@ -24,8 +24,9 @@ _UNITS_S = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def find_wait_s(headers: Mapping[str, str], body: object) -> float | None:
     """Return the seconds to wait, from 0 to 3,600; None if the upstream states none.
 
-    The headers are `Retry-After-Ms` and `Retry-After`, in seconds or as a date. A body may state it
-    in words ("try again in 1m30s") or in a field (`retryDelay` of Gemini, `estimated_time` of TGI).
+    The headers are `Retry-After-Ms`, and `Retry-After` in seconds or as a date. A body may state
+    the time in words ("try again in 1m30s") or in a field (`retryDelay` of Gemini, `estimated_time`
+    of TGI).
     """
     milliseconds = _limit(headers.get("retry-after-ms", ""), 0.001)
     if milliseconds is not None:
@@ -44,7 +45,7 @@ def find_wait_s(headers: Mapping[str, str], body: object) -> float | None:
 
 
 def _limit(text: str, unit_s: float = 1.0) -> float | None:
-    """Return seconds within the limit; None for a text that is not a number, or a negative one."""
+    """Return seconds, at most MAX_WAIT_S; None if the text is not a number or is negative."""
     try:
         seconds = float(text) * unit_s
     except ValueError:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from chat.log import log
+from chat.log import tail_viewer
 from chat.log.log import Format, Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_record import TurnRef
@@ -28,6 +28,7 @@ PLAIN = Format(
     encode_pushed=encode_pushed,
     encode_end=lambda turn, length, answer: f"<{answer}>".encode(),
     heartbeat=HEARTBEAT,
+    encode_waiting=str.encode,
 )
 
 
@@ -56,7 +57,7 @@ class Viewer:
 
 
 async def test_an_idle_stream_gets_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(tail_viewer, "HEARTBEAT_S", 0.01)
     idle = Log(REF, b"\0tone")
     viewer = Viewer(idle)
     assert [await viewer.chunks.get() for _ in range(3)] == [b"\0tone", HEARTBEAT, HEARTBEAT]

@@ -134,8 +134,11 @@ async def test_a_truncated_response_without_text_is_not_requested_again(
     await exchange.chunk(delta)
     await exchange.finish("length")
     events = await reading
-    assert (events[-1].event, events[-1].data) == ("end", first)
-    assert usage_of(events)["finish_reason"] == "length"
+    if first:
+        assert (events[-1].event, events[-1].data) == ("end", first)
+        assert usage_of(events)["finish_reason"] == "length"
+    else:
+        assert (events[-1].event, json.loads(events[-1].data)["type"]) == ("failed", "length")
     assert len(upstream.exchanges) == count
 
 
@@ -198,7 +201,7 @@ async def test_prefill_sends_the_partial_answer_as_the_last_message(
     ):
         reading = asyncio.create_task(read(client, message=question))
         exchange = await upstream.exchange(question)
-        first = f"half of {question} "
+        first = f"half of {question}"
         assert "continue_final_message" not in exchange.body
         await exchange.send_text(first)
         await exchange.finish("length")
@@ -208,8 +211,8 @@ async def test_prefill_sends_the_partial_answer_as_the_last_message(
             True,
             False,
         )
-        await again.answer("done")
-        assert (await reading)[-1].data == first + "done"
+        await again.answer(" done")
+        assert (await reading)[-1].data == first + " done"
 
 
 async def test_a_truncated_demo_answer_is_continued_to_its_end() -> None:
@@ -280,16 +283,12 @@ async def test_the_next_upstream_answers_after_an_error_response(
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         reading = asyncio.create_task(read(client, message=question))
-        requests = 2 if status in (429, 500) else 1
-        for number in range(requests):
-            (await upstream.exchange(question, number + 1)).reply(
-                status, {"error": {"message": "no"}}
-            )
+        (await upstream.exchange(question)).reply(status, {"error": {"message": "no"}})
         await (await other.exchange(question)).answer("from the other")
         events = await reading
         assert (events[-1].event, events[-1].data) == ("end", "from the other")
         assert "continued" not in usage_of(events)
-        assert len(upstream.find_requests(question)) == requests
+        assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_turn_that_every_upstream_rejects_fails_after_one_request_to_each(

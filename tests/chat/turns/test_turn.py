@@ -14,17 +14,22 @@ from chat.log.batch import Writer
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
-from chat.turns.continuation import INTERRUPTED, TRUNCATED, Step, decide
+from chat.turns.budget import Budgets
+from chat.turns.continuation.policy import INTERRUPTED, TRUNCATED, Step, decide
+from chat.turns.generation import Generator
 from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
 from chat.turns.turn import Phase, Turn
+from chat.turns.upstream_choice import ContinueMode
 from chat.upstream.client import Upstream
+from chat.upstream.response.completion import Timeouts
 from sessions.client.connection import Client
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
+from sessions.model_facts import ModelFacts
 from sessions.turn_record import TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
@@ -53,15 +58,16 @@ class Worker:
 async def worker(
     redis: Client, turns: TurnStore, writers: Batches, upstream: ScriptedUpstream
 ) -> AsyncIterator[Worker]:
-    requested = Upstream(base_url=upstream.base_url, api_key=None, timeout_s=PATIENCE_S, retries=0)
+    timeouts = Timeouts(PATIENCE_S, PATIENCE_S)
+    requested = Upstream(base_url=upstream.base_url, api_key=None, timeouts=timeouts)
     store = ConversationStore(redis, ttl_s=1000)
     notifications = Notifications(redis)
     follower = Follower(notifications, turns)
     logs = Logs(turns, follower)
-    prompt = Prompt(store, system_prompt="", context_tokens=1000, prefill=False)
-    registry = Turns(
-        turns, store, logs, writers, prompt, [requested], QuestionBuilder(store, ("m",), 4)
-    )
+    prompt = Prompt(store, Budgets(1000, None), system_prompt="")
+    mode = ContinueMode("prompt", ModelFacts(redis))
+    generator = Generator(prompt, mode, [requested], max_s=PATIENCE_S)
+    registry = Turns(turns, store, logs, writers, generator, QuestionBuilder(store, ("m",), 4))
     following = asyncio.create_task(follower.run(registry.stop_local))
     await asyncio.sleep(0)
     yield Worker(

@@ -196,9 +196,7 @@ async def test_an_error_inside_the_stream_is_reported_to_the_viewer(
 DEEP = b'data: {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
 
 
-@pytest.mark.parametrize(
-    "raw", [b"data: {malformed}\n\n", b'data: {"choices": "x"}\n\n', b"data: 5\n\n", DEEP]
-)
+@pytest.mark.parametrize("raw", [b"data: {malformed}\n\n", DEEP])
 @pytest.mark.parametrize("begun", [False, True])
 async def test_an_invalid_response_fails_without_a_retry(
     streamed_request: Request,
@@ -311,11 +309,11 @@ async def test_a_rejected_request_names_the_setting_to_change_and_hides_the_key(
     assert "Traceback" not in server.read_log()
 
 
-async def test_a_busy_upstream_is_retried_before_the_turn_fails_as_rate_limited(
+async def test_a_busy_upstream_is_asked_once_more_before_the_turn_fails_as_rate_limited(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))
-    for number in (1, 2, 3):
+    for number in (1, 2):
         exchange = await upstream.exchange(question, number)
         exchange.reply(429, {"error": {"message": "slow down"}}, {"retry-after-ms": "1"})
     failure = failure_of(await reading)

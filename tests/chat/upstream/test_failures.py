@@ -125,7 +125,7 @@ def test_a_context_limit_carries_the_servers_numbers(failures: Failures) -> None
     assert isinstance(failure, ContextExceeded)
     assert (failure.window, failure.requested) == (8192, 9000)
     assert "9000 tokens, but its context window has 8192 tokens" in failure.message
-    assert "CONTEXT_TOKENS on the server to 8192 or less" in failure.message
+    assert "CONTEXT_TOKENS on the server to less than 8192" in failure.message
     assert "exceeds the available context size" in failure.message
     unknown = failures.from_openai(respond(400, error("Prompt is too long")), "m")
     assert isinstance(unknown, ContextExceeded)

@@ -167,14 +167,14 @@ def test_the_words_are_found_in_a_body_of_any_shape(body: Any, words: str, encod
     ids=range(22),
 )
 def test_a_hostile_body_is_read_in_bounded_time(body: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     words = sanitise(find_message(body), KEY)
     assert len(words) <= 300
     find_context_limit(body)
     rejects_unknown_field(body)
     reports_loading(body)
     find_wait_s({}, body)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 20  # on any machine; quadratic work takes minutes
 
 
 JSON = st.recursive(

@@ -1,4 +1,4 @@
-"""Requests through the proxy that the environment names, over aiohttp."""
+"""Send requests through the proxy that the environment names, over aiohttp."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import aiohttp
 import httpx2
 
-from chat.upstream.parser import InvalidResponseError
-from chat.upstream.pool import MAX_IDLE_S, create_socket
+from chat.upstream.http.parser import InvalidResponseError
+from chat.upstream.http.pool import MAX_IDLE_S, create_socket
 
 _MAX_HEADER_BYTES = 64 << 10
 
@@ -93,7 +93,7 @@ def _convert_errors() -> Iterator[None]:
         raise httpx2.ReadTimeout("the server sent nothing") from None
     except aiohttp.ClientResponseError as error:
         raise InvalidResponseError("the response is not HTTP/1.1") from error
-    except (aiohttp.InvalidURL, ValueError) as error:  # a proxy of another kind, as SOCKS
+    except (aiohttp.InvalidURL, ValueError) as error:  # an unsupported proxy, such as SOCKS
         raise httpx2.ProxyError(str(error)) from error
     except aiohttp.ClientError as error:
         raise httpx2.ReadError(str(error) or "the server closed the connection") from error

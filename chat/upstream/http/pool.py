@@ -1,4 +1,4 @@
-"""The connections to upstreams that are idle, and new ones."""
+"""Keep idle connections to upstreams, and open new ones."""
 
 import asyncio
 import socket
@@ -8,28 +8,28 @@ from collections import deque
 import aiohappyeyeballs
 import httpx2
 
-from chat.upstream.connection import Connection, Origin
+from chat.upstream.http.connection import Connection, Origin
 
 MAX_IDLE_S = 4.0
-"""How long an idle connection is kept.
+"""Seconds for which an idle connection is kept.
 
 Node, uvicorn (vLLM, SGLang, LiteLLM) and llama-server close an idle connection after 5 s, an AWS
-load balancer after 60 s and nginx after 75 s; NAT gateways forget it after minutes, without a
-packet. A client that closes first never sends a request to a connection that is about to end.
+load balancer after 60 s and nginx after 75 s. NAT gateways drop it silently after some minutes. A
+client that closes first never sends a request on a connection that the server is about to close.
 """
 
 ACKNOWLEDGE_S = 10.0
-"""How long TCP may wait for the acknowledgement of a request on a reused connection."""
+"""Seconds in which TCP must acknowledge a request on a reused connection."""
 
 _MAX_IDLE = 100
 
 _NEXT_ADDRESS_S = 0.25
-"""How long the first address of a host may take before the next one is tried too (RFC 8305)."""
+"""Seconds after which the next address of a host is tried as well (RFC 8305)."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds of silence before a probe, between probes, and unanswered probes until the connection is
-lost. A gateway sees the probes as traffic, so that it does not forget a silent response. macOS has
-TCP_KEEPALIVE instead of TCP_KEEPIDLE."""
+lost. A gateway counts the probes as traffic, and does not drop the connection of a slow response.
+macOS has TCP_KEEPALIVE instead of TCP_KEEPIDLE."""
 
 
 class Pool:
@@ -41,7 +41,7 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
 
     def take(self, origin: Origin) -> Connection | None:
-        """Return the connection that was idle for the shortest time; None if there is none."""
+        """Return the most recently used idle connection; None if there is none."""
         idle = self._idle.get(origin, ())
         while idle:
             connection = idle.pop()
@@ -110,7 +110,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         self._timer = None
         for idle in self._idle.values():
-            _close_until(idle, loop.time() - MAX_IDLE_S + 0.01)  # a timer may be that early
+            _close_until(idle, loop.time() - MAX_IDLE_S + 0.01)  # a timer may fire early
         if oldest := [idle[0].idle_since for idle in self._idle.values() if idle]:
             self._timer = loop.call_at(min(oldest) + MAX_IDLE_S, self._close_expired)
 
@@ -118,7 +118,7 @@ class Pool:
 def limit_acknowledgement(connection: Connection, timeout_s: float) -> None:
     """Fail if sent bytes are not acknowledged in time; 0 restores TCP's limit of many minutes.
 
-    Only Linux can do so. A slow server is not affected, because its system acknowledges.
+    Only Linux supports this. A slow server is not affected, because its kernel acknowledges.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT") and connection.is_open:
         milliseconds = int(timeout_s * 1000)
@@ -137,6 +137,6 @@ def create_socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
 
 
 def _close_until(idle: deque[Connection] | None, idle_since: float) -> None:
-    """Close the connections that are idle since then or longer; the oldest is the first."""
+    """Close the connections that became idle at `idle_since` or earlier; the oldest is first."""
     while idle and idle[0].idle_since <= idle_since:
         idle.popleft().close()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from chat.turns.announcement import MAX_LENGTH, measure_announcement
+from chat.turns.continuation.announcement import MAX_LENGTH, measure_announcement
 
 ANNOUNCEMENTS = """\
 Here's the continuation:
@@ -118,4 +118,4 @@ def test_a_line_of_repeated_words_is_checked_in_bounded_time(part: str) -> None:
     line = (part * MAX_LENGTH)[: MAX_LENGTH - 1].capitalize()
     begun = time.process_time()
     assert measure_announcement(f"{line}?\n", has_ended=False) == 0
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 20  # on any machine; quadratic work takes minutes

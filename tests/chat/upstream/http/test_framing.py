@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from chat.upstream.parser import InvalidResponseError
-from chat.upstream.transport import BufferedBody, Transport
+from chat.upstream.http.parser import InvalidResponseError
+from chat.upstream.http.transport import BufferedBody, Transport
 from tests.raw_server import END, Server, close_after, raw_server, respond
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -12,11 +12,12 @@ import pytest_asyncio
 import trustme
 
 from chat.errors import UpstreamError
-from chat.upstream import http_client
 from chat.upstream.client import Upstream
-from chat.upstream.http_client import ApiTransport, create_http_client
-from chat.upstream.parser import InvalidResponseError
-from chat.upstream.transport import Transport
+from chat.upstream.http import client as http_client
+from chat.upstream.http.client import ApiTransport, create_http_client
+from chat.upstream.http.parser import InvalidResponseError
+from chat.upstream.http.transport import Transport
+from chat.upstream.response.completion import Timeouts
 from tests.processes import ROOT
 from tests.raw_server import END, Server, chunked, raw_server, respond
 
@@ -54,7 +55,7 @@ async def client(base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 async def ask(base_url: str, key: str | None) -> None:
     """Ask a question whose answer is an error."""
-    upstream = Upstream(base_url=base_url, api_key=key, timeout_s=20, retries=0)
+    upstream = Upstream(base_url=base_url, api_key=key, timeouts=Timeouts(20, 20))
     with pytest.raises(UpstreamError):
         async with upstream.request([{"role": "user", "content": "question"}], "model"):
             pass

@@ -1,4 +1,4 @@
-"""The HTTP client under the `openai` package: its headers, redirects and the bodies of errors."""
+"""Create the HTTP client under the `openai` package: headers, redirects and bodies of errors."""
 
 import asyncio
 from contextlib import aclosing
@@ -6,8 +6,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from chat.upstream.parser import InvalidResponseError
-from chat.upstream.transport import BODY, Transport
+from chat.upstream.http.parser import InvalidResponseError
+from chat.upstream.http.transport import BODY, Transport
 
 NO_KEY = "none"
 """Placeholder for a missing API key, because the package insists on one. It is never sent."""
@@ -31,7 +31,7 @@ def create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
     if here or proxy_bypass(host) or not (proxies.get(scheme) or proxies.get("all")):
         transport: httpx2.AsyncBaseTransport = Transport()
     else:
-        from chat.upstream.proxied import ProxiedTransport  # importing aiohttp takes 0.2 s
+        from chat.upstream.http.proxied import ProxiedTransport  # importing aiohttp takes 0.2 s
 
         transport = ProxiedTransport(proxies)
     return httpx2.AsyncClient(transport=ApiTransport(transport), trust_env=False)
@@ -40,8 +40,8 @@ def create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
 class ApiTransport(httpx2.AsyncBaseTransport):
     """Sends plain requests over another transport, follows redirects and bounds errors.
 
-    The package's headers (`x-stainless-*`) are not sent. A request is sent to no other host than
-    its own, because it contains the key and the conversation.
+    The package's headers (`x-stainless-*`) are not sent. A redirect to another host is not
+    followed, because the request contains the key and the conversation.
     """
 
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
@@ -50,7 +50,8 @@ class ApiTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Return the response, or an error with at most 64 KiB of its body.
 
-        Raises httpx2.TransportError; InvalidResponseError for an encoding that was not offered.
+        Raises httpx2.TransportError, and InvalidResponseError if the response has an encoding that
+        the request did not offer.
         """
         await request.aread()
         plain = _copy_request(request, request.url)
@@ -123,7 +124,7 @@ async def _read_error(response: httpx2.Response) -> httpx2.Response:
                 if len(body) >= MAX_ERROR_BYTES:
                     break
     except (TimeoutError, httpx2.RequestError):
-        pass  # half of the upstream's words are better than none
+        pass  # the beginning of the body may state the cause
     finally:
         await response.aclose()
     headers = response.headers

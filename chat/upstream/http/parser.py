@@ -1,4 +1,4 @@
-"""The parser of one HTTP/1.1 response, and the deviations from RFC 9112 that it accepts."""
+"""Create a parser of an HTTP/1.1 response that accepts common deviations from RFC 9112."""
 
 import httptools
 import httpx2

@@ -16,8 +16,8 @@ import pytest_asyncio
 import trustme
 import uvloop
 
-from chat.upstream import connection
-from chat.upstream.transport import BODY, Body, Transport
+from chat.upstream.http import connection
+from chat.upstream.http.transport import BODY, Body, Transport
 from tests.raw_server import END, Serve, Server, chunked, close_after, raw_server, respond
 
 Schedule = Callable[[Callable[[], None]], None]

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 import uvloop
 
-from chat.upstream import pool
-from chat.upstream.parser import InvalidResponseError
-from chat.upstream.transport import Transport
+from chat.upstream.http import pool
+from chat.upstream.http.parser import InvalidResponseError
+from chat.upstream.http.transport import Transport
 from tests.raw_server import END, Server, chunked, close_after, raw_server, respond
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -93,7 +93,7 @@ def test_a_request_that_is_not_acknowledged_on_a_reused_connection_is_repeated(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A system whose buffers are full acknowledges no more, like a gateway that drops packets."""
-    monkeypatch.setattr("chat.upstream.transport.ACKNOWLEDGE_S", 1.0)
+    monkeypatch.setattr("chat.upstream.http.transport.ACKNOWLEDGE_S", 1.0)
 
     async def request() -> None:
         async with connected(connections=0) as (server, client):
@@ -118,7 +118,7 @@ def test_a_request_that_is_not_acknowledged_on_a_reused_connection_is_repeated(
 def test_a_slow_server_on_a_reused_connection_is_asked_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chat.upstream.transport.ACKNOWLEDGE_S", 0.2)
+    monkeypatch.setattr("chat.upstream.http.transport.ACKNOWLEDGE_S", 0.2)
 
     async def request() -> None:
         async with connected() as (server, client):

@@ -1,14 +1,14 @@
 """Join a continuation to the partial answer: remove repeated text only where it is certain. Pure.
 
-To lose text is worse than to show it twice. Therefore a text that repeats a pattern keeps
-every character: its exact continuation looks like a repetition.
+Losing text is worse than showing it twice. Therefore no text is removed after a partial answer that
+repeats a pattern: its exact continuation looks like a repetition.
 """
 
 from collections.abc import Generator
 from enum import Enum
 from typing import TypeVar
 
-from chat.turns.announcement import measure_announcement
+from chat.turns.continuation.announcement import measure_announcement
 
 MIN_OVERLAP = 12
 """Minimum length of a repetition, in characters; a shorter match may be chance."""
@@ -23,19 +23,19 @@ MIN_RESTART = 64
 """Minimum length of a beginning that shows that the model restarted its answer, in characters."""
 
 MIN_RESTART_AFTER_LINE = 256
-"""The same after a complete line: a refrain, or the next record of a list, may follow it."""
+"""The same minimum after a complete line, which a refrain or the next list entry may follow."""
 
 _MIN_DISTINCT = 6
-"""Minimum number of distinct characters in a repetition: over few, a long match may be chance."""
+"""Minimum number of distinct characters in a repetition; with fewer, a match may be chance."""
 
 _MIN_PATTERN = 8
-"""An overlap is the text's own pattern if the pattern covers so many more characters, around it.
+"""An overlap belongs to a pattern of the text if the pattern covers this many characters around it.
 
-Models repeat the line that was interrupted: around such an overlap, next to no text fits by chance.
+A model that repeats an interrupted line produces an overlap around which almost no text matches.
 """
 
 _WINDOW = 8192
-"""How far back, in characters, an overlap or a pattern is searched; bounds time and memory."""
+"""Characters before the seam in which an overlap or a pattern is searched; bounds the time."""
 
 _T = TypeVar("_T")
 _Waiting = Generator[None, str | None, _T]
@@ -95,7 +95,7 @@ def join(partial: str, continuation: str, *, is_prefill: bool) -> tuple[str, Out
 
 
 class _Response:
-    """The text that was received and not yet matched."""
+    """The received text that is not matched yet."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -148,7 +148,7 @@ def _decide(partial: str, is_prefill: bool) -> _Waiting[tuple[str, Outcome]]:
 
 
 def _skip_announcement(response: _Response, partial: str) -> _Waiting[None]:
-    """Remove an announcement and the empty lines after it; a line of the answer is none."""
+    """Remove an announcement and the empty lines after it; keep a line that the answer contains."""
     while (size := measure_announcement(response.text, has_ended=response.has_ended)) is None:
         yield from response.wait()
     if size == 0 or response.text[:size].strip() in partial:
@@ -160,7 +160,7 @@ def _skip_announcement(response: _Response, partial: str) -> _Waiting[None]:
 
 
 def _remove_whole(response: _Response, whole: str, space: str) -> _Waiting[tuple[str, Outcome]]:
-    """Return the text after the whole partial answer; return all if half of it follows again."""
+    """Return the text after the whole partial answer, or all text if half of it follows again."""
     removed = yield from _remove_space(response, space)
     half = whole[: (len(whole) + 1) // 2]
     length = yield from response.match(half)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.turns.joining import (
+from chat.turns.continuation.joining import (
     MIN_OVERLAP,
     MIN_PREFILL_REPETITION,
     MIN_RESTART,
@@ -317,4 +317,4 @@ def test_a_hostile_continuation_in_single_characters_takes_bounded_time(
 ) -> None:
     begun = time.process_time()
     join_pieces(partial, list(continuation), is_prefill=is_prefill)
-    assert time.process_time() - begun < 5  # quadratic work takes minutes
+    assert time.process_time() - begun < 60  # on any machine; quadratic work takes minutes

@@ -1,6 +1,7 @@
 """Recognise a first line that only announces a continuation, in English or Chinese. Pure.
 
-"Here's the recipe:" may be text of an answer. Hence a pattern matches only lines about continuing.
+"Here's the recipe:" may be text of an answer. Therefore the pattern matches only lines about
+continuing.
 """
 
 import re
@@ -34,7 +35,7 @@ _COURTESY = (
     "[,.!:;]? *)*"
 )
 _CLAUSE = (
-    # "of" after "continuation" may name anything: the line is about continuing all the same.
+    # Any words may follow "continuation of": the line is still about continuing.
     "(?:(?:here(?:['’]s| is| are| comes) )?(?:the |my |your |a )?"
     "(?:(?:direct|exact|seamless) )?continuation(?: of [^:：.…!]+)?|"
     "here(?:['’]s| is| are| comes) (?:the |my |your )?"

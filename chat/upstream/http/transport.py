@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
-from chat.upstream.connection import MAX_BUFFER_BYTES, Connection
-from chat.upstream.pool import ACKNOWLEDGE_S, Pool, limit_acknowledgement
+from chat.upstream.http.connection import MAX_BUFFER_BYTES, Connection
+from chat.upstream.http.pool import ACKNOWLEDGE_S, Pool, limit_acknowledgement
 
 BODY = "body"
 """The key under which a response's `extensions` hold its `Body`."""
 
 _STALE_S = ACKNOWLEDGE_S + 5
-"""A connection that is lost later than this after a request was sent was not stale."""
+"""Seconds after a request in which its connection is lost if it was stale."""
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -49,9 +49,9 @@ class Transport(httpx2.AsyncBaseTransport):
     ) -> httpx2.Response | None:
         """Return the response on a reused connection, or None if that connection was stale.
 
-        A stale connection was closed by the server, or forgotten by a gateway, before the request:
-        it is lost soon after, without a byte of a response. The server cannot have begun, and the
-        request may be sent again. A server that accepts a request and sends nothing is slow, not
+        A stale connection was closed by the server, or dropped by a gateway, before the request. It
+        is lost soon after the request, without a byte of a response. The server cannot have begun,
+        so the request may be sent again. A connection without data that is not lost is slow, not
         stale.
         """
         loop = asyncio.get_running_loop()
@@ -119,13 +119,16 @@ class Body(httpx2.AsyncByteStream):
         return self._connection.take()
 
     def end(self) -> None:
-        """Take no more: the content has ended, whether or not its HTTP body has. `wait` returns."""
+        """Stop reading: the content has ended, even if its HTTP body has not. `wait` returns."""
         self._has_ended = True
         self._connection.wake()
 
     async def wait(self) -> None:
-        """Return when the body is complete or was ended; raise ReadTimeout after the read timeout
-        without a byte, RemoteProtocolError or ReadError when the connection is lost."""
+        """Return when the body is complete or was ended.
+
+        Raises ReadTimeout if no byte arrives within the read timeout, and RemoteProtocolError or
+        ReadError if the connection is lost.
+        """
         while not (self._has_ended or self._connection.is_complete):
             await self._connection.wait(self._timeout_s)
 
@@ -162,7 +165,7 @@ class BufferedBody:
         return data
 
     def end(self) -> None:
-        """Take no more; `wait` returns."""
+        """Stop reading; `wait` returns."""
         if not self._ended.done():
             self._ended.set_result(None)
 

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to an upstream: a request out, a response in.
 
 The body of a stream is pulled: `take` returns the bytes received so far. A plain socket that gave
-bytes is read at the next `take`; the event loop watches only a socket that gave none. To watch it
-for every read would cost two system calls (epoll_ctl) a read.
+bytes is read at the next `take`; the event loop watches only a socket that gave none. Watching it
+for every read would cost two system calls (epoll_ctl) per read.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 import httpx2
 
-from chat.upstream.parser import Headers, InvalidResponseError, create_parser, find_length
+from chat.upstream.http.parser import Headers, InvalidResponseError, create_parser, find_length
 
 Origin = tuple[bytes, str, int]
 """Scheme, host, port."""
@@ -25,7 +25,7 @@ MAX_BUFFER_BYTES = 256 << 10
 _MAX_HEADER_BYTES = 64 << 10
 
 _LINGER_S = 1.0
-"""A response that ended by its content may take this long for the end of its HTTP body."""
+"""Seconds to wait for the end of an HTTP body whose content has ended, such as by `[DONE]`."""
 
 _read_buffer = bytearray(256 << 10)
 """The buffer for all reads, one after the other: allocating one costs more than a read."""
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         return cast(socket.socket, self._transport.get_extra_info("socket"))
 
     def send(self, request: httpx2.Request, content: bytes) -> None:
-        """Send a request; there must be no other under way."""
+        """Send a request; the previous response must be complete."""
         self.buffer.clear()
         self.is_complete = self._headers_received = self._has_length = self._is_lingering = False
         self._failure = self._on_ready = self._on_complete = None
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             self._read_socket()
         data = bytes(self.buffer)
         self.buffer.clear()
-        if data and not self._is_plain:  # it may have waited here for long
+        if data and not self._is_plain:  # the data may have been buffered here for long
             self._last_read_at = self._loop.time()
         if self._is_paused and not (data and is_pulled):
             self._resume()
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         """
         if self._timer:
             self._timer.cancel()
-        is_sent = not self._transport.get_write_buffer_size()  # a response may precede that
+        is_sent = not self._transport.get_write_buffer_size()  # the response may have come first
         if self.is_reusable and self._failure is None and self._keep_alive and is_sent:
             self._on_ready = None
             self._resume()

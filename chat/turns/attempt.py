@@ -1,0 +1,170 @@
+"""Send one request for an answer, and append its response to the log as it arrives."""
+
+import logging
+import time
+
+from chat.errors import UpstreamError
+from chat.log.batch import Writer
+from chat.log.records import Kind
+from chat.turns.answer import Answer
+from chat.turns.continuation.joining import Joiner, Outcome
+from chat.turns.prompt import Prompt, estimate_size
+from chat.turns.upstream_choice import Mode
+from chat.upstream.client import Upstream
+from chat.upstream.request import ChatMessage
+from chat.upstream.response.chunks import Usage
+from chat.upstream.response.completion import Completion, Delta
+from chat.upstream.response.endings import Ending
+from sessions.turn_record import TurnRecord
+
+logger = logging.getLogger("holdline.turn")
+
+
+class Attempt:
+    """Requests an answer, or its continuation, once, and appends the response to the log."""
+
+    def __init__(
+        self,
+        record: TurnRecord,
+        answer: Answer,
+        writer: Writer,
+        upstream: Upstream,
+        model: str,
+        mode: Mode,
+    ) -> None:
+        self.mode = mode
+        self.upstream = upstream
+        self.model = model
+        self.size = 0.0
+        """Estimated size of the messages, in tokens."""
+        self._record = record
+        self._answer = answer
+        self._writer = writer
+        self._length = len(answer.text)
+        self._reasoning_length = len(answer.reasoning)
+        # If the partial answer is only white space, a new answer is requested.
+        self._partial = "" if mode is Mode.NEW else answer.text.decode()
+        is_exact = mode is Mode.PREFILL and not upstream.find_kind(model).repeats_prefix
+        self._joiner = Joiner(self._partial, is_prefill=is_exact)
+        self._completion: Completion | None = None
+        self._usage: Usage | None = None
+        writer.advance = self._advance
+        writer.fail = self._fail
+
+    @property
+    def has_added_text(self) -> bool:
+        """Return whether the answer is longer than before."""
+        return len(self._answer.text) > self._length
+
+    @property
+    def joined(self) -> Outcome:
+        """Return how the continuation was joined to the partial answer."""
+        return self._joiner.outcome
+
+    async def run(self, prompt: Prompt, reason: str | None) -> Ending:
+        """Stream the response into the log; return how it ended. Raises UpstreamError.
+
+        `reason` is the failure of the previous request, if there was one.
+        """
+        answer, is_prefill = self._answer, self.mode is Mode.PREFILL
+        messages = await prompt.build_messages(
+            self._record, self.upstream, self.model, self._partial, prefill=is_prefill
+        )
+        self.size = estimate_size(messages)
+        answer.model, answer.upstream = self.model, self.upstream.name
+        self._writer.append(Kind.ATTEMPT, answer.add_attempt(self.mode.value, reason))
+        outcome = "cancelled"
+        try:
+            ending = await self._receive(messages)
+            outcome = ending.value
+        except UpstreamError as error:
+            outcome = error.kind
+            raise
+        finally:
+            self._log(reason, outcome)
+        if self._usage and self._usage.prompt_tokens:
+            prompt.calibrate(self.upstream, self.model, self.size, self._usage.prompt_tokens)
+        return ending
+
+    async def _receive(self, messages: list[ChatMessage]) -> Ending:
+        async with self.upstream.request(
+            messages,
+            self.model,
+            prefill=self.mode is Mode.PREFILL,
+            on_position=self._announce_position,
+        ) as completion:
+            self._completion = completion
+            try:
+                completion.notify_when_ready(self._writer.wake)
+                await completion.wait()
+            finally:
+                self._end_response(completion)
+            if self.joined is Outcome.RESTARTED:
+                return Ending.INTERRUPTED
+            return completion.check()
+
+    def _announce_position(self, position: int) -> None:
+        wait = {"why": "queued", "position": position}
+        self._writer.log.announce((lambda: wait) if position else None)
+
+    def _log(self, reason: str | None, outcome: str) -> None:
+        tokens = self._usage and self._usage.completion_tokens
+        logger.info(
+            "turn %s, request %d to %s: %s%s, %s, %s tokens",
+            self._record.ref.turn,
+            len(self._answer.attempts),
+            self.upstream.name,
+            self.mode.value,
+            f" after {reason}" if reason else "",
+            outcome,
+            "unknown" if tokens is None else tokens,
+        )
+
+    # Receiving
+
+    def _advance(self) -> bool:
+        """Append the deltas received so far; return whether there may be more at the next tick."""
+        if self._completion is None:
+            return False
+        deltas, has_read = self._completion.take()
+        self._append(deltas)
+        return has_read
+
+    def _fail(self, error: Exception) -> None:
+        """End the current response with an internal error."""
+        if self._completion:
+            self._completion.fail(error)
+
+    def _end_response(self, completion: Completion) -> None:
+        """Append the rest of a response that has ended, and add its usage."""
+        try:
+            self._advance()
+            rest = completion.flush()
+            if completion.takes_reasoning_back:
+                del self._answer.reasoning[self._reasoning_length :]
+            self._append(rest)
+        finally:
+            self._completion = None
+            self._emit(self._joiner.end())
+            self._usage = completion.usage
+            self._answer.add_usage(completion.usage)
+
+    def _append(self, deltas: list[Delta]) -> None:
+        answer = self._answer
+        for text, is_reasoning in deltas:
+            if answer.first_token_ms is None:
+                answer.first_token_ms = round((time.monotonic() - answer.begun_at) * 1000)
+            if is_reasoning:
+                answer.reasoning += text.encode()
+                self._writer.append(Kind.REASONING, text)
+            else:
+                self._emit(self._joiner.feed(text))
+        if self._writer.log.is_too_long:
+            raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
+
+    def _emit(self, text: str) -> None:
+        if text:
+            self._answer.text += text.encode()
+            self._writer.append(Kind.TEXT, text)
+        elif self.joined is Outcome.RESTARTED and self._completion:
+            self._completion.end()

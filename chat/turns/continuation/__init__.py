@@ -1,0 +1,1 @@
+"""Continue a partial answer: whether, and how the texts are joined."""

@@ -1,0 +1,193 @@
+"""Read one chunk of a chat completion, whose fields may have any type. Pure.
+
+Chunks that match OpenAI's types are decoded by msgspec, which is fast. All others are read field by
+field, and fields of unexpected types are ignored.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+
+class ChunkDelta(msgspec.Struct, gc=False):
+    """The text of one chunk. Servers name the reasoning differently; some send lists of parts."""
+
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: Any = None
+    thinking: Any = None
+    refusal: str | None = None
+    tool_calls: Any = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One choice; a whole completion has `message` instead of `delta`, an older API `text`."""
+
+    delta: ChunkDelta | None = None
+    message: ChunkDelta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    usage: Any = None
+    error: Any = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """A chunk, or a whole completion; `words` is an object without choices, such as a message."""
+
+    choices: list[Choice] | None = None
+    usage: dict[str, Any] | None = None
+    x_groq: Any = None
+    error: Any = None
+    words: Any = None
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens as the upstream reported them; None if it did not."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+    @classmethod
+    def from_report(cls, counts: object) -> "Usage | None":
+        """Return an upstream's counts; None if it has reported no number."""
+        if not isinstance(counts, dict):
+            return None
+        found = {name: _read_count(counts.get(name)) for name in cls.__struct_fields__}
+        return cls(**found) if any(count is not None for count in found.values()) else None
+
+    def add(self, other: "Usage | None") -> "Usage":
+        """Return the tokens of both requests."""
+        if other is None:
+            return self
+        return Usage(
+            *(
+                (getattr(self, name) or 0) + (getattr(other, name) or 0)
+                if getattr(self, name) is not None or getattr(other, name) is not None
+                else None
+                for name in self.__struct_fields__
+            )
+        )
+
+
+_MAX_COUNT = 10**12
+
+
+def _read_count(value: object) -> int | None:
+    """Return a number of tokens, which may come as a float or as a string."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < _MAX_COUNT else None
+
+
+_decoder = msgspec.json.Decoder(Chunk)
+
+
+def read_chunk(data: str | bytes) -> Chunk:
+    """Return a chunk; raises ValueError or RecursionError if the data is not JSON."""
+    try:
+        chunk = _decoder.decode(data)
+    except msgspec.MsgspecError:
+        # A field of another type, or half a surrogate pair. Servers that split text into UTF-16
+        # units send such halves, and only the standard library decodes them.
+        return _read_loosely(json.loads(data))
+    if chunk.choices or chunk.error or chunk.usage:
+        return chunk
+    return _read_loosely(json.loads(data))
+
+
+def _read_loosely(value: object) -> Chunk:
+    """Return a chunk from JSON of any shape."""
+    if isinstance(value, list):  # Gemini sends its errors in a list
+        return next((chunk for chunk in map(_read_loosely, value[:1]) if chunk.error), Chunk())
+    if not isinstance(value, dict):
+        return Chunk()
+    choices = value.get("choices")
+    if isinstance(choices, dict):
+        choices = [choices]
+    found = [_read_choice(one) for one in choices[:1]] if isinstance(choices, list) else []
+    usage = value.get("usage")
+    return Chunk(
+        choices=[choice for choice in found if choice],
+        usage=usage if isinstance(usage, dict) else None,
+        x_groq=value.get("x_groq"),
+        error=_find_error(value),
+        words=None if choices else value,
+    )
+
+
+def _find_error(value: dict[str, Any]) -> Any:
+    """Return the error that a chunk reports; None if it reports none."""
+    if value.get("error"):
+        return value["error"] if isinstance(value["error"], dict) else value
+    is_error = "error" in (value.get("object"), value.get("type"))
+    return value if is_error or value.get("error_code") or value.get("error_message") else None
+
+
+def _read_choice(value: object) -> Choice | None:
+    if not isinstance(value, dict):
+        return None
+    return Choice(
+        delta=_read_delta(value.get("delta")),
+        message=_read_delta(value.get("message")),
+        text=_read_text(value.get("text")),
+        finish_reason=value.get("finish_reason"),
+        usage=value.get("usage"),
+        error=value.get("error"),
+    )
+
+
+def _read_delta(value: object) -> ChunkDelta | None:
+    if isinstance(value, str):
+        return ChunkDelta(content=value)
+    if not isinstance(value, dict) or not value:
+        return None
+    content = value.get("content")
+    reasoning = next(
+        (
+            text
+            for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+            if (text := _read_text(value.get(name)))
+        ),
+        None,
+    )
+    refusal = _read_text(value.get("refusal"))
+    tool_calls = value.get("tool_calls") or value.get("function_call")
+    return ChunkDelta(
+        content=content if isinstance(content, list) else _read_text(content),
+        reasoning_content=reasoning,
+        refusal=refusal,
+        tool_calls=tool_calls,
+    )
+
+
+_TEXT_NAMES = ("text", "content", "thinking", "reasoning", "summary")
+
+
+def _read_text(value: object, depth: int = 4) -> str | None:
+    """Return the text of a string, a number, an object, or a list of parts; None if it has none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return json.dumps(value)
+    if depth and isinstance(value, list):
+        return "".join(_read_text(part, depth - 1) or "" for part in value) or None
+    if depth and isinstance(value, dict):
+        texts = (_read_text(value.get(name), depth - 1) for name in _TEXT_NAMES)
+        return next((text for text in texts if text), None)
+    return None
+
+
+def read_parts(parts: object) -> list[tuple[str, bool]]:
+    """Return the texts of a content that is a list of parts, and whether each is reasoning."""
+    found = []
+    for part in parts if isinstance(parts, list) else [parts]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        is_reasoning = isinstance(kind, str) and ("think" in kind or "reason" in kind)
+        if isinstance(part, (str, dict)) and (text := _read_text(part)):
+            found.append((text, is_reasoning))
+    return found

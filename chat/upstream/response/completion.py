@@ -1,0 +1,285 @@
+"""Decode one response of an upstream: bytes of its stream in, deltas for the log out."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx2
+
+from chat.errors import UpstreamError, UpstreamFailed
+from chat.event_stream import TextNormaliser
+from chat.upstream.failures import Failures
+from chat.upstream.http.transport import BODY, Body, BufferedBody
+from chat.upstream.response.body import BodyDecoder, BodyError
+from chat.upstream.response.chunks import Choice, Chunk, ChunkDelta, Usage, read_parts
+from chat.upstream.response.endings import Ending, classify
+from chat.upstream.response.inline_reasoning import ReasoningSplitter
+
+MAX_TAIL_S = 2.0
+"""A response is over if nothing follows its finish reason for this long, in seconds."""
+
+Delta = tuple[str, bool]
+"""A text, normalised for the log, and whether it is reasoning."""
+
+_Piece = tuple[list[str], bool]
+"""Texts of one kind that arrived together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of an upstream's silence, in seconds.
+
+    `silence_s` bounds the time without a byte and, after the first delta, without a delta.
+    `first_token_s` bounds the time between the response's headers and its first delta, during which
+    the upstream may send comments.
+    """
+
+    silence_s: float = 120
+    first_token_s: float = 300
+
+
+class Completion:
+    """A response while it is received: its deltas are pulled."""
+
+    def __init__(self, response: httpx2.Response, failures: Failures, timeouts: Timeouts) -> None:
+        self.usage: Usage | None = None
+        self.takes_reasoning_back = False
+        """Whether the reasoning was text: its tag was never closed. `flush` returns the text."""
+        self._ending: Ending | None = None
+        self._failures = failures
+        body: Body | None = response.extensions.get(BODY)
+        is_encoded = "content-encoding" in response.headers
+        # Keep the body only: the response holds the request with its whole history.
+        self._body = BufferedBody(response) if body is None or is_encoded else body
+        self._decoder = BodyDecoder()
+        self._splitter = ReasoningSplitter()
+        self._failure: Exception | None = None
+        self._lost: Exception | None = None
+        self._is_over = False
+        self._has_text = False
+        self._is_refused = False
+        self._has_deltas = False
+        self._has_tool_call = False
+        self._words: object = None
+        self._normalisers = TextNormaliser(), TextNormaliser()
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = timeouts
+        self._last_delta_at = self._loop.time()
+        self._is_waiting = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._limit_silence(timeouts.first_token_s)
+
+    def notify_when_ready(self, on_ready: Callable[[], None]) -> None:
+        """Call `on_ready` when there is something to take, and again after each empty `take`."""
+
+        def notify() -> None:
+            self._is_waiting = False
+            on_ready()
+
+        self._body.notify_when_ready(notify)
+
+    def take(self) -> tuple[list[Delta], bool]:
+        """Return the deltas received so far, coalesced, and whether any byte was received."""
+        data = b"" if self._is_over or self._failure else self._body.take()
+        if not data:
+            self._is_waiting = True
+            return [], False
+        deltas = self._decode(self._decoder.feed(data))
+        if deltas:
+            self._last_delta_at = self._loop.time()
+            if self._ending is None and self._silence_s != self._timeouts.silence_s:
+                self._limit_silence(self._timeouts.silence_s)
+        if self._decoder.is_done:
+            self.end()
+        return deltas, True
+
+    def flush(self) -> list[Delta]:
+        """Return the last deltas, which the end of the body completes; call it after `wait`."""
+        if self._failure:
+            return []
+        deltas = [] if self._is_over else self._decode(self._decoder.flush())
+        pieces: list[_Piece] = []
+        # Without a clean end it is unknown whether the tag would have been closed.
+        is_complete = self._ending is Ending.COMPLETE or self._decoder.is_done
+        self.takes_reasoning_back = self._splitter.is_open and is_complete
+        for text, is_reasoning in self._splitter.end(is_complete):
+            _append(pieces, text, is_reasoning)
+        return deltas + self._normalise(pieces)
+
+    def fail(self, error: Exception) -> None:
+        """End the response with an error, which `check` raises."""
+        self._failure = self._failure or error
+        self.end()
+
+    def end(self) -> None:
+        """Stop reading; `wait` returns."""
+        self._is_over = True
+        self._body.end()
+
+    async def wait(self) -> None:
+        """Return when the response has ended or failed; its remaining bytes can still be taken."""
+        try:
+            await self._body.wait()
+        except (httpx2.RequestError, TimeoutError) as error:
+            self._lost = error
+
+    def check(self) -> Ending:
+        """Return how the response ended; raise its failure if it was not a complete answer.
+
+        After a finish reason, a lost connection is not a failure. Without one, `[DONE]` or the
+        token counts show that the text is complete. Raises UpstreamError, httpx2.RequestError or
+        TimeoutError.
+        """
+        if self._failure:
+            raise self._failure
+        if self._ending is Ending.INTERRUPTED:
+            raise self._failures.interrupted(self._words)
+        if self._ending is Ending.COMPLETE and self._is_refused:
+            return Ending.WITHHELD
+        if self._ending is Ending.COMPLETE and self._has_tool_call and not self._has_text:
+            return Ending.TOOL_CALL
+        if self._ending:
+            return self._ending
+        if self._lost:
+            raise self._lost
+        if self._has_text:
+            is_counted = self.usage is not None and not self._decoder.is_cut
+            if self._decoder.is_done or self._decoder.is_whole or is_counted:
+                return Ending.COMPLETE
+            raise UpstreamFailed(
+                "connection_lost", "The model provider ended its response in the middle."
+            )
+        if self._has_tool_call:
+            return Ending.TOOL_CALL
+        raise self._failures.no_answer(self._words or self._decoder.words)
+
+    async def close(self) -> None:
+        """Close the connection, or keep it if the response was received completely."""
+        if self._timer:
+            self._timer.cancel()
+        await self._body.aclose()
+
+    def _limit_silence(self, silence_s: float) -> None:
+        """Set the longest time between two deltas from now on."""
+        self._silence_s = silence_s
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(silence_s, self._check_silence)
+
+    def _check_silence(self) -> None:
+        """Fail if the last delta is too long ago; comments do not count after the first delta."""
+        if not self._is_waiting:  # this side is not reading: Redis is unavailable
+            self._last_delta_at = self._loop.time()
+        left = self._last_delta_at + self._silence_s - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_silence)
+        elif self._ending is None:
+            self.fail(httpx2.ReadTimeout("the server sent no delta"))
+        else:
+            self.end()
+
+    def _decode(self, chunks: Iterator[Chunk]) -> list[Delta]:
+        """Return the deltas of some chunks, as far as they can be decoded."""
+        pieces: list[_Piece] = []
+        try:
+            for chunk in chunks:
+                self._read_chunk(chunk, pieces)
+        except UpstreamError as error:
+            self.fail(error)
+        except BodyError as error:
+            if self._ending is not None:
+                self.end()
+            elif error.page:
+                self.fail(self._failures.web_page(error.page))
+            else:
+                self.fail(self._lost or self._failures.invalid_response())
+        return self._normalise(pieces)
+
+    def _normalise(self, pieces: list[_Piece]) -> list[Delta]:
+        deltas = []
+        for texts, is_reasoning in pieces:
+            text = texts[0] if len(texts) == 1 else "".join(texts)
+            if not is_reasoning and not self._splitter.is_decided:
+                deltas += self._split(text)
+            elif text := self._normalisers[is_reasoning].feed(text):
+                self._has_text = self._has_text or not is_reasoning
+                deltas.append((text, is_reasoning))
+        return deltas
+
+    def _split(self, content: str) -> list[Delta]:
+        """Return the deltas of content that may contain reasoning between tags."""
+        found = self._splitter.feed(content)
+        normalised = [(self._normalisers[kind].feed(text), kind) for text, kind in found]
+        deltas = [delta for delta in normalised if delta[0]]
+        self._has_text = any(not is_reasoning for _, is_reasoning in deltas)
+        return deltas
+
+    def _read_chunk(self, chunk: Chunk, pieces: list[_Piece]) -> None:
+        if chunk.error and self._ending is None:
+            raise self._failures.from_stream(chunk.error)
+        if chunk.usage or chunk.x_groq:
+            self._read_usage(chunk.usage)
+            self._read_usage(chunk.x_groq)
+        if chunk.words:
+            self._words = chunk.words
+        if chunk.choices:
+            choice = chunk.choices[0]
+            if choice.delta is not None and self._read_delta(choice.delta, pieces):
+                self._has_deltas = True
+            # A last chunk may repeat the whole message, which the deltas have delivered already.
+            elif choice.message is not None and not self._has_deltas:
+                self._read_delta(choice.message, pieces)
+            elif choice.text:
+                _append(pieces, choice.text, False)
+            if choice.finish_reason or choice.error or choice.usage:
+                self._read_finish(choice)
+
+    def _read_delta(self, delta: ChunkDelta, pieces: list[_Piece]) -> bool:
+        """Add the texts of a delta; return whether there were any."""
+        content = delta.content
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning:
+            _append(pieces, reasoning, True)
+        elif delta.reasoning_details or delta.thinking:
+            for text, _ in read_parts(delta.reasoning_details or delta.thinking):
+                _append(pieces, text, True)
+        if isinstance(content, str):
+            if content:
+                _append(pieces, content, False)
+        elif content:
+            for text, is_reasoning in read_parts(content):
+                _append(pieces, text, is_reasoning)
+        if delta.refusal:
+            self._is_refused = True
+            _append(pieces, delta.refusal, False)
+        if delta.tool_calls:
+            self._has_tool_call = True
+        return bool(content or reasoning or delta.refusal)
+
+    def _read_finish(self, choice: Choice) -> None:
+        """Note a finish reason; the rest of the response may take MAX_TAIL_S."""
+        self._read_usage(choice.usage)
+        ending = classify(choice.finish_reason)
+        if choice.error and ending in (None, Ending.COMPLETE):
+            ending = Ending.INTERRUPTED
+        if ending is None or self._ending is not None:
+            return
+        if choice.error or ending is Ending.INTERRUPTED:
+            self._words = choice.error or choice.finish_reason
+        self._ending = ending
+        # Some gateways send a finish reason in every chunk: continue to read while text arrives.
+        self._last_delta_at = self._loop.time()
+        self._limit_silence(MAX_TAIL_S)
+
+    def _read_usage(self, counts: object) -> None:
+        if isinstance(counts, dict):
+            counts = counts.get("usage", counts)
+        self.usage = Usage.from_report(counts) or self.usage
+
+
+def _append(pieces: list[_Piece], text: str, is_reasoning: bool) -> None:
+    """Add a text; it joins the last piece if that is of the same kind."""
+    if pieces and pieces[-1][1] is is_reasoning:
+        pieces[-1][0].append(text)
+    else:
+        pieces.append(([text], is_reasoning))
