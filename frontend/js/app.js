@@ -12,6 +12,7 @@ import { ConversationList } from "./view/conversation_list.js";
 import { Drawer } from "./view/drawer.js";
 import { ScrollKeeper } from "./view/scroll_keeper.js";
 import { Transcript } from "./view/transcript.js";
+import { describeWait } from "./view/wait_status.js";
 
 const RETRY_DELAY_MS = 4000;
 
@@ -21,7 +22,8 @@ class App {
   #chat = new Chat({
     onStateChange: () => this.#renderSoon(),
     onListChange: () => this.#list.refresh(),
-    onAnswerEnd: () => (find("#announcer").textContent = strings.answerReady),
+    onWaitBegin: (wait) => announce(describeWait(wait)),
+    onAnswerEnd: () => announce(strings.answerReady),
     onConnected: () => showStatus(""),
     onDisconnected: () => showStatus(strings.reconnecting),
     onOpenFailed: (error) => this.#onOpenFailed(error),
@@ -81,7 +83,7 @@ class App {
 
   // After a question, the page scrolls to its answer.
   #followAnswer(answering) {
-    find("#announcer").textContent = "";
+    announce("");
     this.#scroll.follow();
     this.#composer.focus();
     return answering;
@@ -181,6 +183,10 @@ function showError(error) {
 
 function showStatus(text) {
   find("#status").textContent = text;
+}
+
+function announce(text) {
+  find("#announcer").textContent = text;
 }
 
 document.documentElement.lang = language;

@@ -1,6 +1,7 @@
 """The page's texts, and the failures it shows, in the user's language."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.chat_page import answers, ask
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server
+from tests.processes import ROOT, Server
 
 STREAM = "**/api/chat_stream/**"
 TURN = "turn-0123456789abcdef"
@@ -20,21 +21,22 @@ FAILURES = {
     "refused": "模型服务拒绝了这个问题",
     "upstream": "模型服务出错",
     "rate_limited": "模型服务繁忙或额度已用完",
+    "loading": "模型仍在加载",
+    "context_length": "对话超出了模型的上下文长度",
     "timeout": "等待模型服务超时",
     "unreachable": "无法连接模型服务",
+    "certificate": "模型服务的证书不受信任",
+    "proxy": "无法通过代理连接模型服务",
     "connection_lost": "与模型服务的连接已断开",
     "broke_off": "与模型服务的连接已断开",
     "invalid_response": "模型服务返回了无效的响应",
     "nonsense": "模型服务返回了无效的响应",
-    "loading": "模型仍在加载",
-    "context_length": "对话超出了模型的上下文长度",
-    "certificate": "模型服务的证书不受信任",
-    "proxy": "代理拒绝了请求",
     "no_answer": "模型服务没有返回回答",
-    "tool_call": "模型返回了工具调用",
-    "withheld": "模型服务没有提供这个回答",
+    "tool_call": "模型返回的是工具调用",
+    "withheld": "回答被模型拒绝，或被模型服务屏蔽",
     "too_long": "回答超出了一轮的长度上限",
-    "length": "已达到模型的长度上限",
+    "too_slow": "生成回答的时间超出了上限",
+    "length": "模型在写出内容之前就达到了长度上限",
     "history_unavailable": "暂时无法读取历史消息",
     "store": "暂时无法读取历史消息",
     "interrupted": "服务器在回答中途中断",
@@ -68,11 +70,48 @@ SEAMS = {
 """The stored reason of a seam, and the text it is shown as in English and in Chinese."""
 
 DETAILED = {
-    "authentication", "certificate", "context_length", "invalid_response", "nonsense", "length",
-    "no_answer", "not_found", "proxy", "rate_limited", "refused", "unreachable", "upstream",
+    "certificate",
+    "context_length",
+    "invalid_response",
+    "loading",
+    "no_answer",
+    "nonsense",
+    "not_found",
+    "proxy",
+    "rate_limited",
+    "refused",
+    "unreachable",
+    "upstream",
     "withheld",
-}  # fmt: skip
+}
 """Failed turns whose English message is shown as well."""
+
+WAITS = {
+    "rate_limited": ("The model service is busy.", "模型服务繁忙"),
+    "loading": ("The model is being loaded.", "模型正在加载"),
+    "unreachable": ("The model service cannot be reached.", "暂时无法连接模型服务"),
+    "upstream": ("The model service has failed.", "模型服务出错"),
+    "unknown": ("The model service is not available.", "模型服务暂时不可用"),
+}
+"""The reason of a wait, and the text it is shown as in English and in Chinese."""
+
+NOTICES = {
+    "stopped": ("Stopped", "已停止"),
+    "length": ("Truncated at the model’s length limit", "已达到模型的长度上限，回答被截断"),
+    "content_filter": (
+        "Declined or withheld by the model service",
+        "回答被模型拒绝，或被模型服务屏蔽",
+    ),
+    "interrupted": (
+        "The model could not continue this answer",
+        "回答已中断：模型未能接着续写",
+    ),
+    "tool_calls": (
+        "Ended with a tool call, which is not supported",
+        "回答以工具调用结束，暂不支持",
+    ),
+}
+"""The stored finish reason of an answer, and the notice under it in English and in Chinese."""
 
 
 @pytest_asyncio.fixture
@@ -113,6 +152,12 @@ async def test_a_failed_turn_is_explained_in_chinese_under_its_old_and_new_type(
         await expect(failure.locator(".failure-text")).to_contain_text(text)
         detail = f"About {kind}." if kind in DETAILED else ""
         await expect(failure.locator(".failure-detail")).to_have_text(detail)
+
+
+def test_every_documented_failure_has_a_chinese_text() -> None:
+    behaviour = (ROOT / "docs" / "behaviour.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| .* \| (?:yes|no) \|$", behaviour, re.MULTILINE)
+    assert set(documented) <= FAILURES.keys()
 
 
 async def test_a_failure_of_an_unknown_type_shows_the_english_message(chinese_page: Page) -> None:
@@ -158,6 +203,43 @@ async def test_both_languages_have_the_same_texts(page: Page) -> None:
         }"""
     )
     assert keys[0] == keys[1]
+
+
+async def test_a_wait_is_explained_in_the_language_of_the_page(
+    page: Page, chinese_page: Page
+) -> None:
+    for kind, (english, chinese) in WAITS.items():
+        wait = {"why": kind, "seconds": 600}
+        await show_wait(page, wait, f"{english} Asking again in 600 s…")
+        await show_wait(chinese_page, wait, f"{chinese}，600 秒后重试…")
+    queued = {"why": "queued", "position": 3}
+    text = "Waiting for a free slot of the model server: number 3 in the queue."
+    await show_wait(page, queued, text)
+    await show_wait(chinese_page, queued, "正在等待模型服务器空出位置，当前排在第 3 位。")
+
+
+async def show_wait(page: Page, wait: dict[str, Any], text: str) -> None:
+    """Ask a question whose stream has one frame, `waiting`, and expect its text."""
+    await page.clock.set_fixed_time(0)
+    body = f"event: waiting\ndata: {json.dumps(wait)}\n\n"
+    await replace_response(page, STREAM, content_type="text/event-stream", body=body)
+    await ask_in_a_new_chat(page)
+    await expect(page.locator(".wait")).to_have_text(text)
+
+
+async def test_a_notice_is_in_the_language_of_the_page(page: Page, chinese_page: Page) -> None:
+    for reason, notices in NOTICES.items():
+        answer = {"id": "a", "parent": "q", "role": "assistant", "created": 0, "content": "Yes."}
+        question = {"id": "q", "parent": None, "role": "user", "content": "问", "created": 0}
+        conversation = {"id": "c", "title": "t", "running": None, "earlier": False}
+        messages = [question, {**answer, "finish_reason": reason}]
+        body = json.dumps({**conversation, "messages": messages})
+        for shown, notice in zip((page, chinese_page), notices, strict=True):
+            url = "**/api/conversations/c?*"
+            await replace_response(shown, url, content_type="application/json", body=body)
+            await shown.goto("about:blank")
+            await shown.goto("/#c")
+            await expect(answers(shown).locator(".finish-reason")).to_have_text(notice)
 
 
 async def test_a_stored_seam_is_explained_under_its_old_and_new_reason(

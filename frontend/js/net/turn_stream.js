@@ -8,7 +8,9 @@
 
 import { beginTurn, diagnoseStream, streamUrl, StreamStatus } from "./api.js";
 
-const FRAMES = ["turn", "message", "reasoning", "restart", "usage", "failed", "end"];
+const FRAMES = [
+  "turn", "message", "reasoning", "restart", "waiting", "usage", "failed", "end",
+];
 const MAX_URL_LENGTH = 7000; // bytes; the server accepts 16,384 of headers, nginx a line of 8,192
 const MAX_RETRY_DELAY_MS = 15_000;
 const IDLE_TIMEOUT_MS = 30_000; // scripts see no heartbeat: an idle connection may be dead
@@ -109,8 +111,10 @@ export class TurnStream {
   #onFrame(name, event) {
     this.#attempts = 0;
     this.#restartIdleTimer();
-    this.#lastId = event.lastEventId;
-    this.#turn = this.#lastId.split(".")[0]; // a repeated question is attached to its first turn
+    // On a new connection, a frame without an id leaves the last one empty.
+    if (event.lastEventId) this.#lastId = event.lastEventId;
+    // A repeated question is attached to its first turn.
+    if (this.#lastId) this.#turn = this.#lastId.split(".")[0];
     if (name === "end" || name === "failed") this.close();
     this.#delegate.onFrame(name, event.data);
   }

@@ -5,6 +5,7 @@ import { newTurnId } from "../net/turn_stream.js";
 import { emptyConversation, questionOf, reduce, runningAnswer } from "./conversation.js";
 import { requestFailure } from "./failure.js";
 import { RunningAnswers } from "./running_answers.js";
+import { isSameWait } from "./wait.js";
 
 const RELOAD_DELAY_MS = 1000; // the server may not have written the answer yet
 
@@ -18,8 +19,8 @@ export class Chat {
   #loads = 0; // only the result of the newest load is used
 
   /**
-   * Calls delegate.onStateChange(), onListChange(), onAnswerEnd(), onConnected(),
-   * onDisconnected(), onOpenFailed(error) and onChangeFailed(error).
+   * Calls delegate.onStateChange(), onListChange(), onWaitBegin(wait), onAnswerEnd(),
+   * onConnected(), onDisconnected(), onOpenFailed(error) and onChangeFailed(error).
    */
   constructor(delegate) {
     this.#delegate = delegate;
@@ -181,8 +182,11 @@ export class Chat {
 
   #onStep(action) {
     if (action.type === "turnEnded" || action.type === "turnFailed") return this.#finish(action);
+    const wait = this.#find(action.key)?.wait;
     this.#advance(action);
     if (action.type === "turnStarted") this.#delegate.onListChange();
+    const isNewWait = action.type === "waitReported" && !isSameWait(wait, action.wait, Date.now());
+    if (isNewWait) this.#delegate.onWaitBegin(action.wait);
   }
 
   #finish(action) {

@@ -93,28 +93,32 @@ const steps = {
     }));
   },
 
+  waitReported(state, { key, wait }) {
+    return change(state, key, (answer) => ({ ...answer, wait }));
+  },
+
   deltaReceived(state, { key, delta }) {
-    return change(state, key, (answer) => ({ ...answer, content: answer.content + delta }));
+    return progress(state, key, ({ content }) => ({ content: content + delta }));
   },
 
   reasoningReceived(state, { key, delta }) {
-    return change(state, key, (answer) => ({ ...answer, reasoning: answer.reasoning + delta }));
+    return progress(state, key, ({ reasoning }) => ({ reasoning: reasoning + delta }));
   },
 
   restarted(state, { key }) {
-    return change(state, key, (answer) => ({ ...answer, content: "", reasoning: "" }));
+    return progress(state, key, () => ({ content: "", reasoning: "" }));
   },
 
   usageReceived(state, { key, report }) {
-    return change(state, key, (answer) => ({ ...answer, ...readReport(report) }));
+    return progress(state, key, () => readReport(report));
   },
 
   turnEnded(state, { key, content }) {
-    return change(state, key, (answer) => ({ ...answer, content, streaming: false }));
+    return progress(state, key, () => ({ content, streaming: false }));
   },
 
   turnFailed(state, { key, failure }) {
-    return change(state, key, (answer) => ({ ...answer, failure, streaming: false }));
+    return progress(state, key, () => ({ failure, streaming: false }));
   },
 };
 
@@ -125,6 +129,11 @@ function indexOf(state, key) {
 function change(state, key, step) {
   const at = indexOf(state, key);
   return at < 0 ? state : { ...state, messages: state.messages.with(at, step(state.messages[at])) };
+}
+
+// Anything that an answer receives ends its wait.
+function progress(state, key, step) {
+  return change(state, key, (answer) => ({ ...answer, ...step(answer), wait: undefined }));
 }
 
 function addRunningAnswer(messages, turn, known) {

@@ -2,12 +2,14 @@
 
 import { TurnStream } from "../net/turn_stream.js";
 import { turnFailure } from "./failure.js";
+import { readWait } from "./wait.js";
 
 const steps = {
   turn: (data) => ({ type: "turnStarted", turn: JSON.parse(data) }),
   message: (delta) => ({ type: "deltaReceived", delta }),
   reasoning: (delta) => ({ type: "reasoningReceived", delta }),
   restart: () => ({ type: "restarted" }),
+  waiting: (data) => ({ type: "waitReported", wait: readWait(JSON.parse(data), Date.now()) }),
   usage: (data) => ({ type: "usageReceived", report: JSON.parse(data) }),
   failed: (data) => ({ type: "turnFailed", failure: turnFailure(JSON.parse(data)) }),
   end: (content) => ({ type: "turnEnded", content }),

@@ -12,6 +12,13 @@ const seamReasons = {
   upstream: "因模型服务出错而中断",
 };
 
+const waitReasons = {
+  rate_limited: "模型服务繁忙",
+  loading: "模型正在加载",
+  unreachable: "暂时无法连接模型服务",
+  upstream: "模型服务出错",
+};
+
 export const chinese = {
   conversations: "对话",
   newChat: "新对话",
@@ -63,9 +70,14 @@ export const chinese = {
   continued: (times) => `续写 ${times} 次`,
   seam: ({ why, model }) =>
     `回答在此处${seamReasons[why] ?? "中断"}，${model ? `改由 ${model} 续写` : "随后自动续写"}。`,
+  wait: (why, seconds) => `${waitReasons[why] ?? "模型服务暂时不可用"}，${seconds} 秒后重试…`,
+  queued: (position) => `正在等待模型服务器空出位置，当前排在第 ${position} 位。`,
   finishReasons: {
     stopped: "已停止",
     length: "已达到模型的长度上限，回答被截断",
+    content_filter: "回答被模型拒绝，或被模型服务屏蔽",
+    interrupted: "回答已中断：模型未能接着续写",
+    tool_calls: "回答以工具调用结束，暂不支持",
     failed: "回答已中断",
   },
   reconnecting: "连接已断开，正在重新连接…",
@@ -94,19 +106,22 @@ export const chinese = {
       refused: "模型服务拒绝了这个问题。",
       upstream: "模型服务出错，请稍后重试。",
       rate_limited: "模型服务繁忙或额度已用完，请稍后重试。",
+      loading: "模型仍在加载，请稍后重试。",
+      context_length:
+        "对话超出了模型的上下文长度。请缩短问题或新建对话，或检查服务器上的 CONTEXT_TOKENS。",
       timeout: "等待模型服务超时，请重试。",
       unreachable: "无法连接模型服务。请检查服务器上的 OPENAI_BASE_URL。",
+      certificate: "模型服务的证书不受信任。请检查服务器上的 SSL_CERT_FILE 和 OPENAI_BASE_URL。",
+      proxy: "无法通过代理连接模型服务。请检查服务器上的 HTTPS_PROXY 和 HTTP_PROXY。",
       connection_lost: "与模型服务的连接已断开，请重试。",
       invalid_response: "模型服务返回了无效的响应。",
-      loading: "模型仍在加载，请稍后重试。",
-      context_length: "对话超出了模型的上下文长度。请调整服务器上的 CONTEXT_TOKENS。",
-      certificate: "模型服务的证书不受信任。请检查服务器上的 SSL_CERT_FILE。",
-      proxy: "代理拒绝了请求。请检查服务器上的 HTTPS_PROXY 和 HTTP_PROXY。",
       no_answer: "模型服务没有返回回答，请重试。",
-      tool_call: "模型返回了工具调用，而不是文字回答。",
-      withheld: "模型服务没有提供这个回答。",
+      tool_call: "模型返回的是工具调用，而不是文字回答。",
+      withheld: "回答被模型拒绝，或被模型服务屏蔽。",
       too_long: "回答超出了一轮的长度上限。",
-      length: "已达到模型的长度上限，没有得到完整的回答。",
+      too_slow: "生成回答的时间超出了上限，已生成的内容会保留。",
+      length:
+        "模型在写出内容之前就达到了长度上限。请缩短问题，或检查服务器上的 MAX_OUTPUT_TOKENS。",
       history_unavailable: "暂时无法读取历史消息，请稍后重试。",
       interrupted: "服务器在回答中途中断，已生成的内容会保留。",
       internal: "服务器内部出错，已生成的内容会保留。",

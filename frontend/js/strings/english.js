@@ -12,6 +12,13 @@ const seamReasons = {
   upstream: "was interrupted by an error of the model service",
 };
 
+const waitReasons = {
+  rate_limited: "The model service is busy.",
+  loading: "The model is being loaded.",
+  unreachable: "The model service cannot be reached.",
+  upstream: "The model service has failed.",
+};
+
 export const english = {
   conversations: "Conversations",
   newChat: "New chat",
@@ -68,9 +75,16 @@ export const english = {
   seam: ({ why, model }) =>
     `At this point, the answer ${seamReasons[why] ?? "was interrupted"} and was continued ` +
     (model ? `by ${model}.` : "automatically."),
+  wait: (why, seconds) =>
+    `${waitReasons[why] ?? "The model service is not available."} Asking again in ${seconds} s…`,
+  queued: (position) =>
+    `Waiting for a free slot of the model server: number ${position} in the queue.`,
   finishReasons: {
     stopped: "Stopped",
     length: "Truncated at the model’s length limit",
+    content_filter: "Declined or withheld by the model service",
+    interrupted: "The model could not continue this answer",
+    tool_calls: "Ended with a tool call, which is not supported",
     failed: "Interrupted",
   },
   reconnecting: "Connection lost. Reconnecting…",

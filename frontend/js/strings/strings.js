@@ -12,19 +12,8 @@ const isChinese = navigator.language.toLowerCase().startsWith("zh");
 const DETAILED = {
   request: new Set(["bad_request", "http"]),
   turn: new Set([
-    "authentication",
-    "certificate",
-    "context_length",
-    "invalid_response",
-    "length",
-    "no_answer",
-    "not_found",
-    "proxy",
-    "rate_limited",
-    "refused",
-    "unreachable",
-    "upstream",
-    "withheld",
+    "certificate", "context_length", "invalid_response", "loading", "no_answer", "not_found",
+    "proxy", "rate_limited", "refused", "unreachable", "upstream", "withheld",
   ]),
 };
 

@@ -2,7 +2,6 @@
 
 import { deleteConversation, listConversations, renameConversation } from "../net/api.js";
 import { strings } from "../strings/strings.js";
-import { confirmIn } from "./dialog.js";
 
 const POLL_INTERVAL_MS = 5000;
 
@@ -149,4 +148,15 @@ function mark(item, isCurrent) {
   const link = item.querySelector("a");
   if (isCurrent) link.setAttribute("aria-current", "page");
   else link.removeAttribute("aria-current");
+}
+
+// Open a modal dialog; resolve to whether the user confirmed it.
+function confirmIn(dialog) {
+  dialog.returnValue = "";
+  // Cancel is not a submit button: Enter in a field would press the first one.
+  dialog.querySelector(".plain-button").onclick = () => dialog.close();
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok"), { once: true });
+  });
 }

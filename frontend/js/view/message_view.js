@@ -8,6 +8,10 @@ import { copyFrom } from "./clipboard.js";
 import { QuestionEditor } from "./question_editor.js";
 import { Reasoning } from "./reasoning.js";
 import { VersionSwitcher } from "./version_switcher.js";
+import { WaitStatus } from "./wait_status.js";
+
+// The model, not the user, ended these answers early: their button to regenerate has a label.
+const INCOMPLETE = new Set(["length", "interrupted", "content_filter", "tool_calls"]);
 
 export class MessageView {
   element;
@@ -29,9 +33,11 @@ export class MessageView {
     this.element.dataset.role = message.role;
     this.#delegate = delegate;
     const reasoning = this.element.querySelector(".reasoning");
+    const wait = this.element.querySelector(".wait");
     this.#parts = {
       body: this.element.querySelector(".message-body"),
       reasoning: reasoning && new Reasoning(reasoning),
+      wait: wait && new WaitStatus(wait),
       failure: this.element.querySelector(".failure"),
       footer: this.element.querySelector(".message-footer"),
       branchButtons: this.element.querySelectorAll(".edit, .regenerate, .retry"),
@@ -94,6 +100,7 @@ export class MessageView {
     this.element.setAttribute("aria-busy", String(Boolean(message.streaming)));
     this.#write(message, before);
     this.#parts.reasoning.update(message);
+    this.#parts.wait.update(message);
     this.#showFailure(message.failure);
     this.#showFooter(message);
   }
@@ -129,8 +136,9 @@ export class MessageView {
     const { footer } = this.#parts;
     footer.hidden = Boolean(message.streaming) || !message.content;
     if (footer.hidden) return;
-    const finish = message.failure ? "" : (strings.finishReasons[message.finishReason] ?? "");
-    footer.querySelector(".finish-reason").textContent = finish;
+    const reason = message.failure ? "" : message.finishReason;
+    this.element.toggleAttribute("data-incomplete", INCOMPLETE.has(reason));
+    footer.querySelector(".finish-reason").textContent = strings.finishReasons[reason] ?? "";
     footer.querySelector(".metadata").textContent = describeAnswer(message);
   }
 }
