@@ -1,4 +1,4 @@
-"""An upstream that answers with the bytes of a table: any deviation of a server, over a socket."""
+"""Run an upstream that responds with given bytes, for any deviation of a server."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ Answer = bytes | Callable[[dict[str, Any]], bytes]
 
 
 class RawUpstream:
-    """Answers the n-th request of a case with its n-th response; the last one again and again.
+    """Sends the n-th response of a case to its n-th request, and repeats the last response.
 
     A question names its case by its first word.
     """

@@ -58,7 +58,7 @@ async def begin(
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-async def test_a_stopping_server_finishes_twenty_answers_and_asks_for_none_twice(
+async def test_a_stopping_server_finishes_twenty_answers_and_requests_none_twice(
     upstream: ScriptedUpstream, question: str, loop: str, tmp_path: Path
 ) -> None:
     if loop == "asyncio":
@@ -199,7 +199,7 @@ async def test_a_second_signal_hands_the_answers_over_at_once(
         await server.stop()
 
 
-async def test_answers_that_outlast_the_drain_are_handed_over(
+async def test_answers_that_exceed_the_drain_timeout_are_handed_over(
     upstream: ScriptedUpstream, question: str
 ) -> None:
     async with (

@@ -100,7 +100,7 @@ async def test_a_llama_server_that_dies_is_restarted(
 
 
 @pytest.mark.usefixtures("_fake_on_path")
-def test_a_llama_server_that_dies_again_is_restarted_at_growing_intervals(
+def test_a_llama_server_that_keeps_dying_is_restarted_at_growing_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0

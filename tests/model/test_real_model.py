@@ -1,4 +1,4 @@
-"""Holdline with a real model: its answers are those of llama-server, whatever interrupts them."""
+"""With a real model, Holdline's answers equal those of llama-server despite interruptions."""
 
 import json
 import os
@@ -77,7 +77,7 @@ async def test_a_conversation_has_the_text_and_the_usage_of_direct_requests() ->
         assert_equal(edited, await model.ask(*history[:2], user("And the sun?")))
 
 
-async def test_an_answer_over_the_limit_of_output_is_joined_to_the_text_without_a_limit() -> None:
+async def test_a_continued_answer_has_the_text_of_an_answer_without_an_output_limit() -> None:
     async with (
         model_server("--predict", "48", *EXACT) as model,
         holdline(**settings_for(model)) as server,

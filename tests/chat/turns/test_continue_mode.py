@@ -1,4 +1,4 @@
-"""How an answer is continued with CONTINUE_MODE=auto: by prefill where the server does that."""
+"""An answer is continued with CONTINUE_MODE=auto: by prefill where the server supports it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -48,20 +48,20 @@ def finish_of(events: list[ServerSentEvent]) -> str:
 
 
 def continue_exactly(body: dict[str, Any]) -> bytes:
-    """Answer like a server that continues the last message, whatever white space it trims."""
+    """Answer like a server that continues the last message and trims its white space."""
     if not has_partial(body):
         return text(SENTENCES[:CUT], finish="length")
     return text(SENTENCES[len(body["messages"][-1]["content"]) :])
 
 
-def begin_anew(body: dict[str, Any]) -> bytes:
-    """Answer like a model that begins its answer again, whoever asks."""
+def begin_again(body: dict[str, Any]) -> bytes:
+    """Answer like a model that begins its answer again, after prompt and prefill."""
     whole = SENTENCES if has_partial(body) else SENTENCES[:CUT]
     return text(whole, finish="stop" if has_partial(body) else "length")
 
 
-def begin_otherwise(body: dict[str, Any]) -> bytes:
-    """Answer like a model that begins again and then goes another way."""
+def restart_differently(body: dict[str, Any]) -> bytes:
+    """Answer like a model that restarts its answer and then writes another text."""
     if not has_partial(body):
         return text(SENTENCES[:CUT], finish="length")
     return text(SENTENCES[: CUT // 2], "But here it goes another way. " * 4)
@@ -89,19 +89,19 @@ async def test_any_other_server_is_prompted(fields: dict[str, Any]) -> None:
         assert "continue_final_message" not in body
 
 
-async def test_a_prefilled_answer_that_begins_anew_is_joined_and_prompted_from_then_on() -> None:
+async def test_an_answer_that_begins_again_after_prefill_ends_the_use_of_prefill() -> None:
     async with continuing(LLAMA) as (upstream, client):
         for case in ("first", "second"):
-            upstream.add(case, begin_anew)
+            upstream.add(case, begin_again)
             events = await read(client, message=case)
             assert (text_of(events), finish_of(events)) == (SENTENCES, "stop")
         assert is_prefilled(upstream.requests["first"][1])
         assert not is_prefilled(upstream.requests["second"][1])
 
 
-async def test_a_prefilled_answer_that_goes_another_way_is_requested_by_prompt() -> None:
+async def test_a_prefilled_answer_that_restarts_differently_is_requested_by_prompt() -> None:
     def answer(body: dict[str, Any]) -> bytes:
-        return begin_otherwise(body) if is_prefilled(body) else text(SENTENCES[CUT:])
+        return restart_differently(body) if is_prefilled(body) else text(SENTENCES[CUT:])
 
     def answer_first(body: dict[str, Any]) -> bytes:
         return answer(body) if has_partial(body) else text(SENTENCES[:CUT], finish="length")
@@ -113,9 +113,9 @@ async def test_a_prefilled_answer_that_goes_another_way_is_requested_by_prompt()
         assert [is_prefilled(body) for body in upstream.requests["q"]] == [False, True, False]
 
 
-async def test_a_prompted_answer_that_goes_another_way_ends_as_interrupted() -> None:
+async def test_a_prompted_answer_that_restarts_differently_ends_as_interrupted() -> None:
     async with continuing({}) as (upstream, client):
-        upstream.add("q", begin_otherwise)
+        upstream.add("q", restart_differently)
         events = await read(client, message="q")
         assert (text_of(events), finish_of(events)) == (SENTENCES[:CUT], "interrupted")
         assert len(upstream.requests["q"]) == 2
@@ -135,7 +135,7 @@ async def test_a_rejected_prefill_is_requested_by_prompt_and_not_tried_again() -
             assert [is_prefilled(body) for body in upstream.requests[case]][:3] == expected
 
 
-async def test_a_model_that_has_sent_reasoning_is_not_prefilled() -> None:
+async def test_an_answer_with_reasoning_is_not_prefilled() -> None:
     async with continuing(LLAMA) as (upstream, client):
         first = stream(delta(reasoning="hm"), delta(SENTENCES[:CUT]), delta(finish="length"))
         upstream.add("q", first, text(SENTENCES[CUT:]))
@@ -143,7 +143,7 @@ async def test_a_model_that_has_sent_reasoning_is_not_prefilled() -> None:
         assert not is_prefilled(upstream.requests["q"][1])
 
 
-async def test_an_answer_that_is_cut_in_its_reasoning_starts_over() -> None:
+async def test_an_answer_that_is_interrupted_in_its_reasoning_starts_over() -> None:
     async with continuing(LLAMA) as (upstream, client):
         cut = stream(delta(reasoning="Let me see"), done=False)
         upstream.add("q", cut, stream(delta(reasoning="hm"), delta("Hello"), STOP))

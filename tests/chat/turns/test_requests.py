@@ -77,7 +77,7 @@ def size_of(body: dict[str, Any]) -> int:
 # Form
 
 
-async def test_a_request_has_no_traces_of_the_sdk_and_no_key_that_is_not_set() -> None:
+async def test_a_request_has_no_headers_of_the_sdk_and_no_key_that_is_not_set() -> None:
     async with asking_server() as (upstream, client, _):
         upstream.add("plain", text("Hi."))
         await read(client, message="plain question")
@@ -131,7 +131,7 @@ async def test_the_maximum_output_is_sent_under_the_name_that_the_server_takes(f
 @pytest.mark.parametrize(
     ("status", "requests"), [(400, [2, 1, 1]), (422, [2, 1, 1]), (500, [2, 2, 1])]
 )
-async def test_rejected_stream_options_are_left_out_and_the_rejection_is_remembered(
+async def test_rejected_stream_options_are_omitted_and_the_rejection_is_remembered(
     status: int, requests: list[int]
 ) -> None:
     def answer(body: dict[str, Any]) -> bytes:
@@ -149,7 +149,7 @@ async def test_rejected_stream_options_are_left_out_and_the_rejection_is_remembe
 # Window
 
 
-async def test_a_rejection_teaches_the_window_and_the_question_is_sent_again_within_it() -> None:
+async def test_a_rejected_question_is_sent_again_within_the_window_that_the_error_states() -> None:
     def answer(body: dict[str, Any]) -> bytes:
         size = size_of(body)
         if size <= 2048:
@@ -226,7 +226,7 @@ async def test_each_request_has_one_line_in_the_log_without_its_text() -> None:
 # Waiting and failing over
 
 
-async def test_a_busy_upstream_is_asked_again_after_the_time_that_it_names() -> None:
+async def test_a_request_to_a_busy_upstream_is_repeated_after_the_time_that_it_names() -> None:
     async with asking_server() as (upstream, client, _):
         upstream.add("busy", error(429, {"error": "slow"}, Retry_After="1"), text("Hi."))
         began = time.monotonic()
@@ -238,7 +238,7 @@ async def test_a_busy_upstream_is_asked_again_after_the_time_that_it_names() -> 
         assert all(not one.id or one.event != "waiting" for one in events[:1])
 
 
-async def test_with_another_upstream_a_busy_one_is_left_at_once() -> None:
+async def test_the_next_upstream_gets_the_question_of_a_busy_one_immediately() -> None:
     async with (
         raw_upstream() as busy,
         raw_upstream() as other,
@@ -262,7 +262,7 @@ async def test_a_failure_of_a_request_that_may_have_begun_is_not_repeated() -> N
 
 
 class SlowUpstream:
-    """Answers each request with bytes of a script: a text is sent, a number is waited for."""
+    """Answers each request by a script: bytes are sent, a number is a pause in seconds."""
 
     def __init__(self) -> None:
         self.script: list[bytes | float] = []
@@ -332,7 +332,7 @@ END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
         ),
     ],
 )
-async def test_a_silent_upstream_is_asked_once_and_fails_in_time(
+async def test_a_silent_upstream_receives_one_request_and_fails_in_time(
     script: list[bytes | float], kind: str, answer: str
 ) -> None:
     first_token_s = "4" if kind == "timeout" and not answer else "100"

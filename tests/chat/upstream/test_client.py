@@ -309,7 +309,7 @@ async def test_a_rejected_request_names_the_setting_to_change_and_hides_the_key(
     assert "Traceback" not in server.read_log()
 
 
-async def test_a_busy_upstream_is_asked_once_more_before_the_turn_fails_as_rate_limited(
+async def test_a_request_to_a_busy_upstream_is_repeated_once_before_the_turn_fails(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     reading = asyncio.create_task(read(client, message=question))

@@ -98,7 +98,7 @@ def test_a_long_text_is_cut_with_an_ellipsis() -> None:
 
 
 @pytest.mark.parametrize("key", ["none", "x", ""])
-def test_a_placeholder_for_a_key_does_not_spoil_other_words(key: str) -> None:
+def test_a_placeholder_key_leaves_other_words_unchanged(key: str) -> None:
     assert sanitise("nonexistent extra index", key) == "nonexistent extra index"
 
 

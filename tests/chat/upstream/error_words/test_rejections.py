@@ -82,7 +82,7 @@ def test_a_context_limit_is_recognised_by_codes_and_numbers_in_fields(
 
 
 @pytest.mark.parametrize("words", OTHER_REASONS)
-def test_other_reasons_are_no_context_limit(words: str) -> None:
+def test_other_reasons_are_not_a_context_limit(words: str) -> None:
     assert find_context_limit({"error": {"message": words, "code": "rate_limit_exceeded"}}) is None
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_field_is_recognised(body: Any) -> None:
         "",
     ],
 )
-def test_other_reasons_are_no_unknown_field(words: str) -> None:
+def test_other_reasons_are_not_an_unknown_field(words: str) -> None:
     assert not rejects_unknown_field({"error": {"message": words, "code": "bad_request"}})
 
 

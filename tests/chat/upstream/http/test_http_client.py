@@ -113,7 +113,7 @@ async def test_an_endless_error_is_read_up_to_64_kib(
 
 
 @pytest.mark.parametrize("ending", ["silence", "end"])
-async def test_an_error_that_is_cut_keeps_the_words_that_arrived(
+async def test_an_interrupted_error_body_keeps_the_words_that_arrived(
     client: httpx2.AsyncClient, server: Server, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "_ERROR_TIMEOUT_S", 0.5)

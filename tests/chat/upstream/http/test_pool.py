@@ -115,7 +115,7 @@ def test_a_request_that_is_not_acknowledged_on_a_reused_connection_is_repeated(
 
 
 @BOTH_LOOPS
-def test_a_slow_server_on_a_reused_connection_is_asked_once(
+def test_a_slow_server_on_a_reused_connection_receives_one_request(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chat.upstream.http.transport.ACKNOWLEDGE_S", 0.2)
@@ -136,7 +136,7 @@ def test_a_slow_server_on_a_reused_connection_is_asked_once(
     run(request())
 
 
-async def test_a_silent_server_on_a_reused_connection_is_asked_once() -> None:
+async def test_a_silent_server_on_a_reused_connection_receives_one_request() -> None:
     async with connected(connections=3, read_timeout_s=0.5) as (server, client):
         server.serve = respond()
         with pytest.raises(httpx2.ReadTimeout):
@@ -188,7 +188,7 @@ def test_an_idle_connection_is_closed_after_its_limit(
 
 
 @BOTH_LOOPS
-def test_every_connection_has_keepalive_and_a_reused_one_a_limit_of_acknowledgement(
+def test_every_connection_has_keepalive_and_a_reused_one_an_acknowledgement_timeout(
     run: Run,
 ) -> None:
     async def request() -> None:

@@ -1,6 +1,7 @@
-"""Every known deviation of a model server: its responses, and what a user receives.
+"""List every known deviation of a model server: its responses, and the answer of the turn.
 
-Each row is one kind of response, taken from a real server or from its issue tracker.
+Each row is one kind of response, recorded from a server or written after its documentation or an
+issue.
 """
 
 import json
@@ -26,7 +27,7 @@ CONTINUE_MAX = 2
 
 @dataclass(frozen=True)
 class Row:
-    """A deviation: the server's responses, and what the user gets.
+    """A deviation: the responses of a server, and the text and ending of the turn.
 
     `ending` is the finish reason after an `end` frame, or the type of a `failed` frame.
     """
@@ -84,7 +85,7 @@ ROWS = [
     complete("data is empty", b"data:\n\n", HELLO[0], b"data: \n\n", HELLO[1], STOP),
     complete("comments", b": OPENROUTER PROCESSING\n\n", *HELLO, b":\n", STOP),
     complete("an unknown event", event({"type": "ping"}, "ping"), *HELLO, STOP),
-    complete("words that are no JSON", b"data: keep-alive\n\n", *HELLO, STOP),
+    complete("words that are not JSON", b"data: keep-alive\n\n", *HELLO, STOP),
     complete("a bare DONE", *HELLO, STOP, b"data: DONE\n\n", done=False),
     complete("a quoted DONE", *HELLO, STOP, b'data: "[DONE]"\n\n', done=False),
     complete("[DONE] without a space", *HELLO, STOP, b"data:[DONE]\n\n", done=False),
@@ -122,8 +123,8 @@ ROWS = [
     complete("a finish reason in every chunk", delta("Hello ", finish="stop"), delta("world", finish="stop")),
     complete("a last chunk with the whole message", *HELLO, whole({"content": COMPLETE})),
     complete("a last chunk with a delta and the whole message", *HELLO, {"choices": [{"delta": {}, "message": {"content": COMPLETE}, "finish_reason": "stop"}]}),
-    complete("messages in place of deltas", *({"choices": [{"message": {"content": piece}}]} for piece in ("Hello ", "world")), STOP),
-    complete("text in place of deltas", *({"choices": [{"text": piece}]} for piece in ("Hello ", "world")), STOP),
+    complete("messages instead of deltas", *({"choices": [{"message": {"content": piece}}]} for piece in ("Hello ", "world")), STOP),
+    complete("text instead of deltas", *({"choices": [{"text": piece}]} for piece in ("Hello ", "world")), STOP),
     complete("content parts", delta([{"type": "text", "text": "Hello "}]), delta([{"text": "wor"}, "ld"]), STOP),
     complete("content as an object", delta({"type": "text", "text": "Hello "}), HELLO[1], STOP),
     Row("numbers as content", [stream(delta("Price $"), delta(5), delta(" or "), delta(0.5), STOP)], "Price $5 or 0.5", "stop"),
@@ -167,7 +168,7 @@ ROWS = [
     *(finish(reason, "stop", 2) for reason in ("error", "network_error", "abort", "insufficient_system_resource")),
     *(finish(reason, "content_filter") for reason in ("content_filter", "sensitive", "SAFETY", "refusal", "RECITATION")),
     Row("no ending by the string null", [stream(delta("Hello ", finish="null"), delta("wor", finish=""), done=False), text("ld")], COMPLETE, "stop", 2),
-    Row("cut without an ending", [stream(delta("Hello "), done=False), text("world")], COMPLETE, "stop", 2),
+    Row("interrupted without an ending", [stream(delta("Hello "), done=False), text("world")], COMPLETE, "stop", 2),
     Row("an error in the choice", [stream(delta("Hello "), {"choices": [{"delta": {"content": ""}, "finish_reason": "error", "error": {"message": "Upstream error from X"}}]}), text("world")], COMPLETE, "stop", 2),
     Row("an error in every choice", [stream(delta("Hi. "), {"choices": [{"delta": {}, "finish_reason": "error", "error": {"message": "Upstream error from X"}}]})], "Hi. " * 3, "upstream", 3, message="Upstream error from X"),
     Row("an empty stop", [stream(delta(""), STOP)], "", "stop"),

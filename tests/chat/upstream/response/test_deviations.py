@@ -1,4 +1,4 @@
-"""Whatever a model server sends: the complete text or a clear failure, and no needless request."""
+"""Each deviation gives the complete text or a clear failure, and causes no needless request."""
 
 import json
 from collections.abc import AsyncIterator
