@@ -57,6 +57,7 @@ class Completion:
         self._lost: Exception | None = None
         self._is_over = False
         self._has_text = False
+        self._has_reasoning = False
         self._is_refused = False
         self._has_deltas = False
         self._has_tool_call = False
@@ -142,10 +143,10 @@ class Completion:
             return self._ending
         if self._lost:
             raise self._lost
-        if self._has_text:
-            is_counted = self.usage is not None and not self._decoder.is_cut
-            if self._decoder.is_done or self._decoder.is_whole or is_counted:
-                return Ending.COMPLETE
+        is_counted = self.usage is not None and not self._decoder.is_cut
+        if self._has_text and (self._decoder.is_done or self._decoder.is_whole or is_counted):
+            return Ending.COMPLETE
+        if self._has_text or (self._has_reasoning and not self._decoder.is_done):
             raise UpstreamFailed(
                 "connection_lost", "The model provider ended its response in the middle."
             )
@@ -202,16 +203,23 @@ class Completion:
             if not is_reasoning and not self._splitter.is_decided:
                 deltas += self._split(text)
             elif text := self._normalisers[is_reasoning].feed(text):
-                self._has_text = self._has_text or not is_reasoning
+                self._note_kind(is_reasoning)
                 deltas.append((text, is_reasoning))
         return deltas
+
+    def _note_kind(self, is_reasoning: bool) -> None:
+        if is_reasoning:
+            self._has_reasoning = True
+        else:
+            self._has_text = True
 
     def _split(self, content: str) -> list[Delta]:
         """Return the deltas of content that may contain reasoning between tags."""
         found = self._splitter.feed(content)
         normalised = [(self._normalisers[kind].feed(text), kind) for text, kind in found]
         deltas = [delta for delta in normalised if delta[0]]
-        self._has_text = any(not is_reasoning for _, is_reasoning in deltas)
+        for _, is_reasoning in deltas:
+            self._note_kind(is_reasoning)
         return deltas
 
     def _read_chunk(self, chunk: Chunk, pieces: list[_Piece]) -> None:

@@ -93,6 +93,7 @@ async def test_an_answer_that_begins_again_after_prefill_ends_the_use_of_prefill
     async with continuing(LLAMA) as (upstream, client):
         for case in ("first", "second"):
             upstream.add(case, begin_again)
+            client.cookies.clear()  # a new session: a new conversation
             events = await read(client, message=case)
             assert (text_of(events), finish_of(events)) == (SENTENCES, "stop")
         assert is_prefilled(upstream.requests["first"][1])
@@ -131,6 +132,7 @@ async def test_a_rejected_prefill_is_requested_by_prompt_and_not_tried_again() -
     async with continuing(LLAMA, CONTINUE_MAX="2") as (upstream, client):
         for case, expected in (("first", [False, True, False]), ("second", [False, False, False])):
             upstream.add(case, answer)
+            client.cookies.clear()
             assert text_of(await read(client, message=case)).startswith(SENTENCES)
             assert [is_prefilled(body) for body in upstream.requests[case]][:3] == expected
 
