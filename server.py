@@ -147,12 +147,13 @@ async def open_upstreams(settings: Settings, resources: AsyncExitStack) -> list[
                 base_url=one.base_url,
                 api_key=one.api_key.get_secret_value() if one.api_key else None,
                 timeouts=timeouts,
-                name=one.name,
+                # Clients see the name, but never the address.
+                name=one.name or (f"fallback {number}" if number else "primary"),
                 model=one.model,
                 concurrency=one.concurrency and one.concurrency // settings.workers,
                 max_output_tokens=settings.max_output_tokens,
             )
-            for one in settings.all_upstreams
+            for number, one in enumerate(settings.all_upstreams)
         ]
     for upstream in upstreams:
         resources.push_async_callback(upstream.close)

@@ -53,8 +53,13 @@ class Attempt:
 
     @property
     def has_added_text(self) -> bool:
-        """Return whether the answer is longer than before."""
-        return len(self._answer.text) > self._length
+        """Return whether the answer has more text than before, apart from white space."""
+        return bool(self._answer.text[self._length :].strip())
+
+    @property
+    def has_added_only_reasoning(self) -> bool:
+        """Return whether the response consisted of reasoning."""
+        return not self.has_added_text and len(self._answer.reasoning) > self._reasoning_length
 
     @property
     def joined(self) -> Outcome:

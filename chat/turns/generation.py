@@ -17,7 +17,14 @@ from chat.log.records import Kind, PartialAnswer
 from chat.turns.answer import Answer
 from chat.turns.attempt import Attempt
 from chat.turns.continuation.joining import Outcome
-from chat.turns.continuation.policy import INTERRUPTED, TRUNCATED, Step, choose_wait_s, decide
+from chat.turns.continuation.policy import (
+    INTERRUPTED,
+    TRUNCATED,
+    Step,
+    choose_wait_s,
+    decide,
+    rejects_prefill,
+)
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
 from chat.upstream.client import Upstream
@@ -131,15 +138,17 @@ class Generation:
                 return True
             if await self._learn(error):
                 return False
-        if attempt.mode is Mode.PREFILL and error.kind == "refused":
+        if attempt.mode is Mode.PREFILL and rejects_prefill(error):
             await self._note_rejected_prefill()
+            return False
+        if not attempt.has_added_text and attempt.upstream.note_failure(error):
             return False
         if attempt.has_added_text:
             self._exhausted.clear()
         elif isinstance(error, UpstreamEnded):
             self._exhausted.add(attempt.upstream)
         if self._choice.next in self._exhausted:  # it would receive the same request as before
-            if self._last_error is not TRUNCATED:
+            if not answer.text.strip():
                 raise error
             answer.finish_reason = Ending.TRUNCATED.value
             return True
@@ -159,7 +168,10 @@ class Generation:
         has_repeated = attempt.joined is Outcome.WHOLE and is_prefill
         if has_repeated and not upstream.find_kind(attempt.model).repeats_prefix:
             await self._note_rejected_prefill()
-        if not answer.text:
+        if is_prefill and attempt.has_added_only_reasoning and self._may_continue:
+            await self._note_rejected_prefill()  # the server takes the continuation for reasoning
+            return False
+        if not answer.text.strip():
             if ending is Ending.TRUNCATED:
                 raise upstream.failures.empty_at_limit()
             if ending is Ending.WITHHELD:

@@ -18,7 +18,7 @@ import httpx2
 import openai
 
 from chat.errors import UpstreamError
-from chat.upstream.error_words import names_field, rejects_unknown_field
+from chat.upstream.error_words import find_context_limit, names_field, rejects_unknown_field
 from chat.upstream.failures import Failures
 from chat.upstream.http.client import NO_KEY, create_http_client
 from chat.upstream.request import ChatMessage, build_body
@@ -40,6 +40,9 @@ _MAX_MODELS_BYTES = 4 << 20
 _REJECTED_S = 600
 """Seconds for which a rejected field is not sent again."""
 
+_OTHER_REASONS = (401, 403, 407, 408, 413, 429)
+"""Statuses that never reject a field."""
+
 _NEWER_LIMIT, _OLDER_LIMIT = "max_completion_tokens", "max_tokens"
 
 
@@ -56,7 +59,7 @@ class Upstream:
         base_url: str | None,
         api_key: str | None,
         timeouts: Timeouts,
-        name: str = "",
+        name: str,
         model: str = "",
         concurrency: int | None = None,
         max_output_tokens: int | None = None,
@@ -73,7 +76,7 @@ class Upstream:
         )
         self._base_url = base_url
         self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
-        self.name = name or urlsplit(base_url).netloc.rpartition("@")[2]
+        self.name = name
         self.model = model
         self.failures = Failures(self.name, api_key or "")
         self._timeouts = timeouts
@@ -116,9 +119,18 @@ class Upstream:
                 wait_s = _MODELS_REFRESH_S
             except openai.APIStatusError:  # the server has no list
                 wait_s = _MODELS_REFRESH_S
-            except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError, RecursionError):
+            except Exception as error:  # whatever a server sends must not end the worker
+                logger.info("upstream %s: no list of models (%s)", self.name, type(error).__name__)
                 wait_s = _MODELS_RETRY_S
             await asyncio.sleep(wait_s)
+
+    def note_failure(self, error: UpstreamError) -> bool:
+        """Return whether a failure inside a response rejects `stream_options`, and remember it."""
+        is_sent = not self._is_rejected("stream_options")
+        if is_sent and "stream_options" in error.message and rejects_unknown_field(error.message):
+            self._rejected_until["stream_options"] = time.monotonic() + _REJECTED_S
+            return True
+        return False
 
     @asynccontextmanager
     async def request(
@@ -137,7 +149,8 @@ class Upstream:
         """
         try:
             async with self._slots.take(on_position):
-                response = await self._post(messages, model, prefill)
+                async with asyncio.timeout(self._timeouts.first_token_s):
+                    response = await self._post(messages, model, prefill)
                 completion = Completion(response, self.failures, self._timeouts)
                 messages.clear()
                 try:
@@ -187,12 +200,14 @@ class Upstream:
     def _find_rejected(self, error: openai.APIStatusError, optional: dict[str, Any]) -> str | None:
         """Return the optional field that an error rejects, and remember it; else None."""
         status, body = error.status_code, error.response.content
-        if status < 500 and status not in (400, 422):
+        if status in _OTHER_REASONS or find_context_limit(body) or not rejects_unknown_field(body):
             return None
         if _NEWER_LIMIT in optional and names_field(body, _NEWER_LIMIT):
             field = _NEWER_LIMIT
-        elif "stream_options" in optional and rejects_unknown_field(body):
+        elif "stream_options" in optional:
             field = "stream_options"
+        elif _NEWER_LIMIT in optional:
+            field = _NEWER_LIMIT
         else:
             return None
         if status < 500 or field in self._suspected:

@@ -38,21 +38,21 @@ class Slots:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the slot was assigned at the same moment
-                self._release()
-            else:
-                del self._queue[turn]
+            if self._queue.pop(turn, None):
                 self._report_positions()
+            elif not turn.cancelled():  # it has received its slot in the same moment
+                self._release()
             raise
 
     def _release(self) -> None:
-        if not self._queue:
-            self._free = (self._free or 0) + 1
-            return
-        turn = next(iter(self._queue))
-        del self._queue[turn]
-        turn.set_result(None)
-        self._report_positions()
+        while self._queue:
+            turn = next(iter(self._queue))
+            del self._queue[turn]
+            if not turn.done():  # otherwise it was cancelled, and its task has not run since
+                turn.set_result(None)
+                self._report_positions()
+                return
+        self._free = (self._free or 0) + 1
 
     def _report_positions(self) -> None:
         for position, on_position in enumerate(list(self._queue.values()), 1):

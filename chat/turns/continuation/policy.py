@@ -1,5 +1,6 @@
 """Decide whether a failed request is repeated, and an incomplete answer continued. Pure."""
 
+import re
 from enum import Enum
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected
@@ -24,7 +25,7 @@ class Step(Enum):
     GIVE_UP = "give up"
 
 
-MAX_WAIT_S = 120
+MIN_WAIT_S, MAX_WAIT_S = 1.0, 120.0
 """Maximum time that a turn waits for a failed upstream before its answer begins, in seconds."""
 
 _WAITS_S = {"rate_limited": 2.0, "loading": 5.0}
@@ -58,12 +59,26 @@ def decide(
     return Step.CONTINUE if continuations < max_continuations else Step.GIVE_UP
 
 
+_PREFILL_WORDS = re.compile(
+    r"prefill|continue_final_message|add_generation_prompt|enable_thinking|assistant message"
+    r"|(?:last|final) (?:message|role)|end with a user message",
+    re.IGNORECASE,
+)
+
+
+def rejects_prefill(error: UpstreamError) -> bool:
+    """Return whether a failure rejects a partial answer as the last message."""
+    return error.kind == "refused" or _PREFILL_WORDS.search(error.message) is not None
+
+
 def choose_wait_s(error: UpstreamError) -> float | None:
     """Return the seconds after which a failed request may be repeated; None if it may not.
 
     Only a request that the upstream cannot have begun is repeated. Any other might be billed twice.
     """
-    return _WAITS_S.get(error.kind) if error.retry_after_s is None else float(error.retry_after_s)
+    if error.retry_after_s is None:
+        return _WAITS_S.get(error.kind)
+    return max(MIN_WAIT_S, error.retry_after_s)
 
 
 def _may_wait(error: UpstreamError, waits: int, waited_s: float) -> bool:

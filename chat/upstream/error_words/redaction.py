@@ -40,6 +40,8 @@ _SECRETS = [
     ),
 ]
 """Forms of keys, including masked ones; the last pattern matches any long random text."""
+_PATH = re.compile(r"(?<![\w:/.<])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+-]+){2,}[/\\]?", re.ASCII)
+_ORGANISATION = re.compile(r"\b(?:org|proj|acct)[-_][A-Za-z0-9]{8,}|\barn:[\w:/.-]+", re.ASCII)
 _LABELLED_SECRET = re.compile(
     r"(?P<label>(?<![a-z])(?:key|token|secret|password)(?: provided| given)?"
     r"[\"']?\s?[:=]?\s?[\"']?)"
@@ -81,7 +83,8 @@ def sanitise(text: str, key: str) -> str:
         text = text[:_MAX_INPUT_CHARS].rpartition(" ")[0] or text[:_MAX_INPUT_CHARS]
     if key := key.strip():
         text = _match_key(key).sub("…", text)
-    text = _ACCOUNT.sub("…", _URL.sub("…", text))
+    text = _ACCOUNT.sub("…", _URL.sub("…", text.replace("\\/", "/")))
+    text = _ORGANISATION.sub("…", _PATH.sub("…", text))
     for secret in _SECRETS:
         text = secret.sub("…", text)
     text = _LABELLED_SECRET.sub(r"\g<label>…", text)

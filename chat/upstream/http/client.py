@@ -128,7 +128,8 @@ async def _read_error(response: httpx2.Response) -> httpx2.Response:
     finally:
         await response.aclose()
     headers = response.headers
-    for name in ("Content-Encoding", "Content-Length", "Transfer-Encoding"):
+    # Nor a label of a character set, which may be the name of any codec.
+    for name in ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"):
         headers.pop(name, None)
     extensions = {name: value for name, value in response.extensions.items() if name != BODY}
     return httpx2.Response(

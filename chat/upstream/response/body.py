@@ -13,6 +13,9 @@ from chat.upstream.response.chunks import Chunk, read_chunk
 MAX_EVENT_BYTES = 16 << 20
 """A longer event, or JSON object, is not a chat completion."""
 
+_MAX_LINES = 10_000
+"""Lines of one event; a completion's object of JSON has far fewer."""
+
 _MAX_WORDS = 2000
 """Characters kept for the error message if a body is not a chat completion."""
 
@@ -141,7 +144,9 @@ class BodyDecoder:
                 yield self._mark_error(chunk, text)
                 return
         self._data.append(text)
-        self._size += len(text)
+        self._size += len(text) + 1
+        if len(self._data) > _MAX_LINES:
+            raise BodyError
 
     def _end_event(self) -> Iterator[Chunk]:
         """Read the `data` lines of an event that consists of several."""

@@ -128,6 +128,14 @@ def _find_error(value: dict[str, Any]) -> Any:
     return value if is_error or value.get("error_code") or value.get("error_message") else None
 
 
+def is_failure(error: object) -> bool:
+    """Return whether an `error` field reports an error: some servers always send one."""
+    if not isinstance(error, dict):
+        return True
+    code = error.get("code")
+    return code not in (0, 200, "0", "200", "OK") if code is not None else any(error.values())
+
+
 def _read_choice(value: object) -> Choice | None:
     if not isinstance(value, dict):
         return None

@@ -11,9 +11,19 @@ from chat.event_stream import TextNormaliser
 from chat.upstream.failures import Failures
 from chat.upstream.http.transport import BODY, Body, BufferedBody
 from chat.upstream.response.body import BodyDecoder, BodyError
-from chat.upstream.response.chunks import Choice, Chunk, ChunkDelta, Usage, read_parts
+from chat.upstream.response.chunks import (
+    Choice,
+    Chunk,
+    ChunkDelta,
+    Usage,
+    is_failure,
+    read_parts,
+)
 from chat.upstream.response.endings import Ending, classify
 from chat.upstream.response.inline_reasoning import ReasoningSplitter
+
+_MAX_TICK_S = 1.0
+"""Received bytes are read within this time, in seconds, while Redis is available."""
 
 MAX_TAIL_S = 2.0
 """A response is over if nothing follows its finish reason for this long, in seconds."""
@@ -56,6 +66,7 @@ class Completion:
         self._failure: Exception | None = None
         self._lost: Exception | None = None
         self._is_over = False
+        self._ends_with_usage = False
         self._has_text = False
         self._has_reasoning = False
         self._is_refused = False
@@ -66,6 +77,7 @@ class Completion:
         self._loop = asyncio.get_running_loop()
         self._timeouts = timeouts
         self._last_delta_at = self._loop.time()
+        self._last_take_at = self._last_delta_at
         self._is_waiting = True
         self._timer: asyncio.TimerHandle | None = None
         self._limit_silence(timeouts.first_token_s)
@@ -81,6 +93,7 @@ class Completion:
 
     def take(self) -> tuple[list[Delta], bool]:
         """Return the deltas received so far, coalesced, and whether any byte was received."""
+        self._last_take_at = self._loop.time()
         data = b"" if self._is_over or self._failure else self._body.take()
         if not data:
             self._is_waiting = True
@@ -101,7 +114,9 @@ class Completion:
         deltas = [] if self._is_over else self._decode(self._decoder.flush())
         pieces: list[_Piece] = []
         # Without a clean end it is unknown whether the tag would have been closed.
-        is_complete = self._ending is Ending.COMPLETE or self._decoder.is_done
+        is_complete = self._ending is Ending.COMPLETE or (
+            self._ending is None and self._decoder.is_done
+        )
         self.takes_reasoning_back = self._splitter.is_open and is_complete
         for text, is_reasoning in self._splitter.end(is_complete):
             _append(pieces, text, is_reasoning)
@@ -143,7 +158,7 @@ class Completion:
             return self._ending
         if self._lost:
             raise self._lost
-        is_counted = self.usage is not None and not self._decoder.is_cut
+        is_counted = self._ends_with_usage and not self._decoder.is_cut
         if self._has_text and (self._decoder.is_done or self._decoder.is_whole or is_counted):
             return Ending.COMPLETE
         if self._has_text or (self._has_reasoning and not self._decoder.is_done):
@@ -169,9 +184,10 @@ class Completion:
 
     def _check_silence(self) -> None:
         """Fail if the last delta is too long ago; comments do not count after the first delta."""
-        if not self._is_waiting:  # this side is not reading: Redis is unavailable
-            self._last_delta_at = self._loop.time()
-        left = self._last_delta_at + self._silence_s - self._loop.time()
+        now = self._loop.time()
+        if not self._is_waiting and now - self._last_take_at > _MAX_TICK_S:
+            self._last_delta_at = now  # this side does not read: Redis is unavailable
+        left = self._last_delta_at + self._silence_s - now
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_silence)
         elif self._ending is None:
@@ -223,7 +239,7 @@ class Completion:
         return deltas
 
     def _read_chunk(self, chunk: Chunk, pieces: list[_Piece]) -> None:
-        if chunk.error and self._ending is None:
+        if chunk.error and self._ending is None and is_failure(chunk.error):
             raise self._failures.from_stream(chunk.error)
         if chunk.usage or chunk.x_groq:
             self._read_usage(chunk.usage)
@@ -262,7 +278,10 @@ class Completion:
             _append(pieces, delta.refusal, False)
         if delta.tool_calls:
             self._has_tool_call = True
-        return bool(content or reasoning or delta.refusal)
+        has_text = bool(content or delta.refusal)
+        if has_text:
+            self._ends_with_usage = False
+        return has_text or bool(reasoning)
 
     def _read_finish(self, choice: Choice) -> None:
         """Note a finish reason; the rest of the response may take MAX_TAIL_S."""
@@ -282,7 +301,9 @@ class Completion:
     def _read_usage(self, counts: object) -> None:
         if isinstance(counts, dict):
             counts = counts.get("usage", counts)
-        self.usage = Usage.from_report(counts) or self.usage
+        if usage := Usage.from_report(counts):
+            self.usage = usage
+            self._ends_with_usage = True
 
 
 def _append(pieces: list[_Piece], text: str, is_reasoning: bool) -> None:

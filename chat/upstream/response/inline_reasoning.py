@@ -3,6 +3,7 @@
 import re
 
 _OPENING = re.compile(r"\s*<(think|thinking|thought)>")
+_ANY_OPENING = re.compile(r"<(?:think|thinking|thought)>")
 _OPENINGS = ("<think>", "<thinking>", "<thought>")
 _LONE_CLOSING = re.compile(r"</(?:think|thinking|thought)>\s*")
 """The end of reasoning whose beginning the chat template has written."""
@@ -55,7 +56,7 @@ class ReasoningSplitter:
         content, self._pending = self._pending, ""
         self.is_decided = True
         found = _LONE_CLOSING.search(content, 0, MAX_UNOPENED)
-        if not found:
+        if not found or _ANY_OPENING.search(content, 0, found.start()):
             return [(content, False)]
         pieces = [(content[: found.start()], True), (content[found.end() :], False)]
         self._is_after_closing, self.is_decided = not pieces[1][0], bool(pieces[1][0])

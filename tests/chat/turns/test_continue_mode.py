@@ -122,11 +122,25 @@ async def test_a_prompted_answer_that_restarts_differently_ends_as_interrupted()
         assert len(upstream.requests["q"]) == 2
 
 
-async def test_a_rejected_prefill_is_requested_by_prompt_and_not_tried_again() -> None:
+REJECTION = {"error": {"message": "Assistant response prefill is incompatible with thinking."}}
+
+
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        error(400, REJECTION),
+        error(500, REJECTION),
+        stream(REJECTION),
+        stream(delta(reasoning="hm"), STOP),
+    ],
+    ids=["400", "500", "inside the response", "only reasoning"],
+)
+async def test_a_rejected_prefill_is_requested_by_prompt_and_not_tried_again(
+    rejection: bytes,
+) -> None:
     def answer(body: dict[str, Any]) -> bytes:
         if is_prefilled(body):
-            message = "Assistant response prefill is incompatible with enable_thinking."
-            return error(400, {"error": {"code": 400, "message": message}})
+            return rejection
         return text(SENTENCES[CUT:] if has_partial(body) else SENTENCES[:CUT], finish="length")
 
     async with continuing(LLAMA, CONTINUE_MAX="2") as (upstream, client):

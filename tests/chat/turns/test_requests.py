@@ -312,6 +312,8 @@ async def slow_upstream(
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 HELLO = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n'
 COMMENTS: list[bytes | float] = [b": wait\n\n", 0.3] * 60
+COMMENTS_IN_EACH_TICK: list[bytes | float] = [b": hi\n\n", 0.01] * 1500
+INTERIM: list[bytes | float] = [b"HTTP/1.1 100 Continue\r\n\r\n", 0.3] * 60
 END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 
 
@@ -322,6 +324,14 @@ END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
         pytest.param([HEAD, 3.0], "timeout", "", id="only the head"),
         pytest.param([HEAD, *COMMENTS[:16], HELLO, END], "end", "Hello", id="comments first"),
         pytest.param([HEAD, *COMMENTS], "timeout", "", id="only comments"),
+        pytest.param([HEAD, *COMMENTS_IN_EACH_TICK], "timeout", "", id="comments in each tick"),
+        pytest.param(
+            [HEAD, HELLO, *COMMENTS_IN_EACH_TICK], "timeout", "Hello", id="the same after text"
+        ),
+        pytest.param(
+            [HEAD, HELLO, END, *COMMENTS_IN_EACH_TICK], "end", "Hello", id="the same after the end"
+        ),
+        pytest.param([*INTERIM], "timeout", "", id="interim responses for ever"),
         pytest.param([HEAD, HELLO, *COMMENTS], "timeout", "Hello", id="comments after text"),
         pytest.param([HEAD, HELLO, END, 30.0], "end", "Hello", id="open after the finish reason"),
         pytest.param(

@@ -59,7 +59,7 @@ async def worker(
     redis: Client, turns: TurnStore, writers: Batches, upstream: ScriptedUpstream
 ) -> AsyncIterator[Worker]:
     timeouts = Timeouts(PATIENCE_S, PATIENCE_S)
-    requested = Upstream(base_url=upstream.base_url, api_key=None, timeouts=timeouts)
+    requested = Upstream(name="u", base_url=upstream.base_url, api_key=None, timeouts=timeouts)
     store = ConversationStore(redis, ttl_s=1000)
     notifications = Notifications(redis)
     follower = Follower(notifications, turns)

@@ -55,7 +55,7 @@ async def client(base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 async def ask(base_url: str, key: str | None) -> None:
     """Ask a question whose answer is an error."""
-    upstream = Upstream(base_url=base_url, api_key=key, timeouts=Timeouts(20, 20))
+    upstream = Upstream(name="u", base_url=base_url, api_key=key, timeouts=Timeouts(20, 20))
     with pytest.raises(UpstreamError):
         async with upstream.request([{"role": "user", "content": "question"}], "model"):
             pass

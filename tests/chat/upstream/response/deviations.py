@@ -150,6 +150,13 @@ ROWS = [
     Row("a tag in pieces", [text("<th", "ink>hm</th", "ink>", "\n", "Hello ", "world")], COMPLETE, "stop", reasoning="hm"),
     Row("a closing tag without an opening one", [http(json.dumps(whole({"content": "hm</think>\n\nHello world"})).encode())], COMPLETE, "stop", reasoning="hm"),
     Row("a tag in the text", [text("Use <think> ", "tags.")], "Use <think> tags.", "stop"),
+    Row("a closing tag after an opening one within the text", [http(json.dumps(whole({"content": "Sure. <think>a</think> b"})).encode())], "Sure. <think>a</think> b", "stop"),
+    Row("a thought that reaches the limit", [text("<think>Let me compute", finish="length")], "", "length", reasoning="Let me compute"),
+    complete("errors that report success", {**HELLO[0], "error": {"code": 0, "message": ""}}, {**HELLO[1], "error": {"code": 200, "message": "OK"}}, STOP),
+    Row("usage in every chunk of a cut answer", [stream({**delta("Hello "), "usage": USAGE}, done=False), text("world")], COMPLETE, "stop", 2),
+    Row("only white space at the limit", [text(" \n", finish="length")], " \n", "length"),
+    Row("an error labelled with a codec", [b"HTTP/1.1 400 X\r\nContent-Type: application/json; charset=zip\r\nContent-Length: 25\r\nConnection: close\r\n\r\n" + b'{"detail": "no such thing"'[:25]], "", "refused", message="no such thing"),
+    Row("lines without end in one event", [http(b"data:\n" * 20_000 + b"\n")], "", "invalid_response"),
     # Usage
     *(
         Row(f"usage in {name}", [stream(HELLO[0], HELLO[1], chunk)], COMPLETE, "stop", usage=USAGE)
@@ -210,5 +217,6 @@ ROWS = [
     Row("a continuation that stops at once", [text("Hello ", finish="length"), stream(STOP)], "Hello ", "stop", 2),
     Row("a full context", [text("Hello ", finish="length"), error(400, {"error": {"message": "request (2094 tokens) exceeds the available context size (2048 tokens)", "type": "exceed_context_size_error"}})], "Hello ", "length", 2),
     Row("length without end", [text("ab ", finish="length")], "ab ab ab ", "length", 1 + CONTINUE_MAX),
-    Row("an end in mid-answer without text", [stream(delta("Hello "), done=False), stream()], "Hello ", "no_answer", 2),
+    Row("an end in mid-answer without text", [stream(delta("Hello "), done=False), stream()], "Hello ", "length", 2),
+    Row("a rejection of stream_options inside the response", [stream({"error": {"message": "stream_options is not supported"}}), text(COMPLETE)], COMPLETE, "stop", 2),
 ]
