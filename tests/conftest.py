@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +21,25 @@ settings.register_profile("deep")
 
 KEY = "sk-test-secret-key-0123456789"
 """The upstream's key. Only requests to the upstream may contain it."""
+
+
+_ANY_REDIS = (Path(__file__).parent / "browser", Path(__file__).parent / "chat" / "upstream")
+"""Tests of the page and of model servers: the kind of Redis does not matter to them."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the tests of `_ANY_REDIS` on one Redis only, and not on a Cluster as well."""
+    dropped = {
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and item.callspec.params.get("redis_url") == "cluster"
+        and any(item.path.is_relative_to(folder) for folder in _ANY_REDIS)
+    }
+    if dropped:
+        config.hook.pytest_deselected(items=list(dropped))
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest_asyncio.fixture(scope="session", params=REDIS_KINDS)

@@ -168,9 +168,12 @@ class Generation:
         has_repeated = attempt.joined is Outcome.WHOLE and is_prefill
         if has_repeated and not upstream.find_kind(attempt.model).repeats_prefix:
             await self._note_rejected_prefill()
-        if is_prefill and attempt.has_added_only_reasoning and self._may_continue:
-            await self._note_rejected_prefill()  # the server takes the continuation for reasoning
-            return False
+        if is_prefill and attempt.has_added_only_reasoning:
+            # The server takes the continuation for reasoning: the answer is still incomplete.
+            await self._note_rejected_prefill()
+            if self._may_continue:
+                return False
+            ending = Ending.TRUNCATED
         if not answer.text.strip():
             if ending is Ending.TRUNCATED:
                 raise upstream.failures.empty_at_limit()
