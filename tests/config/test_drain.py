@@ -227,7 +227,7 @@ async def test_a_signal_to_every_process_drains_as_a_signal_to_the_supervisor_do
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         asked = await begin(client, upstream, question)
-        for pid in (*find_children(server.process.pid, "python"), server.process.pid):
+        for pid in (server.process.pid, *find_children(server.process.pid, "python")):
             os.kill(pid, number)
         assert "Finishing 1 answer," in await read_notice(server)
         await asked.exchange.answer("and the rest")
