@@ -19,6 +19,7 @@ from sessions.client.errors import (
     as_connection_error,
     classify_reply,
     closed_connection,
+    count_cancellations,
 )
 
 _REPLY_TIMEOUT_S = 5
@@ -67,12 +68,11 @@ class PipelinePool:
 
     async def _obtain(self) -> Any:
         connection: Any
+        before = count_cancellations()
         async with ReplyTimeout():
             with as_connection_error():
                 connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-            # redis-py connects with asyncio.wait_for, which swallows a cancellation on Python 3.11
-            # (bpo-37658).
-            if (task := asyncio.current_task()) and task.cancelling():
+            if count_cancellations() > before:
                 await connection.disconnect(nowait=True)
                 raise asyncio.CancelledError
         connection.socket_timeout = None  # one timeout for all replies instead of one for each

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions.client.connection import Client, find_node, is_cluster
-from sessions.client.errors import UNAVAILABLE_ERRORS, as_connection_error
+from sessions.client.errors import (
+    UNAVAILABLE_ERRORS,
+    as_connection_error,
+    count_cancellations,
+)
 
 logger = logging.getLogger("holdline.notifications")
 
@@ -92,19 +96,16 @@ class Notifications:
                 await pubsub.aclose()
 
     async def _connect(self, broadcast_channel: str) -> None:
-        with as_connection_error():
-            await self._redis.initialize()
+        await _call(self._redis.initialize())
         pubsub = self._redis.pubsub()
-        with as_connection_error():
-            await pubsub.subscribe(broadcast_channel)
+        await _call(pubsub.subscribe(broadcast_channel))
         self._pubsub = pubsub
         for channel in list(self._channels):
             await self._subscribe(channel)
 
     async def _subscribe(self, channel: str) -> None:
         pubsub = self._pubsub
-        with as_connection_error():
-            await (pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel)
+        await _call((pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel))
         if not self._is_sharded or pubsub is not self._pubsub:  # replaced meanwhile: see `_connect`
             return
         node = find_node(self._redis, channel)
@@ -113,15 +114,13 @@ class Notifications:
 
     async def _receive(self) -> None:
         while True:
-            with as_connection_error():
-                message = await self._pubsub.get_message(timeout=None)
+            message = await _call(self._pubsub.get_message(timeout=None))
             self._dispatch(_BROADCAST, message)
 
     async def _receive_sharded(self, name: str) -> None:
         pubsub = self._pubsub
         while name in pubsub.node_pubsub_mapping and (node := self._redis.get_node(node_name=name)):
-            with as_connection_error():
-                message = await pubsub.get_sharded_message(timeout=None, target_node=node)
+            message = await _call(pubsub.get_sharded_message(timeout=None, target_node=node))
             self._dispatch(name, message)
 
     def _dispatch(self, connection: str, message: dict[str, Any] | None) -> None:
@@ -141,5 +140,14 @@ class Notifications:
                 if unanswered >= _MAX_UNANSWERED:
                     raise RedisTimeoutError(f"{unanswered} PINGs without an answer")
                 self._unanswered[name] = unanswered + 1
-                with as_connection_error():
-                    await pubsub.ping()
+                await _call(pubsub.ping())
+
+
+async def _call(reply: Awaitable[Any]) -> Any:
+    """Return what a call of redis-py returns; raise a cancellation that it has swallowed."""
+    before = count_cancellations()
+    with as_connection_error():
+        result = await reply
+    if count_cancellations() > before:
+        raise asyncio.CancelledError
+    return result
