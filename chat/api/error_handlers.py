@@ -1,11 +1,13 @@
 """Turn exceptions into HTTP responses: JSON of one shape, with messages written for clients."""
 
+import asyncio
 import logging
 import math
+from contextlib import suppress
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
-from sanic.exceptions import SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
 from sanic.response import json
 
 from chat.errors import Draining, HoldlineError
@@ -17,6 +19,9 @@ logger = logging.getLogger("holdline.api")
 STREAM_PATH = "/api/chat_stream/"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+
+_MAX_DISCARDED_BYTES = 32 << 20
+_DISCARD_S = 5.0
 
 _MESSAGES = {
     400: "The request is not valid HTTP.",
@@ -49,6 +54,8 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(SanicException)
     async def handle_sanic_error(request: Request, error: SanicException) -> HTTPResponse:
+        if isinstance(error, PayloadTooLarge | NotFound | MethodNotAllowed):
+            await _discard_body(request)
         message = _MESSAGES.get(error.status_code, "The request failed.")
         return _create_response(error.status_code, "http", message)
 
@@ -57,6 +64,22 @@ def install(app: Sanic[Any, Any]) -> None:
         logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
         return _create_response(500, "internal", message)
+
+
+async def _discard_body(request: Request) -> None:
+    """Receive the rest of a rejected body, so that its sender reads the response.
+
+    A connection that closes before the body has arrived is reset, and the reset may overtake the
+    response (RFC 9112 §9.6).
+    """
+    http = request.stream
+    if http is None or http.expecting_continue:  # the client sends no body before it is asked to
+        return
+    http.request_max_size = _MAX_DISCARDED_BYTES
+    with suppress(SanicException, TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            async for _ in http:
+                pass
 
 
 def _is_stream(request: Request) -> bool:
