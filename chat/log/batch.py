@@ -160,7 +160,7 @@ class Batch:
         self._timer: asyncio.TimerHandle | None = None
         self._is_tick = False
         self._is_in_round = False
-        self._tick_at = 0.0
+        self._tick_at: float | None = None
 
     def submit(self, writer: Writer) -> None:
         """Commit the writer's records at the next tick."""
@@ -310,9 +310,12 @@ class Batch:
     def _next_tick(self) -> float:
         """Return the point of the interval nearest to one interval after the last tick.
 
-        If that is past, return the latest point: the tick was missed, and comes at once.
+        If that is past, return the latest point: the tick was missed, and comes at once. So does
+        the first tick.
         """
         interval_s, now = self.interval_s, self._loop.time()
+        if self._tick_at is None:
+            return now
         point = round((self._tick_at + interval_s) / interval_s - self.offset) + self.offset
         if point * interval_s < now:
             point = math.floor(now / interval_s - self.offset) + self.offset

@@ -79,7 +79,7 @@ async def test_the_first_and_last_records_of_a_turn_are_committed_before_the_tic
     await until_committed(early)
     deliver(early, "first")
     await until_ends_with(early, "first")
-    early.append(Kind.TEXT, "second")  # the first tick may come at once
+    early.append(Kind.TEXT, "second")  # the first tick comes at once
     await until_committed(early)
     early.append(Kind.TEXT, "third")
     for writer in late:
