@@ -4,11 +4,13 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── BadRequest          400
 ├── Forbidden           403
 ├── NotFound            404    unknown, or another owner's
+├── NotAcceptable       406
 ├── Conflict            409
 ├── TooLarge            413
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
 │   └── Draining               the server is stopping; the stream path replies 200 with `retry`
+├── TurnFailed                 a turn failed before anything of its answer was sent
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
@@ -18,7 +20,7 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HoldlineError(Exception):
@@ -48,6 +50,11 @@ class NotFound(HoldlineError):
     type = "not_found"
 
 
+class NotAcceptable(HoldlineError):
+    status = 406
+    type = "not_acceptable"
+
+
 class Conflict(HoldlineError):
     status = 409
     type = "conflict"
@@ -70,6 +77,18 @@ class Unavailable(HoldlineError):
 
 class Draining(Unavailable):
     """The server is stopping and begins no turn: ask again, or another server."""
+
+
+class TurnFailed(HoldlineError):
+    """A turn failed before anything of its answer was sent.
+
+    `failure` is the data of its `failed` frame, `answer` the text that the history keeps.
+    """
+
+    def __init__(self, failure: dict[str, Any], answer: str) -> None:
+        super().__init__(failure["message"])
+        self.failure = failure
+        self.answer = answer
 
 
 class UpstreamError(HoldlineError):

@@ -56,7 +56,10 @@ IMPORTS = {
 PURE = {
     "chat.errors",
     "chat.event_stream",
+    "chat.formats.ndjson",
     "chat.formats.sse",
+    "chat.formats.text",
+    "chat.formats.whole",
     "chat.log.legacy",
     "chat.log.records",
     "chat.turns.continuation.announcement",
@@ -85,6 +88,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "error_handlers",
         "guard",
         "http_server",
+        "negotiation",
         "operations",
         "page",
         "parsing",

@@ -368,10 +368,10 @@ async def test_a_turn_of_0_1_whose_log_has_expired_is_replayed_from_the_history(
     for headers in ({}, {"Last-Event-ID": f"{EXPIRED}.100"}):
         events = await read(client, headers, turn=EXPIRED)
         assert [event.event for event in events] == [
-            "restart", "reasoning", "message", "continued", "end",
+            "restart", "turn", "reasoning", "message", "continued", "usage", "end",
         ]  # fmt: skip
         assert text_of(events) == events[-1].data == "Mount Everest, 8,849 m high."
-        assert json.loads(events[3].data) == {"at": 15, "why": "broke_off"}
+        assert json.loads(events[4].data) == {"at": 15, "why": "broke_off"}
         assert events[-1].id == f"{EXPIRED}.{length}"
     assert await status_after(client, f"{EXPIRED}.{length}") == 204
 

@@ -5,6 +5,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing, viewer
+from chat.api.negotiation import choose_format
 from chat.api.state import get_state
 from chat.errors import BadRequest, NotFound, TooLarge
 from chat.formats import sse
@@ -37,7 +38,9 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     if request.method != "GET":  # sanic-ext routes HEAD here, which would begin a turn
         return HTTPResponse(status=405, headers={"Allow": "GET, POST"})
     query = parsing.parse_query(request)
-    names = ("message", "conversation", "turn", "model", "parent", "regenerate")
+    names = (
+        "message", "input", "prompt", "conversation", "turn", "model", "parent", "regenerate",
+    )  # fmt: skip
     parameters = StreamRequest(
         **{name: query.get(name) for name in names},
         last_event_id=query.get("last_event_id") or query.get("lastEventId"),
@@ -54,12 +57,22 @@ async def stream_by_post(request: Request) -> HTTPResponse | None:
 
 async def _stream(request: Request, parameters: StreamRequest) -> HTTPResponse | None:
     guard.check(request)
+    wire_format, is_brief = choose_format(request), _is_brief(request)
     record, offset = await _find_or_begin_turn(request, parameters)
+    if not viewer.has_ids(wire_format):
+        offset = None
     async with get_state(request).turns.open_view(record, offset) as view:
         if view is None:
             return empty()
-        await viewer.send_view(request, view)
-    return None
+        return await viewer.send_view(request, view, wire_format, is_brief=is_brief)
+
+
+def _is_brief(request: Request) -> bool:
+    """Return whether `end` shall not repeat the answer; raises BadRequest."""
+    value = parsing.parse_query(request).get("end", "full")
+    if value not in ("full", "brief"):
+        raise BadRequest("Invalid `end`: expected `full` or `brief`.")
+    return value == "brief"
 
 
 async def _find_or_begin_turn(

@@ -4,13 +4,15 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicException
+from sanic.http import Http
 from sanic.response import json
 
-from chat.errors import Draining, HoldlineError
+from chat.api.negotiation import WireFormat, choose_format
+from chat.errors import Draining, HoldlineError, TurnFailed
 from chat.formats import sse
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
@@ -19,6 +21,19 @@ logger = logging.getLogger("holdline.api")
 STREAM_PATH = "/api/chat_stream/"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+
+_FAILURE_STATUSES = {
+    "refused": 400,
+    "context_length": 400,
+    "withheld": 400,
+    "rate_limited": 429,
+    "internal": 500,
+    "loading": 503,
+    "history_unavailable": 503,
+    "timeout": 504,
+    "too_slow": 504,
+}
+"""The status for each type of failure; 502 for all others: the upstream is to blame."""
 
 _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
@@ -42,6 +57,11 @@ def install(app: Sanic[Any, Any]) -> None:
         if isinstance(error, Draining) and _is_stream(request):
             return _create_stream(sse.ASK_AGAIN)
         return _create_response(error.status, error.type, error.message, error.retry_after_s)
+
+    @app.exception(TurnFailed)
+    async def handle_turn_failed(request: Request, error: TurnFailed) -> HTTPResponse:
+        status = _FAILURE_STATUSES.get(error.failure["type"], 502)
+        return json({"error": error.failure, "answer": error.answer}, status=status)
 
     @app.exception(*UNAVAILABLE_ERRORS)
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
@@ -72,7 +92,7 @@ async def _discard_body(request: Request) -> None:
     A connection that closes before the body has arrived is reset, and the reset may overtake the
     response (RFC 9112 §9.6).
     """
-    http = request.stream
+    http = cast(Http | None, request.stream)
     if http is None or http.expecting_continue:  # the client sends no body before it is asked to
         return
     http.request_max_size = _MAX_DISCARDED_BYTES
@@ -84,7 +104,12 @@ async def _discard_body(request: Request) -> None:
 
 def _is_stream(request: Request) -> bool:
     """Return whether an EventSource may have sent the request: it does not retry after an error."""
-    return request.path.rstrip("/") == STREAM_PATH.rstrip("/")
+    if request.path.rstrip("/") != STREAM_PATH.rstrip("/"):
+        return False
+    try:
+        return choose_format(request) is WireFormat.SSE
+    except HoldlineError:
+        return False
 
 
 def _create_stream(body: bytes) -> HTTPResponse:

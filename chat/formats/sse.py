@@ -72,6 +72,11 @@ def encode_end(turn: str, length: int, answer: str) -> bytes:
     return f"event: end\nid: {turn}.{length}\ndata: {data}\n\n".encode()
 
 
+def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
+    """Return the `end` frame without the answer, for clients with a maximum length of a line."""
+    return encode_end(turn, length, "")
+
+
 def encode_waiting(wait: str) -> bytes:
     """Return the frame that tells why the answer waits (JSON); it is not part of the log."""
     return f"event: waiting\ndata: {wait}\n\n".encode()

@@ -6,12 +6,12 @@ viewer that arrives late or lags behind reads the rest from Redis.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from typing import Protocol
 
 from chat.log import legacy, records
+from chat.log.format import Format, Send
 from chat.log.records import Kind, PartialAnswer
 from chat.log.tail_viewer import Push, TailViewer
 from sessions.client.errors import UNAVAILABLE_ERRORS
@@ -23,6 +23,9 @@ MAX_LOG_BYTES = 2 << 20
 SLICE_BYTES = 64 << 10
 """Bytes that are read from Redis for a viewer in one step."""
 
+_PIECE_BYTES = 16 << 10
+"""Bytes of records that are sent in one chunk of the body; it ends where a record ends."""
+
 _RETAINED_BYTES = 2048
 """Committed bytes that stay in memory, about four seconds of an answer; twice as many at most."""
 
@@ -32,26 +35,6 @@ _DELETED = json.dumps(
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
 """Reads the bytes of a turn's log between two offsets, as many as Redis has."""
-
-Send = Callable[[bytes], Awaitable[None]]
-"""Sends a viewer bytes, and returns when it can take more."""
-
-Encode = Callable[[str, int, bytes], bytes]
-"""Encodes whole records of a turn, of which the first begins at an offset."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Format:
-    """The form in which viewers of one API receive a log."""
-
-    encode: Encode
-    encode_pushed: Encode
-    """The same in the form that `Push` takes."""
-    encode_end: Callable[[str, int, str], bytes]
-    """Encodes the end of a complete turn: its id, the log's length, the whole answer."""
-    heartbeat: bytes
-    encode_waiting: Callable[[str], bytes]
-    """Encodes, as JSON, why the answer waits."""
 
 
 class Codec(Protocol):
@@ -105,7 +88,7 @@ class Log:
         self._tail: dict[Format, dict[TailViewer, None]] = {}
         self._answer: str | None = None
         self._answer_lock: asyncio.Lock | None = None
-        self._end_frames: dict[Format, bytes] = {}
+        self._end_frames: dict[Format, bytes | None] = {}
         self._describe_wait: Callable[[], dict[str, object]] | None = None
 
     @property
@@ -193,8 +176,16 @@ class Log:
         self._waiters.append(waiter)
         await waiter
 
-    async def relay(self, offset: int, viewer_format: Format, send: Send, push: Push) -> None:
+    async def wait_until_closed(self) -> None:
+        """Return when the log is finished or detached."""
+        while self.is_open:
+            await self.wait_for_commit()
+
+    async def relay(self, offset: int, viewer_format: Format, send: Send, push: Push) -> bool:
         """Send a viewer the log from `offset` on, until the log is finished or detached.
+
+        Return whether the viewer has the whole answer: False if the turn has failed, and if the
+        viewer must reconnect.
 
         A viewer that keeps up is pushed each commit within the batch's round; no task is woken. One
         that lags behind gets slices by `send`, at its own pace. A heartbeat is sent every
@@ -208,11 +199,12 @@ class Log:
                 if offset < self.committed:
                     data = await self._read_records(offset)
                     if not data:
-                        return  # Redis lost the bytes: the viewer reconnects
-                    if frames := viewer_format.encode(turn, offset, data):
-                        await send(frames)
-                        has_sent = True
-                    offset += len(data)
+                        return False  # Redis lost the bytes: the viewer reconnects
+                    for piece in _cut(data):
+                        if frames := viewer_format.encode(turn, offset, piece):
+                            await send(frames)
+                            has_sent = True
+                        offset += len(piece)
                 elif has_sent and self._describe_wait in (None, reported):
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
                     if is_silent:
@@ -221,13 +213,14 @@ class Log:
                     reported = self._describe_wait
                     await send(self._build_idle_frame(viewer_format))
                     has_sent = True
-            frame = b""
-            if self.state is LogState.FINISHED:
-                frame = await self._build_end_frame(viewer_format)
+            if self.state is not LogState.FINISHED:
+                return False
+            frame = await self._build_end_frame(viewer_format)
             if frame:
                 await send(frame)
+            return frame is not None
         except UNAVAILABLE_ERRORS:
-            return  # the viewer reconnects
+            return False
 
     async def _read_records(self, offset: int) -> bytes:
         """Return whole records from an offset on, about a slice of them; empty if they are lost."""
@@ -263,8 +256,8 @@ class Log:
             return viewer_format.heartbeat
         return viewer_format.encode_waiting(json.dumps(self._describe_wait()))
 
-    async def _build_end_frame(self, viewer_format: Format) -> bytes:
-        """Return the frame that completes the answer; empty if the log's last record already did.
+    async def _build_end_frame(self, viewer_format: Format) -> bytes | None:
+        """Return the frame that completes the answer; None if the answer is not complete.
 
         It is built once for all viewers. Raises UNAVAILABLE_ERRORS.
         """
@@ -272,7 +265,7 @@ class Log:
         async with lock:
             if viewer_format not in self._end_frames:
                 tail = await self.read(max(0, self.committed - 2), self.committed)
-                frame = b""
+                frame = None
                 if self.codec.is_complete(tail):
                     answer = self._answer
                     if answer is None:
@@ -301,3 +294,17 @@ class Log:
         for viewers in self._tail.values():
             for viewer in viewers:
                 viewer.wake()
+
+
+def _cut(data: bytes) -> Iterator[bytes]:
+    """Yield pieces of whole records, each of about _PIECE_BYTES or one record."""
+    begin = 0
+    while len(data) - begin > _PIECE_BYTES:
+        end = data.rfind(b"\0", begin + 1, begin + _PIECE_BYTES)
+        if end < 0:
+            end = data.find(b"\0", begin + _PIECE_BYTES)
+        if end < 0:
+            break
+        yield data[begin:end]
+        begin = end
+    yield data[begin:]

@@ -1,23 +1,19 @@
 """Begin, view, stop and drain turns: those of this worker, and through Redis all others."""
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 from chat.errors import Conflict, Draining, NotFound, RateLimited, Unavailable
-from chat.formats import sse
-from chat.log import records
 from chat.log.batches import Batches
-from chat.log.log import Log, LogState, choose_codec
+from chat.log.log import LogState, choose_codec
 from chat.log.logs import Logs
-from chat.log.records import Kind
 from chat.turns.generation import Generator
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
+from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
 from sessions.keys import MessageId, Owner, TurnId
 from sessions.session_store import Session
@@ -36,15 +32,6 @@ _MIN_DRAIN_S = 0.1
 """Time in which turns read the text that has arrived, and is paid for, before a hand-over."""
 
 _CONFLICT = "This turn was begun with another message. Send a new turn id with a new question."
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The bytes that only this viewer is sent; then a log, if there is one, from an offset on."""
-
-    before: bytes
-    log: Log | None
-    offset: int
 
 
 class Turns:
@@ -177,40 +164,7 @@ class Turns:
         async with self._logs.open(record) as log:
             if log.viewers > MAX_VIEWERS:
                 raise RateLimited("Too many viewers of this answer.", retry_after_s=5)
-            yield await self._build_view(record, log, offset)
-
-    async def _build_view(self, record: TurnRecord, log: Log, offset: int | None) -> View | None:
-        if record.state != "running" and not await log.read(log.end - 1, log.end):
-            return await self._replay_from_history(record, offset)
-        start = offset or 0
-        if not await log.is_valid_offset(start):
-            return View(sse.encode_restart(record.ref.turn), log, 0)
-        if log.state is LogState.FINISHED and start == log.committed:
-            return None
-        return View(b"", log, start)
-
-    async def _replay_from_history(self, record: TurnRecord, offset: int | None) -> View | None:
-        """Return the answer of a turn whose log has expired."""
-        turn, length = record.ref.turn, record.length
-        if offset == length:
-            return None
-        ref = record.ref
-        found = await self._store.read_branch(
-            ref.owner, ref.conversation, start=record.answer_id, max_count=1
-        )
-        body = found[0].body if found else {}
-        answer = body.get("content", "")
-        replay = b"".join(
-            records.encode(turn, 0, kind, payload)
-            for kind, payload in (
-                (Kind.REASONING, body.get("reasoning", "")),
-                (Kind.TEXT, answer),
-                *((Kind.CONTINUED, json.dumps(seam)) for seam in body.get("continued", ())),
-            )
-            if payload
-        )
-        frames = sse.encode(turn, 0, replay) + sse.encode_end(turn, length, answer)
-        return View(sse.encode_restart(turn) + frames, None, 0)
+            yield await build_view(self._store, record, log, offset)
 
     # Stop
 

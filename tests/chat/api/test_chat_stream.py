@@ -227,8 +227,10 @@ async def test_an_answer_is_replayed_from_the_history_after_its_log_expires(
     assert 0 < await redis.ttl(log) <= 3600
     await redis.delete(log)
     again = await read(client, {"Last-Event-ID": events[1].id})
-    assert [event.event for event in again] == ["restart", "message", "end"]
-    assert again[1].data == again[2].data == "stored\npermanently"
+    assert [event.event for event in again] == ["restart", "turn", "message", "usage", "end"]
+    assert json.loads(again[1].data) == json.loads(events[0].data)
+    assert again[2].data == again[4].data == "stored\npermanently"
+    assert json.loads(again[3].data)["finish_reason"] == "stop"
     response = await client.get(STREAM, headers={"Last-Event-ID": events[-1].id})
     assert response.status_code == 204
     assert (await client.get(STREAM, headers={"Last-Event-ID": again[-1].id})).status_code == 204

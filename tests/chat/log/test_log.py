@@ -7,7 +7,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chat.log import tail_viewer
-from chat.log.log import Format, Log, LogState
+from chat.log.format import Format
+from chat.log.log import Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_record import TurnRef
 

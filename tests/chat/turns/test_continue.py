@@ -83,11 +83,11 @@ async def test_a_replay_from_the_history_includes_the_reasoning_and_the_seams(
     (log,) = [key async for key in redis.scan_iter(f"holdline:*:records:{turn}")]
     await redis.delete(log)
     replay = await read(client, {"Last-Event-ID": events[1].id})
-    names = ["restart", "reasoning", "message", "continued", "end"]
+    names = ["restart", "turn", "reasoning", "message", "continued", "usage", "end"]
     assert [event.event for event in replay] == names
-    assert replay[1].data == "considered"
+    assert replay[2].data == "considered"
     assert text_of(replay) == replay[-1].data == first + "and the other"
-    assert json.loads(replay[3].data) == {"at": len(first), "why": "length"}
+    assert json.loads(replay[4].data) == {"at": len(first), "why": "length"}
 
 
 @pytest.mark.parametrize("how", ["end", "drop", "error"])

@@ -1,0 +1,13 @@
+"""The bare text of an answer (`text/plain`), for clients that append what they receive. Pure.
+
+There are no ids, no heartbeats and no reasoning: every byte is text of the answer.
+"""
+
+from chat.log.records import Kind
+
+_TEXT = b"%c" % Kind.TEXT
+
+
+def encode(turn: str, begin: int, records: bytes) -> bytes:
+    """Return the text of whole records."""
+    return b"".join(record[1:] for record in records.split(b"\0")[1:] if record[:1] == _TEXT)
