@@ -15,6 +15,7 @@ from sanic_ext import Extend
 from chat.api import chat_stream, conversations, error_handlers, operations, page
 from chat.api.http_server import HttpServer
 from chat.api.state import State, get_state
+from chat.api.v1 import access, chat_completions
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
@@ -66,6 +67,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     app.blueprint(chat_stream.chat_stream)
     app.blueprint(conversations.conversations)
     app.blueprint(operations.operations)
+    app.blueprint(chat_completions.v1)
     page.install(app)
     install_lifespan(app, settings, redis_url)
     return app
@@ -128,6 +130,8 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             models=settings.models,
             message_max=settings.message_max,
             is_demo=settings.demo,
+            api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
+            is_local=access.is_loopback(settings.host),
         )
 
 

@@ -2,6 +2,8 @@
 
 HoldlineError                  an HTTP response with a status, a type and a message
 ├── BadRequest          400
+│   └── InvalidField           names the field of a JSON body
+├── Unauthorised        401    /v1 without a valid key
 ├── Forbidden           403
 ├── NotFound            404    unknown, or another owner's
 ├── NotAcceptable       406
@@ -38,6 +40,19 @@ class HoldlineError(Exception):
 class BadRequest(HoldlineError):
     status = 400
     type = "bad_request"
+
+
+class InvalidField(BadRequest):
+    """A field of the body, `param`, has a value that is not supported."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Unauthorised(HoldlineError):
+    status = 401
+    type = "unauthorised"
 
 
 class Forbidden(HoldlineError):

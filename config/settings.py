@@ -8,10 +8,11 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from config.setting_types import ApiKeys, HttpUrl, Key, Rate, UpstreamSettings, check_port
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Base URL of the upstream if only OPENAI_API_KEY is set."""
@@ -19,49 +20,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 class SettingsError(Exception):
     """A setting is invalid; the message names the variable and the values that it accepts."""
-
-
-def _check_rate(value: str) -> str:
-    if value != "off" and not re.fullmatch(r"[1-9]\d{0,5}/(second|minute|hour)", value):
-        raise ValueError("must be off, or a limit such as 60/minute, 5/second or 900/hour")
-    return value
-
-
-def _check_http_url(value: str) -> str:
-    _check_port(value)
-    if not re.match(r"https?://[^/]", value):
-        raise ValueError("must begin with http:// or https:// and name a host")
-    if re.search(r"[?#\s]", value):
-        raise ValueError("must end with a path, such as /v1, and not contain ?, # or spaces")
-    return value
-
-
-def _check_port(url: str) -> None:
-    try:
-        port = urlsplit(url).port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("must name a host; a port, if given, must be between 1 and 65535")
-
-
-def _check_key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("must be printable ASCII characters without spaces or line breaks")
-    return value
-
-
-Key = Annotated[SecretStr, AfterValidator(_check_key)]
-
-
-class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
-    """One entry of UPSTREAMS."""
-
-    base_url: Annotated[str, AfterValidator(_check_http_url)]
-    api_key: Key | None = None
-    model: str = Field(min_length=1)
-    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f]*$")
-    concurrency: int | None = Field(None, ge=1, le=10_000)
 
 
 class Settings(BaseSettings):
@@ -91,7 +49,7 @@ class Settings(BaseSettings):
         None,
         description="API key of the upstream; with neither key nor base URL the demo model answers",
     )
-    openai_base_url: Annotated[str, AfterValidator(_check_http_url)] | None = Field(
+    openai_base_url: HttpUrl | None = Field(
         None, description="Base URL of any OpenAI-compatible API"
     )
     chat_model: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -105,6 +63,11 @@ class Settings(BaseSettings):
         (),
         description="Fallback upstreams, in order: "
         "a JSON list of {base_url, api_key, model, name, concurrency}",
+    )
+    api_keys: ApiKeys = Field(
+        {},
+        description="Keys of the clients of /v1, as name:key,name:key; "
+        "unset: only programs on this machine",
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
     context_tokens: int | Literal["auto"] = Field(
@@ -144,7 +107,7 @@ class Settings(BaseSettings):
     message_max: int = Field(
         32_000, ge=1, description="Maximum length of a question, in characters"
     )
-    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
+    rate_limit: Rate = Field(
         "60/minute",
         description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
     )
@@ -195,7 +158,7 @@ class Settings(BaseSettings):
         scheme, _, rest = (value or "").partition("://")
         if scheme not in ("", "unix"):
             for node in rest.split(",") if scheme.endswith("+cluster") else [rest]:
-                _check_port(f"//{node}")
+                check_port(f"//{node}")
         return value
 
     @field_validator("upstreams", mode="before")

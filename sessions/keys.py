@@ -21,6 +21,17 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def is_owner(text: str) -> bool:
+    """Return whether `text` has the form of an owner: an id, or `key:` and an id."""
+    return is_id(text.removeprefix("key:"))
+
+
+NO_CONVERSATION = ConversationId("-")
+"""The conversation of turns that belong to none; no conversation has this id."""
+
+REQUEST_TTL_S = 86_400
+"""Lifetime of a turn that belongs to no conversation until it is finished, and of a request."""
+
 LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
 
@@ -94,6 +105,11 @@ def legacy_log_prefix(owner: Owner) -> str:
 def legacy_log(owner: Owner, turn_id: TurnId) -> str:
     """String: the log of a turn that version 0.1 began, as the bytes of its event stream."""
     return legacy_log_prefix(owner) + turn_id
+
+
+def request(owner: Owner, turn_id: TurnId) -> str:
+    """String, JSON: the request of a turn of /v1, so that another worker can repeat it."""
+    return f"holdline:{{{owner}}}:request:{turn_id}"
 
 
 def rate(owner: Owner) -> str:

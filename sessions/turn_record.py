@@ -44,6 +44,8 @@ class TurnRecord:
     """Maximum number of times that this answer may be continued."""
     length: int = 0
     """Length of a finished turn's log in bytes."""
+    has_request: bool = False
+    """Whether the turn repeats the request of a client of /v1, instead of a history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class NewTurn:
     max_continuations: int
     first_record: tuple[bytes, bytes]
     attempt: str
+    request: str | None = None
+    """The request of a turn of /v1 as JSON, "" if it is not to be stored, None for other turns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,11 @@ MAX_EXPIRED = 100
 
 _RECORD_FIELDS = (
     "state", "conversation", "digest", "model", "user", "answer", "continues", "length", "records",
+    "request",
 )  # fmt: skip
 """The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
+
+_OPTIONAL_FIELDS = 3
 
 
 LogAppend = tuple[TurnRef, int, int, bytes]
@@ -51,20 +54,10 @@ class TurnStore:
     async def begin(self, question: NewTurn) -> BeginResult:
         """Register a turn, then store its question and begin it, if nothing prevents it."""
         ref = question.ref
-        names = [
-            *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
-            keys.current(ref.owner, question.session), keys.rate(ref.owner),
-        ]  # fmt: skip
-        limit, window_s = self._rate
-        arguments: list[Argument] = [
-            ref.turn, ref.conversation, int(question.may_create), question.digest,
-            question.question_id, question.message, question.title, question.model,
-            *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
-            limit, window_s, question.answer_id, question.max_continuations,
-            "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
-        ]  # fmt: skip
+        is_alone = ref.conversation == keys.NO_CONVERSATION
+        begin = self._build_begin_alone(question) if is_alone else self._build_begin(question)
         # Registered first: a turn that is not in the index would be lost with its worker.
-        calls = [*_build_registrations([ref], self._lease_ms), ("begin", names, arguments)]
+        calls = [*_build_registrations([ref], self._lease_ms), begin]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
         if outcome in ("unknown", "attach", "busy", "limited"):
@@ -74,6 +67,45 @@ class TurnStore:
         if outcome in ("attach", "busy"):
             return BeginResult(outcome, turn=TurnId(reply[1].decode()))
         return BeginResult(outcome, retry_after_s=max(1, reply[1]) if outcome == "limited" else 0)
+
+    def _build_begin(self, question: NewTurn) -> Call:
+        ref = question.ref
+        names = [
+            *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
+            keys.current(ref.owner, question.session), keys.rate(ref.owner),
+            keys.request(ref.owner, ref.turn),
+        ]  # fmt: skip
+        limit, window_s = self._rate
+        arguments: list[Argument] = [
+            ref.turn, ref.conversation, int(question.may_create), question.digest,
+            question.question_id, question.message, question.title, question.model,
+            *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
+            limit, window_s, question.answer_id, question.max_continuations,
+            "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
+            question.request or "", keys.REQUEST_TTL_S,
+        ]  # fmt: skip
+        return "begin", names, arguments
+
+    def _build_begin_alone(self, question: NewTurn) -> Call:
+        ref = question.ref
+        names = [
+            ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), keys.rate(ref.owner),
+        ]  # fmt: skip
+        before, after = question.first_record
+        arguments: list[Argument] = [
+            ref.turn, ref.conversation, question.digest, question.question_id, question.answer_id,
+            question.model, before + question.question_id.encode() + after, question.attempt,
+            self._lease_ms, *self._rate, question.max_continuations, question.request or "",
+            keys.REQUEST_TTL_S,
+        ]  # fmt: skip
+        return "begin_request", names, arguments
+
+    async def read_request(self, ref: TurnRef) -> bytes | None:
+        """Return the stored request of a turn of /v1 as JSON; None if it was not kept."""
+        found: bytes | None = await call(
+            self._redis, "GET", [keys.request(ref.owner, ref.turn)], []
+        )
+        return found
 
     async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
         """Return the record of an owner's turn, or None."""
@@ -159,11 +191,13 @@ class TurnStore:
         Return False if another worker holds the turn. True also covers a turn that ended and was
         deleted before this call was repeated.
         """
+        is_alone = ref.conversation == keys.NO_CONVERSATION
         arguments: list[Argument] = [
             fence, offset, records, state, ref.turn, ref.conversation, answer,
-            keys.LOG_TTL_S, self._ttl_s,
+            keys.LOG_TTL_S, keys.LOG_TTL_S if is_alone else self._ttl_s,
         ]  # fmt: skip
-        result = await call(self._redis, "finish", _list_conversation_keys(ref), arguments)
+        names = [*_list_conversation_keys(ref), keys.request(ref.owner, ref.turn)]
+        result = await call(self._redis, "finish", names, arguments)
         if result not in (1, 2):
             return False
         with contextlib.suppress(*UNAVAILABLE_ERRORS):  # then the next poll for takeovers does it
@@ -203,7 +237,7 @@ class TurnStore:
 
 
 def _list_conversation_keys(ref: TurnRef) -> list[str]:
-    """Return the first five KEYS of begin.lua and finish.lua."""
+    """Return the first five KEYS of begin.lua and of finish.lua."""
     return [
         ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
         keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
@@ -227,11 +261,11 @@ def _build_unregistration(ref: TurnRef) -> Call:
 
 
 def _parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
-    """Return a record from the values of _RECORD_FIELDS; only the last two may be missing."""
-    if None in values[:-2]:
+    """Return a record from the values of _RECORD_FIELDS; the optional ones may be missing."""
+    if None in values[:-_OPTIONAL_FIELDS]:
         return None
     text: list[Any] = [(value or b"").decode() for value in values]
-    state, conversation, digest, model, user, answer, continues, length, records = text
+    state, conversation, digest, model, user, answer, continues, length, records, request = text
     return TurnRecord(
         ref=TurnRef(owner, ConversationId(conversation), turn_id, is_legacy=not records),
         state=state,
@@ -241,6 +275,7 @@ def _parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> 
         answer_id=MessageId(answer),
         max_continuations=int(continues),
         length=int(length or 0),
+        has_request=bool(request),
     )
 
 
@@ -251,7 +286,7 @@ def _encode_ref(ref: TurnRef) -> str:
 def _decode_ref(member: bytes, index: str) -> TurnRef | None:
     """Return the turn that a member of the running turns names; None for a malformed one."""
     parts = member.decode("ascii", "replace").split(" ")
-    if len(parts) != 3 or not all(map(keys.is_id, parts)):
+    if len(parts) != 3 or not keys.is_owner(parts[0]) or not all(map(keys.is_id, parts[1:])):
         return None
     owner, conversation, turn = parts
     is_legacy = index == keys.legacy_running()

@@ -46,6 +46,9 @@ IMPORTS = {
     },
     "chat.export": set(),
     "chat.demo": set(),
+    "chat.api.v1": {
+        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns"
+    },
     "chat.api": {
         "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
         "chat.turns"
@@ -56,6 +59,7 @@ IMPORTS = {
 PURE = {
     "chat.errors",
     "chat.event_stream",
+    "chat.formats.chat_completion",
     "chat.formats.ndjson",
     "chat.formats.sse",
     "chat.formats.text",
@@ -65,11 +69,14 @@ PURE = {
     "chat.turns.continuation.announcement",
     "chat.turns.continuation.policy",
     "chat.turns.continuation.joining",
+    "chat.turns.client_request",
     "chat.turns.prompt",
     "chat.upstream.response.body",
+    "chat.upstream.response.chunk_reader",
     "chat.upstream.response.chunks",
     "chat.upstream.response.endings",
     "chat.upstream.response.inline_reasoning",
+    "chat.upstream.response.tool_calls",
     *(
         f"chat.upstream.error_words.{name}"
         for name in ("body", "message", "redaction", "rejections", "retry_after")
@@ -94,6 +101,9 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "parsing",
         "state",
         "viewer",
+        "v1.access",
+        "v1.body",
+        "v1.chat_completions",
     )
 }
 MAX_MODULES = 12

@@ -12,8 +12,15 @@ from sanic.http import Http
 from sanic.response import json
 
 from chat.api.negotiation import WireFormat, choose_format
-from chat.errors import Draining, HoldlineError, TurnFailed
-from chat.formats import sse
+from chat.errors import (
+    Draining,
+    HoldlineError,
+    InvalidField,
+    TooLarge,
+    TurnFailed,
+    Unauthorised,
+)
+from chat.formats import chat_completion, sse
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
 logger = logging.getLogger("holdline.api")
@@ -56,11 +63,18 @@ def install(app: Sanic[Any, Any]) -> None:
     async def handle_holdline_error(request: Request, error: HoldlineError) -> HTTPResponse:
         if isinstance(error, Draining) and _is_stream(request):
             return _create_stream(sse.ASK_AGAIN)
-        return _create_response(error.status, error.type, error.message, error.retry_after_s)
+        if isinstance(error, Unauthorised | TooLarge):
+            await _discard_body(request)
+        param = error.param if isinstance(error, InvalidField) else None
+        return _create_response(
+            request, error.status, error.type, error.message, error.retry_after_s, param
+        )
 
     @app.exception(TurnFailed)
     async def handle_turn_failed(request: Request, error: TurnFailed) -> HTTPResponse:
         status = _FAILURE_STATUSES.get(error.failure["type"], 502)
+        if _is_openai(request):
+            return json({"error": chat_completion.describe_failure(error.failure)}, status=status)
         return json({"error": error.failure, "answer": error.answer}, status=status)
 
     @app.exception(*UNAVAILABLE_ERRORS)
@@ -69,7 +83,7 @@ def install(app: Sanic[Any, Any]) -> None:
         if _is_stream(request):
             return _create_stream(sse.RETRY_LATER)
         return _create_response(
-            503, "unavailable", "Redis is unavailable. Try again in a moment.", 5
+            request, 503, "unavailable", "Redis is unavailable. Try again in a moment.", 5
         )
 
     @app.exception(SanicException)
@@ -77,13 +91,13 @@ def install(app: Sanic[Any, Any]) -> None:
         if isinstance(error, PayloadTooLarge | NotFound | MethodNotAllowed):
             await _discard_body(request)
         message = _MESSAGES.get(error.status_code, "The request failed.")
-        return _create_response(error.status_code, "http", message)
+        return _create_response(request, error.status_code, "http", message)
 
     @app.exception(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> HTTPResponse:
         logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
-        return _create_response(500, "internal", message)
+        return _create_response(request, 500, "internal", message)
 
 
 async def _discard_body(request: Request) -> None:
@@ -116,8 +130,26 @@ def _create_stream(body: bytes) -> HTTPResponse:
     return HTTPResponse(body, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
 
 
+def _is_openai(request: Request) -> bool:
+    """Return whether the client speaks OpenAI's API, which has error objects of its own form."""
+    return request.path.startswith("/v1/")
+
+
 def _create_response(
-    status: int, kind: str, message: str, retry_after_s: float | None = None
+    request: Request,
+    status: int,
+    kind: str,
+    message: str,
+    retry_after_s: float | None = None,
+    param: str | None = None,
 ) -> HTTPResponse:
     headers = {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
-    return json({"error": {"type": kind, "message": message}}, status=status, headers=headers)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    error: dict[str, str | None] = {"type": kind, "message": message}
+    if _is_openai(request):
+        openai_type = {401: "authentication_error", 429: "rate_limit_error"}.get(
+            status, "api_error" if status >= 500 else "invalid_request_error"
+        )
+        error = {"message": message, "type": openai_type, "param": param, "code": kind}
+    return json({"error": error}, status=status, headers=headers)

@@ -1,7 +1,7 @@
 """Parse queries and JSON bodies, with errors that name the field and the expected value."""
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -26,11 +26,17 @@ def parse_query(request: Request) -> dict[str, str]:
 
 def parse_body(request: Request, kind: type[Body]) -> Body:
     """Return the JSON body; raises BadRequest."""
+    body: Body = decode_json(request, request.body, kind)
+    return body
+
+
+def decode_json(request: Request, body: bytes, kind: type[Body] | None = None) -> Any:
+    """Return a JSON body, which has the type `kind` if it is given; raises BadRequest."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise BadRequest("The body must be JSON, with `Content-Type: application/json`.")
     try:
-        return msgspec.json.decode(request.body, type=kind)
+        return msgspec.json.decode(body, type=kind or Any)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid body: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -39,7 +45,7 @@ def parse_body(request: Request, kind: type[Body]) -> Body:
 
 def parse_conversation_id(text: str) -> ConversationId:
     """Return `text` as the id of a conversation; raises NotFound if it cannot be an id."""
-    if not keys.is_id(text):
+    if not keys.is_id(text) or text == keys.NO_CONVERSATION:
         raise NotFound("There is no such conversation.")
     return ConversationId(text)
 

@@ -1,5 +1,6 @@
 """The parts of a worker that request handlers use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sanic import Request
@@ -23,6 +24,10 @@ class State:
     message_max: int
     """Maximum length of a question, in characters."""
     is_demo: bool
+    api_keys: Mapping[str, str]
+    """API_KEYS: each key by its name."""
+    is_local: bool
+    """Whether the server listens on an address of this machine's loopback network."""
 
 
 def get_state(request: Request) -> State:

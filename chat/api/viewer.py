@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from sanic import HTTPResponse, Request
 from sanic.response import json
@@ -33,7 +33,7 @@ def _encode_chunk(frames: bytes) -> bytes:
 def create_format(
     encode: Encode,
     encode_end: Callable[[str, int, str], bytes],
-    heartbeat: bytes,
+    build_heartbeat: Callable[[], bytes],
     encode_waiting: Callable[[str], bytes],
 ) -> Format:
     """Return a format whose pushed bytes are chunks of a chunked body."""
@@ -41,7 +41,7 @@ def create_format(
         encode=encode,
         encode_pushed=lambda turn, begin, records: _encode_chunk(encode(turn, begin, records)),
         encode_end=encode_end,
-        heartbeat=heartbeat,
+        build_heartbeat=build_heartbeat,
         encode_waiting=encode_waiting,
     )
 
@@ -57,30 +57,34 @@ class StreamFormat:
     encode_restart: Callable[[str], bytes]
 
 
+NDJSON_TYPE = "application/x-ndjson; charset=utf-8"
+
 _STREAMS = {
     WireFormat.SSE: StreamFormat(
         STREAM_TYPE,
-        create_format(sse.encode, sse.encode_end, sse.HEARTBEAT, sse.encode_waiting),
-        create_format(sse.encode, sse.encode_brief_end, sse.HEARTBEAT, sse.encode_waiting),
+        create_format(sse.encode, sse.encode_end, lambda: sse.HEARTBEAT, sse.encode_waiting),
+        create_format(sse.encode, sse.encode_brief_end, lambda: sse.HEARTBEAT, sse.encode_waiting),
         sse.encode_restart,
     ),
     WireFormat.NDJSON: StreamFormat(
-        "application/x-ndjson; charset=utf-8",
-        create_format(ndjson.encode, ndjson.encode_end, ndjson.HEARTBEAT, ndjson.encode_waiting),
+        NDJSON_TYPE,
         create_format(
-            ndjson.encode, ndjson.encode_brief_end, ndjson.HEARTBEAT, ndjson.encode_waiting
+            ndjson.encode, ndjson.encode_end, lambda: ndjson.HEARTBEAT, ndjson.encode_waiting
+        ),
+        create_format(
+            ndjson.encode, ndjson.encode_brief_end, lambda: ndjson.HEARTBEAT, ndjson.encode_waiting
         ),
         ndjson.encode_restart,
     ),
 }
 
 _TEXT_TYPE = "text/plain; charset=utf-8"
-_TEXT = create_format(text.encode, lambda turn, length, answer: b"", b"", lambda wait: b"")
+_TEXT = create_format(text.encode, lambda turn, length, answer: b"", lambda: b"", lambda wait: b"")
 
 _LEGACY = create_format(
     lambda turn, begin, frames: frames,
     lambda turn, length, answer: b"",
-    sse.HEARTBEAT,
+    lambda: sse.HEARTBEAT,
     sse.encode_waiting,
 )
 """The log of a turn that version 0.1 began: it consists of SSE frames, `end` included."""
@@ -101,47 +105,63 @@ async def send_view(
     if view.log.ref.is_legacy and wire_format is not WireFormat.SSE:
         raise Conflict("This answer began before an upgrade: it has the format `sse` only.")
     if wire_format is WireFormat.JSON:
-        return await _send_whole(request, view)
+        return await send_whole(request, view, whole.read)
     if wire_format is WireFormat.TEXT:
-        await _send_text(request, view)
+        await send_stream(request, view, _TEXT, _TEXT_TYPE, ends_on_failure=False)
         return None
     stream = _STREAMS[wire_format]
     viewer_format = stream.brief if is_brief else stream.full
     response = await request.respond(headers=STREAM_HEADERS, content_type=stream.content_type)
-    turn = view.log.ref.turn
     if view.is_restarted:
-        await response.send(stream.encode_restart(turn))
-    if view.replay:
-        replay = view.replay
-        await response.send(viewer_format.encode(turn, 0, replay.records))
-        await response.send(viewer_format.encode_end(turn, replay.length, replay.answer))
-    else:
-        if view.log.ref.is_legacy:
-            viewer_format = _LEGACY
-        await view.log.relay(view.offset, viewer_format, response.send, create_push(request))
+        await response.send(stream.encode_restart(view.log.ref.turn))
+    if view.log.ref.is_legacy and not view.replay:
+        viewer_format = _LEGACY
+    await _relay(request, view, viewer_format, response.send)
     await response.eof()
     return None
 
 
-async def _send_text(request: Request, view: View) -> None:
-    """Send the bare text; the body is complete (RFC 9112 §8) only if the answer is."""
+async def send_stream(
+    request: Request,
+    view: View,
+    viewer_format: Format,
+    content_type: str,
+    *,
+    ends_on_failure: bool,
+) -> None:
+    """Send a turn from its beginning; its body is complete (RFC 9112 §8) only if the answer is.
+
+    With `ends_on_failure` the format reports failures, and their body is complete too. Raises
+    TurnFailed and Unavailable before the response has begun.
+    """
     if not view.replay:
-        await wait_for_output(view.log)
-    response = await request.respond(
-        headers=STREAM_HEADERS, content_type="text/plain; charset=utf-8"
-    )
-    if view.replay:
-        await response.send(view.replay.answer.encode())
+        await _wait_for_output(view.log)
+    response = await request.respond(headers=STREAM_HEADERS, content_type=content_type)
+    is_complete = await _relay(request, view, viewer_format, _keep_alive(request, response.send))
+    if is_complete or (ends_on_failure and view.log.state is LogState.FINISHED):
+        await response.eof()
     else:
-        send = _keep_alive(request, response.send)
-        if not await view.log.relay(0, _TEXT, send, create_push(request)):
-            cut_off(request)
-            return
-    await response.eof()
+        _cut_off(request)
 
 
-async def _send_whole(request: Request, view: View) -> HTTPResponse | None:
-    """Send one JSON object when the turn is over; its status tells a failure of the first 5 s."""
+async def _relay(request: Request, view: View, viewer_format: Format, send: Send) -> bool:
+    """Send a view; return whether the viewer has the whole answer."""
+    if replay := view.replay:
+        turn = view.log.ref.turn
+        await send(viewer_format.encode(turn, 0, replay.records))
+        await send(viewer_format.encode_end(turn, replay.length, replay.answer))
+        return True
+    return await view.log.relay(view.offset, viewer_format, send, _create_push(request))
+
+
+async def send_whole(
+    request: Request, view: View, build: Callable[[bytes], dict[str, Any]]
+) -> HTTPResponse | None:
+    """Send one JSON object, which `build` makes of the records, when the turn is over.
+
+    After 5 s the response begins with white space, and its status is 200. Before, raises TurnFailed
+    for a failed turn, and Unavailable if this worker stops.
+    """
     response = None
     log = view.log
     while log.is_open and not view.replay:
@@ -155,24 +175,23 @@ async def _send_whole(request: Request, view: View) -> HTTPResponse | None:
                 )
             await response.send(whole.HEARTBEAT)
     if view.replay:
-        body = whole.read(view.replay.records)
-    elif log.state is LogState.DETACHED and response is None:
+        data = view.replay.records
+    elif log.state is LogState.FINISHED:
+        data = await log.read(0, log.committed)
+    elif response is None:
         raise _create_detached()
-    elif log.state is LogState.DETACHED:
-        cut_off(request)
-        return None
     else:
-        body = whole.read(await log.read(0, log.committed))
+        _cut_off(request)
+        return None
     if response is None:
-        if "error" in body:
-            raise TurnFailed(body["error"], body["answer"])
-        return json(body, headers=STREAM_HEADERS)
-    await response.send(whole.encode(body))
+        _raise_failure(data)
+        return json(build(data), headers=STREAM_HEADERS)
+    await response.send(whole.encode(build(data)))
     await response.eof()
     return None
 
 
-async def wait_for_output(log: Log) -> None:
+async def _wait_for_output(log: Log) -> None:
     """Return when a turn has produced something to send, or after HEARTBEAT_S seconds.
 
     Raises TurnFailed if it failed before, and Unavailable if its worker stops.
@@ -190,9 +209,16 @@ async def wait_for_output(log: Log) -> None:
         return
     if log.state is LogState.DETACHED:
         raise _create_detached()
-    body = whole.read(await log.read(0, log.committed))
-    if "error" in body and not body["answer"]:
-        raise TurnFailed(body["error"], "")
+    data = await log.read(0, log.committed)
+    if not whole.has_output(data):
+        _raise_failure(data)
+
+
+def _raise_failure(data: bytes) -> None:
+    """Raise TurnFailed if the records are those of a failed turn."""
+    body = whole.read(data)
+    if "error" in body:
+        raise TurnFailed(body["error"], body["answer"])
 
 
 def _create_detached() -> Unavailable:
@@ -201,7 +227,7 @@ def _create_detached() -> Unavailable:
     )
 
 
-def cut_off(request: Request) -> None:
+def _cut_off(request: Request) -> None:
     """Close the connection without the end of the body, so that the client sees a truncated one."""
     cast(asyncio.Transport, request.transport).close()
 
@@ -220,7 +246,7 @@ def _keep_alive(request: Request, send: Send) -> Send:
     return send_or_wait
 
 
-def create_push(request: Request) -> Push:
+def _create_push(request: Request) -> Push:
     """Return a function that writes chunks to the connection of a response that has begun.
 
     It omits two steps of `response.send`: waiting for slow viewers, and postponing Sanic's response

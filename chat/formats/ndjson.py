@@ -7,13 +7,14 @@ A line is an object with `event`, `id` and `data`: the name, the id and the data
 import json
 from typing import Any
 
-from chat.log.records import Kind
+from chat.log.records import TEXT_KINDS, Kind
 
 HEARTBEAT = b'{"event": "heartbeat"}\n'
 
 _EVENTS = {
     b"%c" % Kind.TURN: "turn",
     b"%c" % Kind.TEXT: "message",
+    b"%c" % Kind.REFUSAL: "message",
     b"%c" % Kind.REASONING: "reasoning",
     b"%c" % Kind.CONTINUED: "continued",
     b"%c" % Kind.USAGE: "usage",
@@ -21,7 +22,7 @@ _EVENTS = {
 }
 """The event of each kind. `END` has its own function: its data is the whole answer."""
 
-_TEXTS = {b"%c" % Kind.TEXT, b"%c" % Kind.REASONING}
+_TEXTS = {b"%c" % kind for kind in TEXT_KINDS}
 
 
 def encode(turn: str, begin: int, records: bytes) -> bytes:

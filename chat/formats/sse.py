@@ -1,8 +1,9 @@
 """The event stream (WHATWG HTML §9.2) of a turn: records of its log as frames, and their ids. Pure.
 
-Each record makes one frame, but for attempts and unknown kinds, which make none, and the end of an
-answer (see `encode_end`). The id of a frame is `<turn>.<offset>`, where the offset is the
-log's length in bytes just after the frame's record: a viewer resumes from there.
+Each record makes one frame, but for attempts, tool calls, extra fields and unknown kinds, which
+make none, and the end of an answer (see `encode_end`). The id of a frame is `<turn>.<offset>`,
+where the offset is the log's length in bytes just after the frame's record: a viewer resumes from
+there.
 """
 
 import re
@@ -28,6 +29,7 @@ _FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")
 _HEADS: dict[bytes, bytes] = {
     b"%c" % Kind.TURN: b"retry: %d\nevent: turn\nid: " % _RETRY_MS,
     b"%c" % Kind.TEXT: b"id: ",
+    b"%c" % Kind.REFUSAL: b"id: ",
     b"%c" % Kind.REASONING: b"event: reasoning\nid: ",
     b"%c" % Kind.CONTINUED: b"event: continued\nid: ",
     b"%c" % Kind.USAGE: b"event: usage\nid: ",

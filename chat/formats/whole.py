@@ -15,8 +15,8 @@ def read(data: bytes) -> dict[str, Any]:
     body: dict[str, Any] = {}
     texts: dict[int, list[str]] = {Kind.TEXT: [], Kind.REASONING: []}
     for kind, payload, _ in records.split(data):
-        if kind in texts:
-            texts[kind].append(payload.decode())
+        if kind in records.TEXT_KINDS:
+            texts[Kind.TEXT if kind == Kind.REFUSAL else kind].append(payload.decode())
         elif kind == Kind.TURN:
             ids = json.loads(payload)
             body = {
@@ -37,7 +37,7 @@ def read(data: bytes) -> dict[str, Any]:
 
 
 def has_output(data: bytes) -> bool:
-    """Return whether records contain text or reasoning."""
+    """Return whether records contain text (also of a refusal) or reasoning."""
     return any(record[:1] in _OUTPUT for record in data.split(b"\0"))
 
 
@@ -46,7 +46,7 @@ def encode(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode() + b"\n"
 
 
-_OUTPUT = {b"%c" % Kind.TEXT, b"%c" % Kind.REASONING}
+_OUTPUT = {b"%c" % kind for kind in records.TEXT_KINDS}
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "estimated")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from chat.log.backoff import Backoff
 from chat.log.log import Log, LogState
-from chat.log.records import Kind
+from chat.log.records import TEXT_KINDS, Kind
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.turn_record import State
 from sessions.turn_store import TurnStore
@@ -37,16 +37,8 @@ class Writer:
     """
 
     __slots__ = (
-        "_store",
-        "advance",
-        "batch",
-        "fail",
-        "fence",
-        "has_output",
-        "is_finishing",
-        "log",
-        "on_fenced",
-        "on_stop",
+        "_store", "advance", "batch", "fail", "fence", "has_output", "is_finishing", "log",
+        "on_fenced", "on_stop",
     )  # fmt: skip
 
     def __init__(self, log: Log, fence: int, batch: "Batch", store: TurnStore) -> None:
@@ -68,8 +60,8 @@ class Writer:
         """
         log = self.log
         log.data += log.codec.encode(log.ref.turn, log.end, kind, payload)
-        is_output = kind is Kind.TEXT or kind is Kind.REASONING
-        if is_output and self.has_output:
+        is_output = kind in TEXT_KINDS
+        if (is_output and self.has_output) or kind is Kind.EXTRA:
             self.batch.submit(self)
         else:
             self.has_output = is_output

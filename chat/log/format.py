@@ -19,6 +19,6 @@ class Format:
     """The same in the form that `Push` takes."""
     encode_end: Callable[[str, int, str], bytes]
     """Encodes the end of a complete turn: its id, the log's length, the whole answer."""
-    heartbeat: bytes
+    build_heartbeat: Callable[[], bytes]
     encode_waiting: Callable[[str], bytes]
     """Encodes, as JSON, why the answer waits."""

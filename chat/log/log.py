@@ -253,7 +253,7 @@ class Log:
 
     def _build_idle_frame(self, viewer_format: Format) -> bytes:
         if self._describe_wait is None:
-            return viewer_format.heartbeat
+            return viewer_format.build_heartbeat()
         return viewer_format.encode_waiting(json.dumps(self._describe_wait()))
 
     async def _build_end_frame(self, viewer_format: Format) -> bytes | None:

@@ -25,6 +25,12 @@ class Kind(IntEnum):
     USAGE = ord("u")
     END = ord("e")
     """Nothing: the answer is the joined text. The last record of an answer that is kept."""
+    REFUSAL = ord("d")
+    """Text of an answer with which the model declines; only in turns of /v1."""
+    TOOL_CALL = ord("o")
+    """JSON: a complete tool call, with its `index`."""
+    EXTRA = ord("x")
+    """JSON: fields that Holdline does not interpret, of the chunk, choice or delta that follows."""
     FAILED = ord("f")
     """JSON: type, message and retryable. The last record of a failed turn."""
 
@@ -35,6 +41,9 @@ MAX_RECORD_BYTES = 16 << 10
 _MAX_PIECE_CHARACTERS = (MAX_RECORD_BYTES - 2) // 4
 
 _LAST = b"\0%c" % Kind.END
+
+TEXT_KINDS = (Kind.TEXT, Kind.REASONING, Kind.REFUSAL)
+"""The kinds whose payload is text; all others have JSON or nothing."""
 
 
 class PartialAnswer(NamedTuple):
@@ -53,7 +62,7 @@ def encode(turn: str, offset: int, kind: Kind, payload: str) -> bytes:
     """
     if kind is Kind.END:
         return _LAST
-    if len(payload) <= _MAX_PIECE_CHARACTERS or kind not in (Kind.TEXT, Kind.REASONING):
+    if len(payload) <= _MAX_PIECE_CHARACTERS or kind not in TEXT_KINDS:
         return b"\0%c%b" % (kind, payload.encode())
     return b"".join(b"\0%c%b" % (kind, piece.encode()) for piece in _split_text(payload))
 
@@ -87,7 +96,8 @@ def decode_answer(data: bytes) -> PartialAnswer:
     payloads: dict[int, list[str]] = {kind: [] for kind in Kind}
     for kind, payload, _ in split(data):
         if kind in payloads:
-            payloads[kind].append(payload.decode("utf-8", "replace"))
+            name = Kind.TEXT if kind == Kind.REFUSAL else kind
+            payloads[name].append(payload.decode("utf-8", "replace"))
     return PartialAnswer(
         "".join(payloads[Kind.TEXT]),
         "".join(payloads[Kind.REASONING]),

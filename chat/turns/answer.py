@@ -23,6 +23,7 @@ class Answer:
     reasoning: bytearray = field(default_factory=bytearray)
     continued: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage | None = None
     finish_reason: str | None = None
     first_token_ms: int | None = None
@@ -89,6 +90,8 @@ class Answer:
         }
         if self.reasoning:
             body["reasoning"] = self.reasoning.decode()
+        if self.tool_calls:
+            body["tool_calls"] = self.tool_calls
         if self.usage:
             body["usage"] = msgspec.to_builtins(self.usage)
         if self.continued:

@@ -7,11 +7,13 @@ from chat.errors import UpstreamError
 from chat.log.batch import Writer
 from chat.log.records import Kind
 from chat.turns.answer import Answer
+from chat.turns.client_request import ClientRequest
 from chat.turns.continuation.joining import Joiner, Outcome
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import Mode
 from chat.upstream.client import Upstream
-from chat.upstream.request import ChatMessage
+from chat.upstream.request import Messages
+from chat.upstream.response.chunk_reader import DeltaKind
 from chat.upstream.response.chunks import Usage
 from chat.upstream.response.completion import Completion, Delta
 from chat.upstream.response.endings import Ending
@@ -31,6 +33,7 @@ class Attempt:
         upstream: Upstream,
         model: str,
         mode: Mode,
+        request: ClientRequest | None,
     ) -> None:
         self.mode = mode
         self.upstream = upstream
@@ -38,6 +41,7 @@ class Attempt:
         self.size = 0.0
         """Estimated size of the messages, in tokens."""
         self._record = record
+        self._request = request
         self._answer = answer
         self._writer = writer
         self._length = len(answer.text)
@@ -72,10 +76,14 @@ class Attempt:
         `reason` is the failure of the previous request, if there was one.
         """
         answer, is_prefill = self._answer, self.mode is Mode.PREFILL
-        messages = await prompt.build_messages(
-            self._record, self.upstream, self.model, self._partial, prefill=is_prefill
-        )
-        self.size = estimate_size(messages)
+        messages: Messages
+        if self._request:
+            messages = self._request.build_messages(self._partial, prefill=is_prefill)
+        else:
+            messages = await prompt.build_messages(
+                self._record, self.upstream, self.model, self._partial, prefill=is_prefill
+            )
+            self.size = estimate_size(messages)
         answer.model, answer.upstream = self.model, self.upstream.name
         self._writer.append(Kind.ATTEMPT, answer.add_attempt(self.mode.value, reason))
         outcome = "cancelled"
@@ -87,15 +95,16 @@ class Attempt:
             raise
         finally:
             self._log(reason, outcome)
-        if self._usage and self._usage.prompt_tokens:
+        if self.size and self._usage and self._usage.prompt_tokens:
             prompt.calibrate(self.upstream, self.model, self.size, self._usage.prompt_tokens)
         return ending
 
-    async def _receive(self, messages: list[ChatMessage]) -> Ending:
+    async def _receive(self, messages: Messages) -> Ending:
         async with self.upstream.request(
             messages,
             self.model,
             prefill=self.mode is Mode.PREFILL,
+            fields=self._request.fields if self._request else None,
             on_position=self._announce_position,
         ) as completion:
             self._completion = completion
@@ -106,7 +115,9 @@ class Attempt:
                 self._end_response(completion)
             if self.joined is Outcome.RESTARTED:
                 return Ending.INTERRUPTED
-            return completion.check()
+            ending = completion.check()
+            self._answer.tool_calls = completion.reader.tool_calls.list_complete()
+            return ending
 
     def _announce_position(self, position: int) -> None:
         wait = {"why": "queued", "position": position}
@@ -151,17 +162,23 @@ class Attempt:
         finally:
             self._completion = None
             self._emit(self._joiner.end())
-            self._usage = completion.usage
-            self._answer.add_usage(completion.usage)
+            self._usage = completion.reader.usage
+            self._answer.add_usage(self._usage)
 
     def _append(self, deltas: list[Delta]) -> None:
         answer = self._answer
-        for text, is_reasoning in deltas:
+        for text, kind in deltas:
+            if kind == DeltaKind.EXTRA:
+                self._writer.append(Kind.EXTRA, text)
+                continue
             if answer.first_token_ms is None:
                 answer.first_token_ms = round((time.monotonic() - answer.begun_at) * 1000)
-            if is_reasoning:
+            if kind == DeltaKind.REASONING:
                 answer.reasoning += text.encode()
                 self._writer.append(Kind.REASONING, text)
+            elif kind == DeltaKind.REFUSAL:
+                answer.text += text.encode()
+                self._writer.append(Kind.REFUSAL, text)
             else:
                 self._emit(self._joiner.feed(text))
         if self._writer.log.is_too_long:

@@ -16,6 +16,7 @@ from chat.log.batch import Writer
 from chat.log.records import Kind, PartialAnswer
 from chat.turns.answer import Answer
 from chat.turns.attempt import Attempt
+from chat.turns.client_request import ClientRequest
 from chat.turns.continuation.joining import Outcome
 from chat.turns.continuation.policy import (
     INTERRUPTED,
@@ -44,9 +45,18 @@ class Generator:
         self.max_s = max_s
 
     def create(
-        self, record: TurnRecord, partial: PartialAnswer, writer: Writer, *, interrupted: bool
+        self,
+        record: TurnRecord,
+        partial: PartialAnswer,
+        writer: Writer,
+        request: ClientRequest | None,
+        *,
+        interrupted: bool,
     ) -> "Generation":
-        """Return the generation of a turn, which continues the partial answer, if there is one."""
+        """Return the generation of a turn, which continues the partial answer, if there is one.
+
+        `request` is the request of a turn of /v1.
+        """
         return Generation(
             record,
             partial,
@@ -54,6 +64,7 @@ class Generator:
             self._prompt,
             self._mode,
             UpstreamChoice(self._upstreams),
+            request,
             interrupted=interrupted,
         )
 
@@ -75,10 +86,12 @@ class Generation:
         prompt: Prompt,
         mode: ContinueMode,
         choice: UpstreamChoice,
+        request: ClientRequest | None,
         *,
         interrupted: bool,
     ) -> None:
         self._record = record
+        self._request = request
         self._writer = writer
         self._prompt = prompt
         self._mode = mode
@@ -111,10 +124,12 @@ class Generation:
     async def run(self) -> None:
         """Return when the answer is complete, with its finish reason set; raises UpstreamError."""
         if self._last_error:
+            if self._request and not self._request.is_kept:  # its client has gone with the worker
+                raise self._last_error
             await self._prepare_repetition(self._last_error)
         while True:
             try:
-                ending = await self._request()
+                ending = await self._send()
             except (UpstreamFailed, UpstreamRejected) as error:
                 if self._is_ended:  # closing the connection caused the error
                     raise
@@ -136,7 +151,7 @@ class Generation:
             if answer.text:
                 answer.finish_reason = Ending.TRUNCATED.value
                 return True
-            if await self._learn(error):
+            if not self._request and await self._learn(error):
                 return False
         if attempt.mode is Mode.PREFILL and rejects_prefill(error):
             await self._note_rejected_prefill()
@@ -174,7 +189,7 @@ class Generation:
             if self._may_continue:
                 return False
             ending = Ending.TRUNCATED
-        if not answer.text.strip():
+        if not answer.text.strip() and not self._request:
             if ending is Ending.TRUNCATED:
                 raise upstream.failures.empty_at_limit()
             if ending is Ending.WITHHELD:
@@ -182,7 +197,13 @@ class Generation:
             if ending is Ending.TOOL_CALL:
                 raise upstream.failures.tool_call()
         # A response that added no text would add none if it were requested again.
-        if ending is Ending.TRUNCATED and attempt.has_added_text and self._may_continue:
+        continues = self._request is None or self._request.continues_at_limit
+        if (
+            ending is Ending.TRUNCATED
+            and continues
+            and attempt.has_added_text
+            and self._may_continue
+        ):
             await self._prepare_repetition(TRUNCATED)
             return False
         answer.finish_reason = ending.value
@@ -190,6 +211,8 @@ class Generation:
 
     @property
     def _may_continue(self) -> bool:
+        if self._request and not self._request.is_plain:
+            return False
         return self.answer.continuations < self._record.max_continuations
 
     async def _prepare_repetition(self, error: UpstreamError) -> None:
@@ -198,6 +221,8 @@ class Generation:
         Raises the error if there is no next request.
         """
         answer = self.answer
+        if self._request and not self._request.is_plain and answer.has_output:
+            raise error
         step = decide(
             error,
             has_output=answer.has_output,
@@ -257,7 +282,7 @@ class Generation:
         """Return the name of the model to request next."""
         return self._choice.current.model or self._record.model
 
-    async def _request(self) -> Ending:
+    async def _send(self) -> Ending:
         """Request the answer, or its continuation, once; return how the response ended."""
         upstream, model, answer = self._choice.current, self._model, self.answer
         mode = Mode.NEW
@@ -265,6 +290,8 @@ class Generation:
             mode = await self._mode.choose(upstream, model, has_reasoning=bool(answer.reasoning))
         if mode is Mode.PREFILL and not self._may_prefill:
             mode = Mode.PROMPT
-        self._attempt = Attempt(self._record, answer, self._writer, upstream, model, mode)
+        self._attempt = Attempt(
+            self._record, answer, self._writer, upstream, model, mode, self._request
+        )
         reason = self._last_error.kind if self._last_error else None
         return await self._attempt.run(self._prompt, reason)

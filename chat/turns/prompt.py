@@ -9,6 +9,7 @@ from typing import Any
 
 from chat.errors import ContextExceeded
 from chat.turns.budget import Budgets
+from chat.turns.client_request import CONTINUE_PROMPT
 from chat.upstream.client import Upstream
 from chat.upstream.request import ChatMessage
 from sessions.conversation_store import ConversationStore
@@ -25,11 +26,6 @@ _PRIOR = (1000.0, 1000.0)
 
 _MIN_RATIO, _MAX_RATIO = 0.25, 4.0
 """Bounds of the tokens that an upstream counts for each token of the estimate."""
-
-_CONTINUE_PROMPT = (
-    "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
-    "repeat nothing, add no introduction, and keep its language and format."
-)
 
 _MAX_MESSAGES = 2000
 """Maximum number of messages sent upstream; real ones exceed any budget earlier."""
@@ -73,7 +69,7 @@ class Prompt:
             # Templates trim the last message, and strict servers reject white space at its end.
             newest = [{"role": "assistant", "content": partial.rstrip() if prefill else partial}]
             if not prefill:
-                newest.insert(0, {"role": "user", "content": _CONTINUE_PROMPT})
+                newest.insert(0, {"role": "user", "content": CONTINUE_PROMPT})
         bodies = newest + [message.body for message in newest_first]
         return fit_to_budget(
             self._estimator,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from chat.errors import NotFound
 from chat.log import records
 from chat.log.records import Kind
+from chat.turns.client_request import ClientRequest
 from sessions.conversation_store import ConversationStore, make_title, new_id
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
@@ -22,6 +23,9 @@ class Question:
     It follows the message `parent` ("" for none), or the end of the current branch if `parent` is
     None. With `regenerate` instead of a message, that message's question is answered again. A
     partial answer is continued if `may_continue`.
+
+    With a `request` of a client of /v1, that request goes upstream instead of the history, and
+    `digest` identifies it. The message may then be kept in no conversation: NO_CONVERSATION.
     """
 
     message: str
@@ -31,6 +35,8 @@ class Question:
     may_continue: bool = True
     parent: str | None = None
     regenerate: str | None = None
+    request: ClientRequest | None = None
+    digest: str = ""
 
 
 class QuestionBuilder:
@@ -60,13 +66,16 @@ class QuestionBuilder:
         again = await self._existing_question(session.owner, conversation_id, question)
         user = again or MessageId(new_id())
         answer = MessageId(new_id())
-        first_frame_data = {
+        request = question.request
+        first_frame_data: dict[str, str | int] = {
             "turn": turn_id,
             "conversation": conversation_id,
             "message": user,
             "answer": answer,
             "model": model,
         }
+        if request:
+            first_frame_data["created"] = int(time.time())
         first = records.encode(turn_id, 0, Kind.TURN, json.dumps(first_frame_data))
         before, _, after = first.partition(user.encode())
         body = {
@@ -79,7 +88,7 @@ class QuestionBuilder:
             ref=TurnRef(session.owner, conversation_id, turn_id),
             session=session.digest,
             may_create=question.conversation is None and again is None and not question.parent,
-            digest=_compute_digest(question, again),
+            digest=question.digest or _compute_digest(question, again),
             question_id=user,
             answer_id=answer,
             message="" if again else json.dumps(body, ensure_ascii=False),
@@ -89,6 +98,7 @@ class QuestionBuilder:
             max_continuations=self._continue_max if question.may_continue else 0,
             first_record=(before, after),
             attempt=secrets.token_urlsafe(12),
+            request=None if request is None else request.encode() if request.is_kept else "",
         )
 
     async def _existing_question(

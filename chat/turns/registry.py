@@ -10,12 +10,13 @@ from chat.errors import Conflict, Draining, NotFound, RateLimited, Unavailable
 from chat.log.batches import Batches
 from chat.log.log import LogState, choose_codec
 from chat.log.logs import Logs
+from chat.turns.client_request import ClientRequest
 from chat.turns.generation import Generator
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
 from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
-from sessions.keys import MessageId, Owner, TurnId
+from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
 from sessions.session_store import Session
 from sessions.turn_record import NewTurn, TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
@@ -67,6 +68,7 @@ class Turns:
         is_new = False
         if question.conversation:
             conversation_id = question.conversation
+            is_new = conversation_id == NO_CONVERSATION
         else:
             conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
@@ -76,7 +78,7 @@ class Turns:
             new = await self._questions.build(session, question, conversation_id, turn_id, is_new)
             begun = await self._turn_store.begin(new)
             if begun.outcome == "begun" and begun.question_id:
-                return self._start(new, begun.question_id)
+                return self._start(new, begun.question_id, question.request)
             if begun.outcome == "known":
                 return await self.find(session.owner, turn_id)
             if begun.outcome == "attach" and begun.turn:
@@ -106,7 +108,9 @@ class Turns:
             raise Conflict(_CONFLICT)
         return record
 
-    def _start(self, new: NewTurn, question_id: MessageId) -> TurnRecord:
+    def _start(
+        self, new: NewTurn, question_id: MessageId, request: ClientRequest | None
+    ) -> TurnRecord:
         record = TurnRecord(
             new.ref,
             "running",
@@ -115,13 +119,20 @@ class Turns:
             question_id,
             new.answer_id,
             new.max_continuations,
+            has_request=request is not None,
         )
         before, after = new.first_record
-        self.start(record, before + question_id.encode() + after, fence=1)
+        self.start(record, before + question_id.encode() + after, fence=1, request=request)
         return record
 
     def start(
-        self, record: TurnRecord, data: bytes, fence: int, *, interrupted: bool = False
+        self,
+        record: TurnRecord,
+        data: bytes,
+        fence: int,
+        *,
+        request: ClientRequest | None = None,
+        interrupted: bool = False,
     ) -> None:
         """Generate a turn here, with the lease of `fence`; `data` is its log in Redis so far."""
         key = record.ref.turn_key
@@ -129,7 +140,9 @@ class Turns:
         partial = choose_codec(record.ref).decode_answer(data)
         log = self._logs.write(record.ref, data)
         writer = self._batches.open(log, fence)
-        generation = self._generator.create(record, partial, writer, interrupted=interrupted)
+        generation = self._generator.create(
+            record, partial, writer, request, interrupted=interrupted
+        )
         turn = self._turns[key] = Turn(record, writer, generation, self._generator.max_s)
 
         def forget(task: asyncio.Task[None]) -> None:

@@ -6,6 +6,7 @@ import secrets
 import time
 
 from chat.log.follower import MAX_READ_BYTES, Follower
+from chat.turns.client_request import ClientRequest
 from chat.turns.registry import Turns
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.turn_record import TurnRef
@@ -66,5 +67,9 @@ class Takeover:
             await self._store.release(ref, found.fence)
             return
         log = await self._store.read(found.record.ref, 0, MAX_READ_BYTES)
+        request = None
+        if found.record.has_request:
+            stored = await self._store.read_request(ref)
+            request = ClientRequest.decode(stored) if stored else ClientRequest([])
         logger.warning("turn %s is taken over, with fence %d", ref.turn, found.fence)
-        self._turns.start(found.record, log.data, found.fence, interrupted=True)
+        self._turns.start(found.record, log.data, found.fence, request=request, interrupted=True)

@@ -147,6 +147,10 @@ class Turn:
         reason = "failed" if failure else answer.finish_reason or "stop"
         text = answer.text.decode()
         last = [
+            *(
+                (Kind.TOOL_CALL, json.dumps({"index": index, **call}))
+                for index, call in enumerate(answer.tool_calls)
+            ),
             (Kind.USAGE, answer.usage_json(reason)),
             (Kind.FAILED, _failure_json(failure)) if failure else (Kind.END, text),
         ]

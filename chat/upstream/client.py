@@ -21,7 +21,7 @@ from chat.errors import UpstreamError
 from chat.upstream.error_words import find_context_limit, names_field, rejects_unknown_field
 from chat.upstream.failures import Failures
 from chat.upstream.http.client import NO_KEY, create_http_client
-from chat.upstream.request import ChatMessage, build_body
+from chat.upstream.request import Messages, build_body
 from chat.upstream.response.completion import Completion, Timeouts
 from chat.upstream.servers import ModelInfo, ServerKind, read_models, recognise
 from chat.upstream.slots import Slots
@@ -43,7 +43,7 @@ _REJECTED_S = 600
 _OTHER_REASONS = (401, 403, 407, 408, 413, 429)
 """Statuses that never reject a field."""
 
-_NEWER_LIMIT, _OLDER_LIMIT = "max_completion_tokens", "max_tokens"
+_NEWER_LIMIT, _OLDER_LIMIT = _LIMITS = "max_completion_tokens", "max_tokens"
 
 
 class Upstream:
@@ -135,23 +135,27 @@ class Upstream:
     @asynccontextmanager
     async def request(
         self,
-        messages: list[ChatMessage],
+        messages: Messages,
         model: str,
         *,
         prefill: bool = False,
+        fields: dict[str, Any] | None = None,
         on_position: Callable[[int], None] = lambda position: None,
     ) -> AsyncIterator[Completion]:
         """Request one answer; leaving the block closes the connection. Raises UpstreamError.
 
         With `prefill` the last message is the partial answer, for the upstream to continue.
         `messages` is emptied when the response begins: it is the largest object of a stream.
+        With `fields`, further ones of the body, the completion keeps what a client of /v1 gets.
         `on_position` is called with the request's place in the queue, while it waits for a slot.
         """
         try:
             async with self._slots.take(on_position):
                 async with asyncio.timeout(self._timeouts.first_token_s):
-                    response = await self._post(messages, model, prefill)
-                completion = Completion(response, self.failures, self._timeouts)
+                    response = await self._post(messages, model, fields or {}, prefill)
+                completion = Completion(
+                    response, self.failures, self._timeouts, keeps_extra=fields is not None
+                )
                 messages.clear()
                 try:
                     yield completion
@@ -171,12 +175,12 @@ class Upstream:
         await self._client.close()
 
     async def _post(
-        self, messages: list[ChatMessage], model: str, prefill: bool
+        self, messages: Messages, model: str, fields: dict[str, Any], prefill: bool
     ) -> httpx2.Response:
         """Send the request; if the server rejects an optional field, send it again without it."""
         server = self.find_kind(model)
-        body = build_body(messages, model, server, prefill=prefill)
-        optional = self._choose_optional(server)
+        body = build_body(messages, model, server, fields, prefill=prefill)
+        optional = self._choose_optional(server, has_limit=not fields.keys().isdisjoint(_LIMITS))
         while True:
             try:
                 return await self._send(body | optional)
@@ -188,11 +192,11 @@ class Upstream:
                 if field == _NEWER_LIMIT:
                     optional[_OLDER_LIMIT] = self._max_output_tokens
 
-    def _choose_optional(self, server: ServerKind) -> dict[str, Any]:
+    def _choose_optional(self, server: ServerKind, *, has_limit: bool) -> dict[str, Any]:
         optional: dict[str, Any] = {}
         if server.takes_stream_options and not self._is_rejected("stream_options"):
             optional["stream_options"] = {"include_usage": True}
-        if self._max_output_tokens is not None:
+        if self._max_output_tokens is not None and not has_limit:
             is_older = server.limit_field == _OLDER_LIMIT or self._is_rejected(_NEWER_LIMIT)
             optional[_OLDER_LIMIT if is_older else _NEWER_LIMIT] = self._max_output_tokens
         return optional

@@ -13,15 +13,24 @@ class ChatMessage(TypedDict):
     prefix: NotRequired[bool]
 
 
+Messages = list[ChatMessage] | list[dict[str, Any]]
+"""The messages of a request: Holdline's own, or those that a client has written."""
+
+
 def build_body(
-    messages: list[ChatMessage], model: str, server: ServerKind, *, prefill: bool
+    messages: Messages,
+    model: str,
+    server: ServerKind,
+    fields: dict[str, Any],
+    *,
+    prefill: bool,
 ) -> dict[str, Any]:
-    """Return the body of a request for a stream, without its optional fields.
+    """Return the body of a request for a stream, with `fields`, without its optional fields.
 
     With `prefill` the last message is the partial answer. A server of unknown kind gets the fields
     of vLLM, because most servers that can continue a message accept them.
     """
-    body: dict[str, Any] = {"model": model, "messages": messages, "stream": True}
+    body: dict[str, Any] = {**fields, "model": model, "messages": messages, "stream": True}
     if not prefill:
         return body
     if server.prefill is Prefill.PREFIX:

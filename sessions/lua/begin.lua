@@ -1,5 +1,6 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
+--       9 request
 -- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
@@ -9,6 +10,7 @@
 --       17 maximum of continuations
 --       18 id of the message that the question follows ("": none, ".": the branch's end)
 --       19 prefix of turn keys
+--       20 request of a turn of /v1 as JSON ("": none)  21 lifetime of the request in s
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
@@ -62,6 +64,10 @@ redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
   'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16],
   'continues', ARGV[17], 'records', 1)
+if ARGV[20] ~= '' then
+  redis.call('HSET', KEYS[1], 'request', 1)
+  redis.call('SET', KEYS[9], ARGV[20], 'EX', ARGV[21])
+end
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
 for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end

@@ -1,5 +1,6 @@
 -- Finish a turn: write the last records, the answer and the state together, or nothing.
 -- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
+--       6 request
 -- ARGV  1 fence  2 offset in bytes  3 last records  4 state  5 turn id  6 conversation id
 --       7 answer's message as JSON ("": none to store)  8 lifetime of the log in s  9 lifetime in s
 -- Result  1 finished | 2 no such turn: only a finished turn is deleted
@@ -7,7 +8,7 @@
 --         | -2 the offset is not the log's end
 -- Idempotent: a turn that finished with these records is finished, also once it has been deleted.
 
-local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before')
+local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before', 'request')
 if not turn[1] then return 2 end
 if turn[1] ~= ARGV[1] then return -1 end
 local offset = tonumber(ARGV[2])
@@ -21,6 +22,7 @@ redis.call('APPEND', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[8])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])
 redis.call('HDEL', KEYS[1], 'lease', 'stop')
+if turn[6] then redis.call('UNLINK', KEYS[6]) end
 redis.call('EXPIRE', KEYS[1], ARGV[9])
 if redis.call('EXISTS', KEYS[3]) == 1 then
   local time = redis.call('TIME')

@@ -20,6 +20,8 @@ class ChunkDelta(msgspec.Struct, gc=False):
     thinking: Any = None
     refusal: str | None = None
     tool_calls: Any = None
+    function_call: Any = None
+    annotations: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -31,6 +33,7 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     usage: Any = None
     error: Any = None
+    logprobs: Any = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -41,6 +44,8 @@ class Chunk(msgspec.Struct, gc=False):
     x_groq: Any = None
     error: Any = None
     words: Any = None
+    system_fingerprint: Any = None
+    service_tier: Any = None
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
@@ -117,6 +122,8 @@ def _read_loosely(value: object) -> Chunk:
         x_groq=value.get("x_groq"),
         error=_find_error(value),
         words=None if choices else value,
+        system_fingerprint=value.get("system_fingerprint"),
+        service_tier=value.get("service_tier"),
     )
 
 
@@ -146,6 +153,7 @@ def _read_choice(value: object) -> Choice | None:
         finish_reason=value.get("finish_reason"),
         usage=value.get("usage"),
         error=value.get("error"),
+        logprobs=value.get("logprobs"),
     )
 
 
@@ -164,13 +172,32 @@ def _read_delta(value: object) -> ChunkDelta | None:
         None,
     )
     refusal = _read_text(value.get("refusal"))
-    tool_calls = value.get("tool_calls") or value.get("function_call")
     return ChunkDelta(
         content=content if isinstance(content, list) else _read_text(content),
         reasoning_content=reasoning,
         refusal=refusal,
-        tool_calls=tool_calls,
+        tool_calls=value.get("tool_calls"),
+        function_call=value.get("function_call"),
+        annotations=value.get("annotations"),
     )
+
+
+def read_extra_fields(chunk: Chunk) -> dict[str, dict[str, Any]]:
+    """Return the fields that Holdline does not interpret, by the object that they belong to."""
+    choice = chunk.choices[0] if chunk.choices else Choice()
+    delta = choice.delta or choice.message or ChunkDelta()
+    groups = {
+        "choice": {"logprobs": choice.logprobs},
+        "delta": {"annotations": delta.annotations},
+        "chunk": {
+            "system_fingerprint": chunk.system_fingerprint, "service_tier": chunk.service_tier
+        },
+    }  # fmt: skip
+    return {
+        group: present
+        for group, fields in groups.items()
+        if (present := {name: value for name, value in fields.items() if value})
+    }
 
 
 _TEXT_NAMES = ("text", "content", "thinking", "reasoning", "summary")

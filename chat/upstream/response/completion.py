@@ -11,15 +11,9 @@ from chat.event_stream import TextNormaliser
 from chat.upstream.failures import Failures
 from chat.upstream.http.transport import BODY, Body, BufferedBody
 from chat.upstream.response.body import BodyDecoder, BodyError
-from chat.upstream.response.chunks import (
-    Choice,
-    Chunk,
-    ChunkDelta,
-    Usage,
-    is_failure,
-    read_parts,
-)
-from chat.upstream.response.endings import Ending, classify
+from chat.upstream.response.chunk_reader import ChunkReader, DeltaKind, Piece
+from chat.upstream.response.chunks import Chunk
+from chat.upstream.response.endings import Ending
 from chat.upstream.response.inline_reasoning import ReasoningSplitter
 
 _MAX_TICK_S = 1.0
@@ -28,11 +22,8 @@ _MAX_TICK_S = 1.0
 MAX_TAIL_S = 2.0
 """A response is over if nothing follows its finish reason for this long, in seconds."""
 
-Delta = tuple[str, bool]
-"""A text, normalised for the log, and whether it is reasoning."""
-
-_Piece = tuple[list[str], bool]
-"""Texts of one kind that arrived together."""
+Delta = tuple[str, int]
+"""A text, normalised for the log, and its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +40,19 @@ class Timeouts:
 
 
 class Completion:
-    """A response while it is received: its deltas are pulled."""
+    """A response while it is received: its deltas are pulled; `reader` knows the rest of it."""
 
-    def __init__(self, response: httpx2.Response, failures: Failures, timeouts: Timeouts) -> None:
-        self.usage: Usage | None = None
+    def __init__(
+        self,
+        response: httpx2.Response,
+        failures: Failures,
+        timeouts: Timeouts,
+        *,
+        keeps_extra: bool = False,
+    ) -> None:
+        self.reader = ChunkReader(failures, keeps_extra=keeps_extra)
         self.takes_reasoning_back = False
         """Whether the reasoning was text: its tag was never closed. `flush` returns the text."""
-        self._ending: Ending | None = None
         self._failures = failures
         body: Body | None = response.extensions.get(BODY)
         is_encoded = "content-encoding" in response.headers
@@ -66,14 +63,9 @@ class Completion:
         self._failure: Exception | None = None
         self._lost: Exception | None = None
         self._is_over = False
-        self._ends_with_usage = False
         self._has_text = False
         self._has_reasoning = False
-        self._is_refused = False
-        self._has_deltas = False
-        self._has_tool_call = False
-        self._words: object = None
-        self._normalisers = TextNormaliser(), TextNormaliser()
+        self._normalisers = TextNormaliser(), TextNormaliser(), TextNormaliser()
         self._loop = asyncio.get_running_loop()
         self._timeouts = timeouts
         self._last_delta_at = self._loop.time()
@@ -101,7 +93,7 @@ class Completion:
         deltas = self._decode(self._decoder.feed(data))
         if deltas:
             self._last_delta_at = self._loop.time()
-            if self._ending is None and self._silence_s != self._timeouts.silence_s:
+            if self.reader.ending is None and self._silence_s != self._timeouts.silence_s:
                 self._limit_silence(self._timeouts.silence_s)
         if self._decoder.is_done:
             self.end()
@@ -112,14 +104,14 @@ class Completion:
         if self._failure:
             return []
         deltas = [] if self._is_over else self._decode(self._decoder.flush())
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         # Without a clean end it is unknown whether the tag would have been closed.
-        is_complete = self._ending is Ending.COMPLETE or (
-            self._ending is None and self._decoder.is_done
+        is_complete = self.reader.ending is Ending.COMPLETE or (
+            self.reader.ending is None and self._decoder.is_done
         )
         self.takes_reasoning_back = self._splitter.is_open and is_complete
         for text, is_reasoning in self._splitter.end(is_complete):
-            _append(pieces, text, is_reasoning)
+            pieces.append(([text], is_reasoning))
         return deltas + self._normalise(pieces)
 
     def fail(self, error: Exception) -> None:
@@ -148,26 +140,30 @@ class Completion:
         """
         if self._failure:
             raise self._failure
-        if self._ending is Ending.INTERRUPTED:
-            raise self._failures.interrupted(self._words)
-        if self._ending is Ending.COMPLETE and self._is_refused:
+        if self.reader.ending is Ending.INTERRUPTED:
+            raise self._failures.interrupted(self.reader.words)
+        if self.reader.ending is Ending.COMPLETE and self.reader.is_refused:
             return Ending.WITHHELD
-        if self._ending is Ending.COMPLETE and self._has_tool_call and not self._has_text:
+        if (
+            self.reader.ending is Ending.COMPLETE
+            and self.reader.has_tool_call
+            and not self._has_text
+        ):
             return Ending.TOOL_CALL
-        if self._ending:
-            return self._ending
+        if self.reader.ending:
+            return self.reader.ending
         if self._lost:
             raise self._lost
-        is_counted = self._ends_with_usage and not self._decoder.is_cut
+        is_counted = self.reader.ends_with_usage and not self._decoder.is_cut
         if self._has_text and (self._decoder.is_done or self._decoder.is_whole or is_counted):
             return Ending.COMPLETE
         if self._has_text or (self._has_reasoning and not self._decoder.is_done):
             raise UpstreamFailed(
                 "connection_lost", "The model provider ended its response in the middle."
             )
-        if self._has_tool_call:
+        if self.reader.has_tool_call:
             return Ending.TOOL_CALL
-        raise self._failures.no_answer(self._words or self._decoder.words)
+        raise self._failures.no_answer(self.reader.words or self._decoder.words)
 
     async def close(self) -> None:
         """Close the connection, or keep it if the response was received completely."""
@@ -190,21 +186,21 @@ class Completion:
         left = self._last_delta_at + self._silence_s - now
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_silence)
-        elif self._ending is None:
+        elif self.reader.ending is None:
             self.fail(httpx2.ReadTimeout("the server sent no delta"))
         else:
             self.end()
 
     def _decode(self, chunks: Iterator[Chunk]) -> list[Delta]:
         """Return the deltas of some chunks, as far as they can be decoded."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         try:
             for chunk in chunks:
-                self._read_chunk(chunk, pieces)
+                self._read(chunk, pieces)
         except UpstreamError as error:
             self.fail(error)
         except BodyError as error:
-            if self._ending is not None:
+            if self.reader.ending is not None:
                 self.end()
             elif error.page:
                 self.fail(self._failures.web_page(error.page))
@@ -212,19 +208,21 @@ class Completion:
                 self.fail(self._lost or self._failures.invalid_response())
         return self._normalise(pieces)
 
-    def _normalise(self, pieces: list[_Piece]) -> list[Delta]:
+    def _normalise(self, pieces: list[Piece]) -> list[Delta]:
         deltas = []
-        for texts, is_reasoning in pieces:
+        for texts, kind in pieces:
             text = texts[0] if len(texts) == 1 else "".join(texts)
-            if not is_reasoning and not self._splitter.is_decided:
+            if kind == DeltaKind.EXTRA:
+                deltas.append((text, kind))
+            elif kind == DeltaKind.TEXT and not self._splitter.is_decided:
                 deltas += self._split(text)
-            elif text := self._normalisers[is_reasoning].feed(text):
-                self._note_kind(is_reasoning)
-                deltas.append((text, is_reasoning))
+            elif text := self._normalisers[kind].feed(text):
+                self._note_kind(kind)
+                deltas.append((text, kind))
         return deltas
 
-    def _note_kind(self, is_reasoning: bool) -> None:
-        if is_reasoning:
+    def _note_kind(self, kind: int) -> None:
+        if kind == DeltaKind.REASONING:
             self._has_reasoning = True
         else:
             self._has_text = True
@@ -233,82 +231,13 @@ class Completion:
         """Return the deltas of content that may contain reasoning between tags."""
         found = self._splitter.feed(content)
         normalised = [(self._normalisers[kind].feed(text), kind) for text, kind in found]
-        deltas = [delta for delta in normalised if delta[0]]
-        for _, is_reasoning in deltas:
-            self._note_kind(is_reasoning)
+        deltas: list[Delta] = [delta for delta in normalised if delta[0]]
+        for _, kind in deltas:
+            self._note_kind(kind)
         return deltas
 
-    def _read_chunk(self, chunk: Chunk, pieces: list[_Piece]) -> None:
-        if chunk.error and self._ending is None and is_failure(chunk.error):
-            raise self._failures.from_stream(chunk.error)
-        if chunk.usage or chunk.x_groq:
-            self._read_usage(chunk.usage)
-            self._read_usage(chunk.x_groq)
-        if chunk.words:
-            self._words = chunk.words
-        if chunk.choices:
-            choice = chunk.choices[0]
-            if choice.delta is not None and self._read_delta(choice.delta, pieces):
-                self._has_deltas = True
-            # A last chunk may repeat the whole message, which the deltas have delivered already.
-            elif choice.message is not None and not self._has_deltas:
-                self._read_delta(choice.message, pieces)
-            elif choice.text:
-                _append(pieces, choice.text, False)
-            if choice.finish_reason or choice.error or choice.usage:
-                self._read_finish(choice)
-
-    def _read_delta(self, delta: ChunkDelta, pieces: list[_Piece]) -> bool:
-        """Add the texts of a delta; return whether there were any."""
-        content = delta.content
-        reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning:
-            _append(pieces, reasoning, True)
-        elif delta.reasoning_details or delta.thinking:
-            for text, _ in read_parts(delta.reasoning_details or delta.thinking):
-                _append(pieces, text, True)
-        if isinstance(content, str):
-            if content:
-                _append(pieces, content, False)
-        elif content:
-            for text, is_reasoning in read_parts(content):
-                _append(pieces, text, is_reasoning)
-        if delta.refusal:
-            self._is_refused = True
-            _append(pieces, delta.refusal, False)
-        if delta.tool_calls:
-            self._has_tool_call = True
-        has_text = bool(content or delta.refusal)
-        if has_text:
-            self._ends_with_usage = False
-        return has_text or bool(reasoning)
-
-    def _read_finish(self, choice: Choice) -> None:
-        """Note a finish reason; the rest of the response may take MAX_TAIL_S."""
-        self._read_usage(choice.usage)
-        ending = classify(choice.finish_reason)
-        if choice.error and ending in (None, Ending.COMPLETE):
-            ending = Ending.INTERRUPTED
-        if ending is None or self._ending is not None:
-            return
-        if choice.error or ending is Ending.INTERRUPTED:
-            self._words = choice.error or choice.finish_reason
-        self._ending = ending
-        # Some gateways send a finish reason in every chunk: continue to read while text arrives.
-        self._last_delta_at = self._loop.time()
-        self._limit_silence(MAX_TAIL_S)
-
-    def _read_usage(self, counts: object) -> None:
-        if isinstance(counts, dict):
-            counts = counts.get("usage", counts)
-        if usage := Usage.from_report(counts):
-            self.usage = usage
-            self._ends_with_usage = True
-
-
-def _append(pieces: list[_Piece], text: str, is_reasoning: bool) -> None:
-    """Add a text; it joins the last piece if that is of the same kind."""
-    if pieces and pieces[-1][1] is is_reasoning:
-        pieces[-1][0].append(text)
-    else:
-        pieces.append(([text], is_reasoning))
+    def _read(self, chunk: Chunk, pieces: list[Piece]) -> None:
+        if self.reader.read(chunk, pieces):
+            # Some gateways send a finish reason in every chunk: read on while text arrives.
+            self._last_delta_at = self._loop.time()
+            self._limit_silence(MAX_TAIL_S)

@@ -28,7 +28,7 @@ PLAIN = Format(
     encode=lambda turn, begin, records: records,
     encode_pushed=encode_pushed,
     encode_end=lambda turn, length, answer: f"<{answer}>".encode(),
-    heartbeat=HEARTBEAT,
+    build_heartbeat=lambda: HEARTBEAT,
     encode_waiting=str.encode,
 )
 

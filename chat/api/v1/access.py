@@ -1,0 +1,80 @@
+"""Who may use /v1: the bearers of API_KEYS, or without keys only programs on this machine."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+
+from sanic import Request
+
+from chat.api import guard
+from chat.api.state import get_state
+from chat.errors import Unauthorised
+from sessions.keys import Owner
+
+_LOCAL_OWNER = Owner("local")
+
+_PROXY_HEADERS = ("forwarded", "via", "x-real-ip")
+"""Headers that show a proxy, as all whose names begin with `x-forwarded-` do."""
+
+
+def identify(request: Request) -> Owner:
+    """Return the owner of a request; raises Unauthorised and Forbidden.
+
+    With API_KEYS the key decides. Without them the request must come from a program on this machine
+    to this machine's own name: otherwise a web page could send it (DNS rebinding), or a proxy could
+    forward it for anyone.
+    """
+    state = get_state(request)
+    if state.api_keys:
+        return _find_key_owner(request, state.api_keys)
+    reason = _find_remote_reason(request, state.is_local)
+    if reason:
+        raise Unauthorised(f"{reason} Set API_KEYS on the server and send one as a Bearer token.")
+    guard.check(request)
+    return _LOCAL_OWNER
+
+
+def _find_key_owner(request: Request, api_keys: Mapping[str, str]) -> Owner:
+    """Return the owner of the key; the time taken tells nothing of the keys."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        raise Unauthorised("An API key is required: `Authorization: Bearer <key>`.")
+    digest = _hash(given.strip())
+    found = [name for name, key in api_keys.items() if hmac.compare_digest(_hash(key), digest)]
+    if not found:
+        raise Unauthorised("The API key is not one of API_KEYS.")
+    return Owner(f"key:{found[0]}")
+
+
+def _find_remote_reason(request: Request, is_local: bool) -> str:
+    """Return why a request may come from elsewhere than this machine; "" if it does not."""
+    headers = request.headers
+    proxy = [name for name in headers if name in _PROXY_HEADERS or name.startswith("x-forwarded-")]
+    if not is_local:
+        return "This server listens on an address that other machines reach."
+    if not is_loopback(request.ip):
+        return "The request comes from another machine."
+    if proxy:
+        return f"The request came through a proxy ({proxy[0]})."
+    if request.version == "1.0":  # nginx with its defaults names no client, but sends HTTP/1.0
+        return "The request came through a proxy (HTTP/1.0)."
+    host = headers.get("host", "")
+    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+    if not is_loopback(name.strip("[]").lower()):
+        return "`Host` is not a name of this machine, such as localhost."
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost`, or an address of the loopback network."""
+    if host in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

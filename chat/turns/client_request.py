@@ -1,0 +1,52 @@
+"""A chat completion as a client of /v1 requests it: its messages go upstream unchanged. Pure."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """The messages and further fields of a request; `fields` go upstream as they are.
+
+    `continues_at_limit`: a truncated answer is continued. `is_kept`: the answer is generated to its
+    end if the client disconnects, and after the worker has died.
+    """
+
+    messages: list[dict[str, Any]]
+    fields: dict[str, Any] = field(default_factory=dict)
+    continues_at_limit: bool = False
+    is_kept: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether a partial answer may be continued: it is bare text."""
+        response_format = self.fields.get("response_format")
+        is_text = not response_format or response_format == {"type": "text"}
+        return is_text and not any(self.fields.get(name) for name in _NEVER_JOINED)
+
+    def build_messages(self, partial: str, *, prefill: bool) -> list[dict[str, Any]]:
+        """Return the messages, with a partial answer to continue."""
+        if not partial:
+            return list(self.messages)
+        content = partial.rstrip() if prefill else partial
+        messages = [*self.messages, {"role": "assistant", "content": content}]
+        return messages if prefill else [*messages, {"role": "user", "content": CONTINUE_PROMPT}]
+
+    def encode(self) -> str:
+        """Return the request as JSON, for Redis."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ClientRequest":
+        """Return the request of `encode`."""
+        return cls(**json.loads(data))
+
+
+_NEVER_JOINED = ("tools", "functions", "logprobs", "audio", "modalities", "prediction")
+"""Fields with which a partial answer is not continued: the joint would be in JSON or scores."""
+
+CONTINUE_PROMPT = (
+    "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "
+    "repeat nothing, add no introduction, and keep its language and format."
+)

@@ -1,0 +1,71 @@
+"""The types of settings that need a check of their own; a ValueError says what is accepted."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+
+def _check_rate(value: str) -> str:
+    if value != "off" and not re.fullmatch(r"[1-9]\d{0,5}/(second|minute|hour)", value):
+        raise ValueError("must be off, or a limit such as 60/minute, 5/second or 900/hour")
+    return value
+
+
+def _check_http_url(value: str) -> str:
+    check_port(value)
+    if not re.match(r"https?://[^/]", value):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if re.search(r"[?#\s]", value):
+        raise ValueError("must end with a path, such as /v1, and not contain ?, # or spaces")
+    return value
+
+
+def check_port(url: str) -> None:
+    """Raise ValueError unless the URL names a host, and a valid port if it names one."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must name a host; a port, if given, must be between 1 and 65535")
+
+
+def _check_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("must be printable ASCII characters without spaces or line breaks")
+    return value
+
+
+def _split_keys(value: object) -> object:
+    """Return the keys of API_KEYS by their names."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
+    keys = {name: key for name, _, key in pairs}
+    is_valid = all(re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) for name in keys)
+    if not is_valid or len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
+        raise ValueError(
+            "must be name:key,name:key with different names (letters, digits, _ and -) and keys"
+        )
+    if any(len(key) < 16 for key in keys.values()):
+        raise ValueError("must have keys of at least 16 characters")
+    return keys
+
+
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+Rate = Annotated[str, AfterValidator(_check_rate)]
+Key = Annotated[SecretStr, AfterValidator(_check_key)]
+ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
+
+
+class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
+    """One entry of UPSTREAMS."""
+
+    base_url: HttpUrl
+    api_key: Key | None = None
+    model: str = Field(min_length=1)
+    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f]*$")
+    concurrency: int | None = Field(None, ge=1, le=10_000)
