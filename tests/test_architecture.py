@@ -66,6 +66,7 @@ PURE = {
     "chat.turns.continuation.policy",
     "chat.turns.continuation.joining",
     "chat.turns.prompt",
+    "chat.turns.usage",
     "chat.upstream.response.body",
     "chat.upstream.response.chunks",
     "chat.upstream.response.endings",

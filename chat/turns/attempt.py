@@ -10,6 +10,7 @@ from chat.turns.answer import Answer
 from chat.turns.continuation.joining import Joiner, Outcome
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import Mode
+from chat.turns.usage import fill_report
 from chat.upstream.client import Upstream
 from chat.upstream.request import ChatMessage
 from chat.upstream.response.chunks import Usage
@@ -18,6 +19,9 @@ from chat.upstream.response.endings import Ending
 from sessions.turn_record import TurnRecord
 
 logger = logging.getLogger("holdline.turn")
+
+_MAY_HAVE_BEGUN = ("cancelled", "timeout", "connection_lost")
+"""Outcomes of a request without a response after which the upstream may have begun to generate."""
 
 
 class Attempt:
@@ -47,6 +51,8 @@ class Attempt:
         is_exact = mode is Mode.PREFILL and not upstream.find_kind(model).repeats_prefix
         self._joiner = Joiner(self._partial, is_prefill=is_exact)
         self._completion: Completion | None = None
+        self._is_queued = False
+        self._has_begun = False
         self._usage: Usage | None = None
         writer.advance = self._advance
         writer.fail = self._fail
@@ -77,7 +83,9 @@ class Attempt:
         )
         self.size = estimate_size(messages)
         answer.model, answer.upstream = self.model, self.upstream.name
-        self._writer.append(Kind.ATTEMPT, answer.add_attempt(self.mode.value, reason))
+        tokens = prompt.count(self.upstream, self.model, self.size)
+        self._writer.append(Kind.ATTEMPT, answer.add_attempt(self.mode.value, reason, tokens))
+        output_size = answer.size
         outcome = "cancelled"
         try:
             ending = await self._receive(messages)
@@ -87,6 +95,9 @@ class Attempt:
             raise
         finally:
             self._log(reason, outcome)
+            if self._has_begun or (outcome in _MAY_HAVE_BEGUN and not self._is_queued):
+                output = prompt.count(self.upstream, self.model, answer.size - output_size)
+                answer.add_usage(fill_report(self._usage, tokens, max(0, output)))
         if self._usage and self._usage.prompt_tokens:
             prompt.calibrate(self.upstream, self.model, self.size, self._usage.prompt_tokens)
         return ending
@@ -99,6 +110,7 @@ class Attempt:
             on_position=self._announce_position,
         ) as completion:
             self._completion = completion
+            self._has_begun = True
             try:
                 completion.notify_when_ready(self._writer.wake)
                 await completion.wait()
@@ -109,6 +121,7 @@ class Attempt:
             return completion.check()
 
     def _announce_position(self, position: int) -> None:
+        self._is_queued = position > 0
         wait = {"why": "queued", "position": position}
         self._writer.log.announce((lambda: wait) if position else None)
 
@@ -152,7 +165,6 @@ class Attempt:
             self._completion = None
             self._emit(self._joiner.end())
             self._usage = completion.usage
-            self._answer.add_usage(completion.usage)
 
     def _append(self, deltas: list[Delta]) -> None:
         answer = self._answer

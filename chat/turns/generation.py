@@ -27,6 +27,7 @@ from chat.turns.continuation.policy import (
 )
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
+from chat.turns.usage import restore_usage
 from chat.upstream.client import Upstream
 from chat.upstream.response.endings import Ending
 from sessions.turn_record import TurnRecord
@@ -102,6 +103,7 @@ class Generation:
             continued=partial.continued,
             attempts=partial.attempts,
         )
+        self.answer.usage = restore_usage(partial.attempts, round(self.answer.size))
 
     def end(self, finish_reason: str | None) -> None:
         """End the turn with this finish reason; the current response is ignored from now on."""
