@@ -2,6 +2,7 @@
 
 HoldlineError                  an HTTP response with a status, a type and a message
 ├── BadRequest          400
+├── Moderated           400    the moderation endpoint flagged the question
 ├── Forbidden           403
 ├── NotFound            404    unknown, or another owner's
 ├── NotAcceptable       406
@@ -9,13 +10,15 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── TooLarge            413
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
-│   └── Draining               the server is stopping; the stream path replies 200 with `retry`
+│   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
+│   └── ModerationUnavailable  the question could not be checked
 ├── TurnFailed                 a turn failed before anything of its answer was sent
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
-    └── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
-        └── UpstreamEnded      it answered, but its answer is not complete
+    ├── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
+    │   └── UpstreamEnded      it answered, but its answer is not complete
+    └── ModerationFailed       the answer could not be checked; it is never continued
 
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
@@ -38,6 +41,13 @@ class HoldlineError(Exception):
 class BadRequest(HoldlineError):
     status = 400
     type = "bad_request"
+
+
+class Moderated(HoldlineError):
+    """The question was flagged: it is neither stored nor sent upstream."""
+
+    status = 400
+    type = "moderated"
 
 
 class Forbidden(HoldlineError):
@@ -77,6 +87,12 @@ class Unavailable(HoldlineError):
 
 class Draining(Unavailable):
     """The server is stopping and begins no turn: ask again, or another server."""
+
+
+class ModerationUnavailable(Unavailable):
+    """The moderation endpoint gave no verdict on a question: nothing has begun."""
+
+    type = "moderation_unavailable"
 
 
 class TurnFailed(HoldlineError):
@@ -124,3 +140,9 @@ class ContextExceeded(UpstreamRejected):
 
 class UpstreamEnded(UpstreamFailed):
     """The upstream answered, but not completely: the same request would be answered the same."""
+
+
+class ModerationFailed(UpstreamError):
+    """The moderation endpoint gave no verdict on the answer: only the user may ask again."""
+
+    retryable = True

@@ -8,10 +8,11 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from config.validation import HttpUrl, Key, Rate, check_port
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Base URL of the upstream if only OPENAI_API_KEY is set."""
@@ -21,43 +22,10 @@ class SettingsError(Exception):
     """A setting is invalid; the message names the variable and the values that it accepts."""
 
 
-def _check_rate(value: str) -> str:
-    if value != "off" and not re.fullmatch(r"[1-9]\d{0,5}/(second|minute|hour)", value):
-        raise ValueError("must be off, or a limit such as 60/minute, 5/second or 900/hour")
-    return value
-
-
-def _check_http_url(value: str) -> str:
-    _check_port(value)
-    if not re.match(r"https?://[^/]", value):
-        raise ValueError("must begin with http:// or https:// and name a host")
-    if re.search(r"[?#\s]", value):
-        raise ValueError("must end with a path, such as /v1, and not contain ?, # or spaces")
-    return value
-
-
-def _check_port(url: str) -> None:
-    try:
-        port = urlsplit(url).port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("must name a host; a port, if given, must be between 1 and 65535")
-
-
-def _check_key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("must be printable ASCII characters without spaces or line breaks")
-    return value
-
-
-Key = Annotated[SecretStr, AfterValidator(_check_key)]
-
-
 class UpstreamSettings(BaseModel, extra="forbid", frozen=True):
     """One entry of UPSTREAMS."""
 
-    base_url: Annotated[str, AfterValidator(_check_http_url)]
+    base_url: HttpUrl
     api_key: Key | None = None
     model: str = Field(min_length=1)
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f]*$")
@@ -91,7 +59,7 @@ class Settings(BaseSettings):
         None,
         description="API key of the upstream; with neither key nor base URL the demo model answers",
     )
-    openai_base_url: Annotated[str, AfterValidator(_check_http_url)] | None = Field(
+    openai_base_url: HttpUrl | None = Field(
         None, description="Base URL of any OpenAI-compatible API"
     )
     chat_model: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -144,9 +112,28 @@ class Settings(BaseSettings):
     message_max: int = Field(
         32_000, ge=1, description="Maximum length of a question, in characters"
     )
-    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
+    rate_limit: Rate = Field(
         "60/minute",
         description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
+    )
+    moderation: Literal["off", "input", "output", "both"] = Field(
+        "off", description="What a moderation endpoint checks: questions, answers, both, or nothing"
+    )
+    moderation_base_url: HttpUrl | None = Field(
+        None, description="Base URL of the moderation endpoint; unset: OPENAI_BASE_URL"
+    )
+    moderation_api_key: Key | None = Field(
+        None,
+        description="API key of the moderation endpoint; "
+        "unset: OPENAI_API_KEY, if the base URLs are the same",
+    )
+    moderation_model: str = Field(
+        "", description="Model of the moderation endpoint; unset: the endpoint's own"
+    )
+    moderation_fail: Literal["closed", "open"] = Field(
+        "closed",
+        description="What happens to texts that the endpoint cannot check: "
+        "closed rejects them, open lets them pass",
     )
     session_idle_s: int = Field(
         90 * 86_400, ge=1, description="Time after which an unused session expires, in seconds"
@@ -195,7 +182,7 @@ class Settings(BaseSettings):
         scheme, _, rest = (value or "").partition("://")
         if scheme not in ("", "unix"):
             for node in rest.split(",") if scheme.endswith("+cluster") else [rest]:
-                _check_port(f"//{node}")
+                check_port(f"//{node}")
         return value
 
     @field_validator("upstreams", mode="before")
@@ -250,6 +237,18 @@ class Settings(BaseSettings):
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
+    def moderation_url(self) -> str:
+        """The base URL of the moderation endpoint."""
+        return self.moderation_base_url or self.openai_base_url or OPENAI_URL
+
+    @property
+    def moderation_key(self) -> SecretStr | None:
+        """The key of the moderation endpoint; OPENAI_API_KEY is sent to no other server."""
+        upstream = self.openai_base_url or OPENAI_URL
+        is_same = self.moderation_url.rstrip("/") == upstream.rstrip("/")
+        return self.moderation_api_key or (self.openai_api_key if is_same else None)
+
+    @property
     def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
         """The upstreams in order; the primary one has model "", which stands for CHAT_MODEL."""
         if not self.has_primary_upstream:
@@ -286,6 +285,13 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(
             "CHAT_MODEL is required with OPENAI_API_KEY or OPENAI_BASE_URL: "
             "set it to a model of the upstream, such as gpt-5-mini or llama3.2"
+        )
+    if settings.moderation != "off" and not (
+        settings.moderation_base_url or settings.has_primary_upstream
+    ):
+        raise SettingsError(
+            "MODERATION_BASE_URL is required with MODERATION, "
+            "unless OPENAI_API_KEY or OPENAI_BASE_URL is set"
         )
     for upstream in settings.upstreams:
         if upstream.concurrency is not None and upstream.concurrency < settings.workers:

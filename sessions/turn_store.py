@@ -13,6 +13,7 @@ from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.turn_record import (
     BeginResult,
     LogRead,
+    Moderation,
     NewTurn,
     State,
     TakeOver,
@@ -48,8 +49,12 @@ class TurnStore:
         self._ttl_s = ttl_s
         self._rate = rate
 
-    async def begin(self, question: NewTurn) -> BeginResult:
-        """Register a turn, then store its question and begin it, if nothing prevents it."""
+    async def begin(self, question: NewTurn, moderation: Moderation = "off") -> BeginResult:
+        """Register a turn, then store its question and begin it, if nothing prevents it.
+
+        While the moderation is due, the question is counted against the rate limit, but not stored:
+        the result is "unchecked".
+        """
         ref = question.ref
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
@@ -62,12 +67,13 @@ class TurnStore:
             *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
             limit, window_s, question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
+            moderation,
         ]  # fmt: skip
         # Registered first: a turn that is not in the index would be lost with its worker.
         calls = [*_build_registrations([ref], self._lease_ms), ("begin", names, arguments)]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
-        if outcome in ("unknown", "attach", "busy", "limited"):
+        if outcome in ("unknown", "attach", "busy", "limited", "unchecked"):
             await self.unregister(ref)  # rejected questions must not fill the index
         if outcome == "begun":
             return BeginResult("begun", question_id=MessageId(reply[1].decode()))

@@ -40,9 +40,11 @@ IMPORTS = {
         "chat.upstream.response"
     },
     "chat.turns.continuation": {"chat.errors"},
+    "chat.turns.moderation": {"chat.errors", "chat.log.records", "chat.upstream"},
     "chat.turns": {
         "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log",
-        "chat.log.records", "chat.turns.continuation", "chat.upstream", "chat.upstream.response"
+        "chat.log.records", "chat.turns.continuation", "chat.turns.moderation", "chat.upstream",
+        "chat.upstream.response"
     },
     "chat.export": set(),
     "chat.demo": set(),
@@ -65,6 +67,7 @@ PURE = {
     "chat.turns.continuation.announcement",
     "chat.turns.continuation.policy",
     "chat.turns.continuation.joining",
+    "chat.turns.moderation.windows",
     "chat.turns.prompt",
     "chat.turns.usage",
     "chat.upstream.response.body",
@@ -177,7 +180,10 @@ def test_pure_modules_perform_no_io() -> None:
     [
         ("sanic", HTTP_EDGES),
         ("sanic_ext", {"server"}),
-        ("openai", {"chat.upstream.client", "chat.upstream.failures"}),
+        (
+            "openai",
+            {"chat.upstream.client", "chat.upstream.failures", "chat.upstream.moderations"},
+        ),
         (
             "redis",
             {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},

@@ -2,12 +2,15 @@
 
 import logging
 import time
+from contextlib import nullcontext
 
 from chat.errors import UpstreamError
 from chat.log.batch import Writer
 from chat.log.records import Kind
 from chat.turns.answer import Answer
 from chat.turns.continuation.joining import Joiner, Outcome
+from chat.turns.moderation.gate import Gate
+from chat.turns.moderation.moderator import Moderator
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import Mode
 from chat.turns.usage import fill_report
@@ -35,6 +38,7 @@ class Attempt:
         upstream: Upstream,
         model: str,
         mode: Mode,
+        moderator: Moderator | None,
     ) -> None:
         self.mode = mode
         self.upstream = upstream
@@ -54,8 +58,20 @@ class Attempt:
         self._is_queued = False
         self._has_begun = False
         self._usage: Usage | None = None
-        writer.advance = self._advance
+        self._gate = self._create_gate(moderator) if moderator else None
+        self._deliver = self._gate.feed if self._gate else self._commit
+        writer.advance = self._advance_unless_full if self._gate else self._advance
         writer.fail = self._fail
+
+    def _create_gate(self, moderator: Moderator) -> Gate:
+        answer = self._answer
+        return Gate(
+            moderator,
+            {Kind.TEXT: answer.text.decode(), Kind.REASONING: answer.reasoning.decode()},
+            release=self._commit,
+            resume=self._writer.wake,
+            fail=self._fail,
+        )
 
     @property
     def has_added_text(self) -> bool:
@@ -103,12 +119,13 @@ class Attempt:
         return ending
 
     async def _receive(self, messages: list[ChatMessage]) -> Ending:
-        async with self.upstream.request(
+        request = self.upstream.request(
             messages,
             self.model,
             prefill=self.mode is Mode.PREFILL,
             on_position=self._announce_position,
-        ) as completion:
+        )
+        async with self._gate or nullcontext(), request as completion:
             self._completion = completion
             self._has_begun = True
             try:
@@ -116,6 +133,10 @@ class Attempt:
                 await completion.wait()
             finally:
                 self._end_response(completion)
+            if self._gate:
+                await self._gate.drain()
+            if completion.takes_reasoning_back:
+                del self._answer.reasoning[self._reasoning_length :]
             if self.joined is Outcome.RESTARTED:
                 return Ending.INTERRUPTED
             return completion.check()
@@ -148,6 +169,10 @@ class Attempt:
         self._append(deltas)
         return has_read
 
+    def _advance_unless_full(self) -> bool:
+        """Leave the data in the connection while the gate is full; it wakes the writer later."""
+        return not (self._gate and self._gate.is_full) and self._advance()
+
     def _fail(self, error: Exception) -> None:
         """End the current response with an internal error."""
         if self._completion:
@@ -157,23 +182,16 @@ class Attempt:
         """Append the rest of a response that has ended, and add its usage."""
         try:
             self._advance()
-            rest = completion.flush()
-            if completion.takes_reasoning_back:
-                del self._answer.reasoning[self._reasoning_length :]
-            self._append(rest)
+            self._append(completion.flush())
         finally:
             self._completion = None
             self._emit(self._joiner.end())
             self._usage = completion.usage
 
     def _append(self, deltas: list[Delta]) -> None:
-        answer = self._answer
         for text, is_reasoning in deltas:
-            if answer.first_token_ms is None:
-                answer.first_token_ms = round((time.monotonic() - answer.begun_at) * 1000)
             if is_reasoning:
-                answer.reasoning += text.encode()
-                self._writer.append(Kind.REASONING, text)
+                self._deliver(Kind.REASONING, text)
             else:
                 self._emit(self._joiner.feed(text))
         if self._writer.log.is_too_long:
@@ -181,7 +199,17 @@ class Attempt:
 
     def _emit(self, text: str) -> None:
         if text:
-            self._answer.text += text.encode()
-            self._writer.append(Kind.TEXT, text)
+            self._deliver(Kind.TEXT, text)
         elif self.joined is Outcome.RESTARTED and self._completion:
             self._completion.end()
+
+    def _commit(self, kind: Kind, text: str) -> None:
+        """Append text to the answer and to the log."""
+        answer = self._answer
+        if answer.first_token_ms is None:
+            answer.first_token_ms = round((time.monotonic() - answer.begun_at) * 1000)
+        if kind is Kind.REASONING:
+            answer.reasoning += text.encode()
+        else:
+            answer.text += text.encode()
+        self._writer.append(kind, text)

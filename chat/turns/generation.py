@@ -25,6 +25,7 @@ from chat.turns.continuation.policy import (
     decide,
     rejects_prefill,
 )
+from chat.turns.moderation.moderator import Moderator
 from chat.turns.prompt import Prompt, estimate_size
 from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
 from chat.turns.usage import restore_usage
@@ -34,12 +35,21 @@ from sessions.turn_record import TurnRecord
 
 
 class Generator:
-    """Creates the generations of a worker; `max_s` is the longest that one may take, in seconds."""
+    """Creates the generations of a worker; `max_s` is the longest that one may take, in seconds.
+
+    Answers are checked by the `moderator`, if there is one.
+    """
 
     def __init__(
-        self, prompt: Prompt, mode: ContinueMode, upstreams: Sequence[Upstream], max_s: float
+        self,
+        prompt: Prompt,
+        mode: ContinueMode,
+        upstreams: Sequence[Upstream],
+        max_s: float,
+        moderator: Moderator | None = None,
     ) -> None:
         self._prompt = prompt
+        self._moderator = moderator
         self._mode = mode
         self._upstreams = upstreams
         self.max_s = max_s
@@ -55,6 +65,7 @@ class Generator:
             self._prompt,
             self._mode,
             UpstreamChoice(self._upstreams),
+            self._moderator,
             interrupted=interrupted,
         )
 
@@ -76,6 +87,7 @@ class Generation:
         prompt: Prompt,
         mode: ContinueMode,
         choice: UpstreamChoice,
+        moderator: Moderator | None,
         *,
         interrupted: bool,
     ) -> None:
@@ -84,6 +96,7 @@ class Generation:
         self._prompt = prompt
         self._mode = mode
         self._choice = choice
+        self._moderator = moderator
         self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
         self._is_ended = False
         self._exhausted: set[Upstream] = set()
@@ -267,6 +280,8 @@ class Generation:
             mode = await self._mode.choose(upstream, model, has_reasoning=bool(answer.reasoning))
         if mode is Mode.PREFILL and not self._may_prefill:
             mode = Mode.PROMPT
-        self._attempt = Attempt(self._record, answer, self._writer, upstream, model, mode)
+        self._attempt = Attempt(
+            self._record, answer, self._writer, upstream, model, mode, self._moderator
+        )
         reason = self._last_error.kind if self._last_error else None
         return await self._attempt.run(self._prompt, reason)

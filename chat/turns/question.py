@@ -91,6 +91,21 @@ class QuestionBuilder:
             attempt=secrets.token_urlsafe(12),
         )
 
+    async def read_texts(self, new: NewTurn) -> list[str]:
+        """Return the texts of a turn that its user wrote: the question, and the system prompt.
+
+        The system prompt is that of the conversation, and not the operator's. A question that is
+        answered again is read from the history, because it may be older than the moderation.
+        """
+        ref = new.ref
+        body = json.loads(new.message) if new.message else None
+        if body is None:
+            found = await self._store.read_message(ref.owner, ref.conversation, new.question_id)
+            body = found.body if found else {}
+        conversation = await self._store.read(ref.owner, ref.conversation)
+        system = conversation.system if conversation else None
+        return [text for text in (body.get("content"), system) if text]
+
     async def _existing_question(
         self, owner: Owner, conversation_id: ConversationId, question: Question
     ) -> MessageId | None:

@@ -9,11 +9,13 @@
 --       17 maximum of continuations
 --       18 id of the message that the question follows ("": none, ".": the branch's end)
 --       19 prefix of turn keys
+--       20 moderation of the question: "off", "due" (nothing is written before it) or "passed"
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
---         | {"limited", s until the next window}
--- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
+--         | {"limited", s until the next window} | {"unchecked"} the moderation is due
+-- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
+-- the moderation is due, a repeat counts the question against the limit once more.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -26,14 +28,17 @@ local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 
 if not conversation[1] and ARGV[3] ~= '1' then return {'unknown'} end
 if conversation[2] then
   local digest = redis.call('HGET', ARGV[19] .. conversation[2], 'digest')
-  if digest then return {digest == ARGV[4] and 'attach' or 'busy', conversation[2]} end
+  if digest == ARGV[4] then return {'attach', conversation[2]} end
+  -- A question that may yet be flagged does not stop the running answer.
+  if digest and ARGV[20] ~= 'due' then return {'busy', conversation[2]} end
 end
 
-if tonumber(ARGV[14]) > 0 then
+if tonumber(ARGV[14]) > 0 and ARGV[20] ~= 'passed' then
   local count = redis.call('INCR', KEYS[8])
   if count == 1 then redis.call('EXPIRE', KEYS[8], ARGV[15]) end
   if count > tonumber(ARGV[14]) then return {'limited', redis.call('TTL', KEYS[8])} end
 end
+if ARGV[20] == 'due' then return {'unchecked'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
