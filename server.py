@@ -19,14 +19,16 @@ from chat.api.v1 import access, chat_completions
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
-from chat.turns.budget import Budgets
+from chat.turns.context.budget import Budgets
+from chat.turns.context.prompt import Prompt
 from chat.turns.generation import Generator
-from chat.turns.prompt import Prompt
+from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
 from chat.turns.upstream_choice import ContinueMode
 from chat.upstream.client import Upstream
+from chat.upstream.moderations import ModerationEndpoint
 from chat.upstream.response.completion import Timeouts
 from config import settings as configuration
 from config.background import run_in_background
@@ -104,15 +106,25 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         batches = Batches(turn_store, settings.lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
         budgets = Budgets(context_tokens, settings.max_output_tokens)
+        moderator = open_moderator(settings, resources)
         generator = Generator(
             Prompt(store, budgets, system_prompt=settings.system_prompt),
             ContinueMode(settings.continue_mode, ModelFacts(redis)),
             upstreams,
             settings.turn_max_s,
+            moderator if settings.moderation in ("output", "both") else None,
         )
         questions = QuestionBuilder(store, settings.models, settings.continue_max)
         logs = Logs(turn_store, follower)
-        turns = Turns(turn_store, store, logs, batches, generator, questions)
+        turns = Turns(
+            turn_store,
+            store,
+            logs,
+            batches,
+            generator,
+            questions,
+            moderator if settings.moderation in ("input", "both") else None,
+        )
         takeover = Takeover(turn_store, turns, follower)
         for name, work in (
             ("batches", batches.run()),
@@ -162,6 +174,20 @@ async def open_upstreams(settings: Settings, resources: AsyncExitStack) -> list[
     for upstream in upstreams:
         resources.push_async_callback(upstream.close)
     return upstreams
+
+
+def open_moderator(settings: Settings, resources: AsyncExitStack) -> Moderator | None:
+    """Return the moderator of questions and answers, if one is set; `resources` closes it."""
+    if settings.moderation == "off":
+        return None
+    key = settings.moderation_key
+    endpoint = ModerationEndpoint(
+        base_url=settings.moderation_url,
+        api_key=key.get_secret_value() if key else None,
+        model=settings.moderation_model,
+    )
+    resources.push_async_callback(endpoint.close)
+    return Moderator(endpoint, fails_open=settings.moderation_fail == "open")
 
 
 def serve(

@@ -4,6 +4,7 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── BadRequest          400
 │   └── InvalidField           names the field of a JSON body
 ├── Unauthorised        401    /v1 without a valid key
+├── Moderated           400    the moderation endpoint flagged the question
 ├── Forbidden           403
 ├── NotFound            404    unknown, or another owner's
 ├── NotAcceptable       406
@@ -11,13 +12,15 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── TooLarge            413
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
-│   └── Draining               the server is stopping; the stream path replies 200 with `retry`
+│   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
+│   └── ModerationUnavailable  the question could not be checked
 ├── TurnFailed                 a turn failed before anything of its answer was sent
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
-    └── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
-        └── UpstreamEnded      it answered, but its answer is not complete
+    ├── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
+    │   └── UpstreamEnded      it answered, but its answer is not complete
+    └── ModerationFailed       the answer could not be checked; it is never continued
 
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
@@ -53,6 +56,13 @@ class InvalidField(BadRequest):
 class Unauthorised(HoldlineError):
     status = 401
     type = "unauthorised"
+
+
+class Moderated(HoldlineError):
+    """The question was flagged: it is neither stored nor sent upstream."""
+
+    status = 400
+    type = "moderated"
 
 
 class Forbidden(HoldlineError):
@@ -92,6 +102,12 @@ class Unavailable(HoldlineError):
 
 class Draining(Unavailable):
     """The server is stopping and begins no turn: ask again, or another server."""
+
+
+class ModerationUnavailable(Unavailable):
+    """The moderation endpoint gave no verdict on a question: nothing has begun."""
+
+    type = "moderation_unavailable"
 
 
 class TurnFailed(HoldlineError):
@@ -139,3 +155,9 @@ class ContextExceeded(UpstreamRejected):
 
 class UpstreamEnded(UpstreamFailed):
     """The upstream answered, but not completely: the same request would be answered the same."""
+
+
+class ModerationFailed(UpstreamError):
+    """The moderation endpoint gave no verdict on the answer: only the user may ask again."""
+
+    retryable = True

@@ -111,6 +111,25 @@ class Settings(BaseSettings):
         "60/minute",
         description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
     )
+    moderation: Literal["off", "input", "output", "both"] = Field(
+        "off", description="What a moderation endpoint checks: questions, answers, both, or nothing"
+    )
+    moderation_base_url: HttpUrl | None = Field(
+        None, description="Base URL of the moderation endpoint; unset: OPENAI_BASE_URL"
+    )
+    moderation_api_key: Key | None = Field(
+        None,
+        description="API key of the moderation endpoint; "
+        "unset: OPENAI_API_KEY, if the base URLs are the same",
+    )
+    moderation_model: str = Field(
+        "", description="Model of the moderation endpoint; unset: the endpoint's own"
+    )
+    moderation_fail: Literal["closed", "open"] = Field(
+        "closed",
+        description="What happens to texts that the endpoint cannot check: "
+        "closed rejects them, open lets them pass",
+    )
     session_idle_s: int = Field(
         90 * 86_400, ge=1, description="Time after which an unused session expires, in seconds"
     )
@@ -213,6 +232,18 @@ class Settings(BaseSettings):
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
+    def moderation_url(self) -> str:
+        """The base URL of the moderation endpoint."""
+        return self.moderation_base_url or self.openai_base_url or OPENAI_URL
+
+    @property
+    def moderation_key(self) -> SecretStr | None:
+        """The key of the moderation endpoint; OPENAI_API_KEY is sent to no other server."""
+        upstream = self.openai_base_url or OPENAI_URL
+        is_same = self.moderation_url.rstrip("/") == upstream.rstrip("/")
+        return self.moderation_api_key or (self.openai_api_key if is_same else None)
+
+    @property
     def all_upstreams(self) -> tuple[UpstreamSettings, ...]:
         """The upstreams in order; the primary one has model "", which stands for CHAT_MODEL."""
         if not self.has_primary_upstream:
@@ -249,6 +280,13 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(
             "CHAT_MODEL is required with OPENAI_API_KEY or OPENAI_BASE_URL: "
             "set it to a model of the upstream, such as gpt-5-mini or llama3.2"
+        )
+    if settings.moderation != "off" and not (
+        settings.moderation_base_url or settings.has_primary_upstream
+    ):
+        raise SettingsError(
+            "MODERATION_BASE_URL is required with MODERATION, "
+            "unless OPENAI_API_KEY or OPENAI_BASE_URL is set"
         )
     for upstream in settings.upstreams:
         if upstream.concurrency is not None and upstream.concurrency < settings.workers:

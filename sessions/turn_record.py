@@ -9,6 +9,9 @@ from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnI
 
 State = Literal["running", "done", "stopped", "failed"]
 
+Moderation = Literal["off", "due", "passed"]
+"""Whether a question must be checked before its turn begins."""
+
 
 @dataclass(frozen=True)
 class TurnRef:
@@ -78,7 +81,9 @@ class NewTurn:
 class BeginResult:
     """The result of `begin`: `outcome` determines which of the other fields is set."""
 
-    outcome: Literal["begun", "known", "conflict", "unknown", "attach", "busy", "limited"]
+    outcome: Literal[
+        "begun", "known", "conflict", "unknown", "attach", "busy", "limited", "unchecked"
+    ]
     question_id: MessageId | None = None
     turn: TurnId | None = None
     retry_after_s: int = 0

@@ -13,6 +13,7 @@ from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.turn_record import (
     BeginResult,
     LogRead,
+    Moderation,
     NewTurn,
     State,
     TakeOver,
@@ -51,16 +52,21 @@ class TurnStore:
         self._ttl_s = ttl_s
         self._rate = rate
 
-    async def begin(self, question: NewTurn) -> BeginResult:
-        """Register a turn, then store its question and begin it, if nothing prevents it."""
+    async def begin(self, question: NewTurn, moderation: Moderation = "off") -> BeginResult:
+        """Register a turn, then store its question and begin it, if nothing prevents it.
+
+        While the moderation is due, the question is counted against the rate limit, but not stored:
+        the result is "unchecked".
+        """
         ref = question.ref
         is_alone = ref.conversation == keys.NO_CONVERSATION
-        begin = self._build_begin_alone(question) if is_alone else self._build_begin(question)
+        build = self._build_begin_alone if is_alone else self._build_begin
+        begin = build(question, moderation)
         # Registered first: a turn that is not in the index would be lost with its worker.
         calls = [*_build_registrations([ref], self._lease_ms), begin]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
-        if outcome in ("unknown", "attach", "busy", "limited"):
+        if outcome in ("unknown", "attach", "busy", "limited", "unchecked"):
             await self.unregister(ref)  # rejected questions must not fill the index
         if outcome == "begun":
             return BeginResult("begun", question_id=MessageId(reply[1].decode()))
@@ -68,7 +74,7 @@ class TurnStore:
             return BeginResult(outcome, turn=TurnId(reply[1].decode()))
         return BeginResult(outcome, retry_after_s=max(1, reply[1]) if outcome == "limited" else 0)
 
-    def _build_begin(self, question: NewTurn) -> Call:
+    def _build_begin(self, question: NewTurn, moderation: Moderation) -> Call:
         ref = question.ref
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
@@ -82,11 +88,11 @@ class TurnStore:
             *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
             limit, window_s, question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
-            question.request or "", keys.REQUEST_TTL_S,
+            moderation, question.request or "", keys.REQUEST_TTL_S,
         ]  # fmt: skip
         return "begin", names, arguments
 
-    def _build_begin_alone(self, question: NewTurn) -> Call:
+    def _build_begin_alone(self, question: NewTurn, moderation: Moderation) -> Call:
         ref = question.ref
         names = [
             ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), keys.rate(ref.owner),
@@ -96,7 +102,7 @@ class TurnStore:
             ref.turn, ref.conversation, question.digest, question.question_id, question.answer_id,
             question.model, before + question.question_id.encode() + after, question.attempt,
             self._lease_ms, *self._rate, question.max_continuations, question.request or "",
-            keys.REQUEST_TTL_S,
+            keys.REQUEST_TTL_S, moderation,
         ]  # fmt: skip
         return "begin_request", names, arguments
 

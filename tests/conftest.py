@@ -26,8 +26,11 @@ KEY = "sk-test-secret-key-0123456789"
 """The upstream's key. Only requests to the upstream may contain it."""
 
 
-_ANY_REDIS = (Path(__file__).parent / "browser", Path(__file__).parent / "chat" / "upstream")
-"""Tests of the page and of model servers: the kind of Redis does not matter to them."""
+_ANY_REDIS = [
+    Path(__file__).parent / folder
+    for folder in ("browser", "chat/upstream", "chat/turns/moderation")
+]
+"""Tests of the page, model servers and moderation: the kind of Redis does not matter to them."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from chat.turns.prompt import Estimator
+from chat.turns.context.prompt import Estimator
 
 
 class Exchange:

@@ -40,14 +40,18 @@ IMPORTS = {
         "chat.upstream.response"
     },
     "chat.turns.continuation": {"chat.errors"},
+    "chat.turns.moderation": {"chat.errors", "chat.log.records", "chat.upstream"},
+    "chat.turns.context": {"chat.errors", "chat.upstream", "sessions"},
     "chat.turns": {
-        "sessions", "sessions.client", "chat.errors", "chat.formats", "chat.log",
-        "chat.log.records", "chat.turns.continuation", "chat.upstream", "chat.upstream.response"
+        "sessions", "sessions.client", "chat.errors", "chat.log", "chat.log.records",
+        "chat.turns.context", "chat.turns.continuation", "chat.turns.moderation", "chat.upstream",
+        "chat.upstream.response"
     },
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns"
+        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
+        "chat.turns.context"
     },
     "chat.api": {
         "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
@@ -69,8 +73,10 @@ PURE = {
     "chat.turns.continuation.announcement",
     "chat.turns.continuation.policy",
     "chat.turns.continuation.joining",
-    "chat.turns.client_request",
-    "chat.turns.prompt",
+    "chat.turns.context.client_request",
+    "chat.turns.moderation.windows",
+    "chat.turns.context.prompt",
+    "chat.turns.usage",
     "chat.upstream.response.body",
     "chat.upstream.response.chunk_reader",
     "chat.upstream.response.chunks",
@@ -186,7 +192,10 @@ def test_pure_modules_perform_no_io() -> None:
     [
         ("sanic", HTTP_EDGES),
         ("sanic_ext", {"server"}),
-        ("openai", {"chat.upstream.client", "chat.upstream.failures"}),
+        (
+            "openai",
+            {"chat.upstream.client", "chat.upstream.failures", "chat.upstream.moderations"},
+        ),
         (
             "redis",
             {f"sessions.client.{name}" for name in ("connection", "errors", "notifications")},

@@ -41,7 +41,7 @@ def test_the_readme_lists_every_setting_with_its_default(readme: str) -> None:
     )
     defaults = {}
     for name, field in Settings.model_fields.items():
-        empty = field.default is None or field.default in ("", ())
+        empty = field.default is None or field.default in ("", (), {})
         defaults[name.upper()] = "" if empty else str(field.default)
     assert dict(rows) == defaults
     assert [name for name, _ in rows] == list(defaults)

@@ -33,12 +33,14 @@ _FAILURE_STATUSES = {
     "refused": 400,
     "context_length": 400,
     "withheld": 400,
+    "moderated": 400,
     "rate_limited": 429,
     "internal": 500,
     "loading": 503,
     "history_unavailable": 503,
     "timeout": 504,
     "too_slow": 504,
+    "moderation_unavailable": 503,
 }
 """The status for each type of failure; 502 for all others: the upstream is to blame."""
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from chat.upstream.response.chunks import Usage
+from chat.turns.context.prompt import estimate_text
+from chat.turns.usage import NO_REQUEST, TurnUsage
 from sessions.turn_record import TurnRecord
 
 
 @dataclass(slots=True)
 class Answer:
-    """The text and reasoning of a turn, its seams, and the figures that its upstreams reported."""
+    """The text and reasoning of a turn, its seams, and the figures of its requests."""
 
     record: TurnRecord
     model: str
@@ -24,7 +25,7 @@ class Answer:
     continued: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    usage: Usage | None = None
+    usage: TurnUsage | None = None
     finish_reason: str | None = None
     first_token_ms: int | None = None
     begun_at: float = field(default_factory=time.monotonic)
@@ -33,6 +34,11 @@ class Answer:
     def has_output(self) -> bool:
         """Return whether viewers have seen text or reasoning."""
         return bool(self.text or self.reasoning)
+
+    @property
+    def size(self) -> float:
+        """Return the size of text and reasoning in tokens, by an uncorrected estimate."""
+        return estimate_text(self.text.decode()) + estimate_text(self.reasoning.decode())
 
     @property
     def continuations(self) -> int:
@@ -52,23 +58,28 @@ class Answer:
         last = self.continued[-1] if self.text and self.continued else None
         return last is not None and model == self.model and last["at"] == len(self.text.decode())
 
-    def add_attempt(self, mode: str, reason: str | None) -> str:
-        """Record a request to the upstream, and return it as JSON.
+    def add_attempt(self, mode: str, reason: str | None, tokens: int) -> str:
+        """Record a request of an estimated number of tokens to the upstream; return it as JSON.
 
-        `reason` is the failure of the previous request, if there was one.
+        `reason` is the failure of the previous request, if there was one. A takeover needs the
+        usage before the request, and the size of the output.
         """
-        attempt = {
+        attempt: dict[str, Any] = {
             "number": len(self.attempts) + 1,
             "upstream": self.upstream,
             "mode": mode,
             "reason": reason,
+            "tokens": tokens,
+            "output": round(self.size),
         }
+        if self.usage:
+            attempt["usage"] = msgspec.to_builtins(self.usage)
         self.attempts.append(attempt)
         return json.dumps(attempt)
 
-    def add_usage(self, usage: Usage | None) -> None:
+    def add_usage(self, usage: TurnUsage) -> None:
         """Add the tokens of one request to those of the earlier ones."""
-        self.usage = usage if self.usage is None else self.usage.add(usage)
+        self.usage = self.usage.add(usage) if self.usage else usage
 
     def add_seam(self, why: str, model: str) -> str:
         """Record that a continuation begins here; return the seam as JSON."""
@@ -87,13 +98,12 @@ class Answer:
             "turn": self.record.ref.turn,
             "model": self.model,
             "finish_reason": reason,
+            "usage": msgspec.to_builtins(self.usage or NO_REQUEST),
         }
         if self.reasoning:
             body["reasoning"] = self.reasoning.decode()
         if self.tool_calls:
             body["tool_calls"] = self.tool_calls
-        if self.usage:
-            body["usage"] = msgspec.to_builtins(self.usage)
         if self.continued:
             body["continued"] = self.continued
         return json.dumps(body, ensure_ascii=False)
@@ -101,7 +111,7 @@ class Answer:
     def usage_json(self, reason: str) -> str:
         """Return the data of the `usage` frame."""
         body: dict[str, Any] = {
-            **(msgspec.to_builtins(self.usage) if self.usage else {}),
+            **msgspec.to_builtins(self.usage or NO_REQUEST),
             "finish_reason": reason,
             "upstream": self.upstream,
             "model": self.model,

@@ -16,7 +16,8 @@ from chat.log.batch import Writer
 from chat.log.records import Kind, PartialAnswer
 from chat.turns.answer import Answer
 from chat.turns.attempt import Attempt
-from chat.turns.client_request import ClientRequest
+from chat.turns.context.client_request import ClientRequest
+from chat.turns.context.prompt import Prompt, estimate_size
 from chat.turns.continuation.joining import Outcome
 from chat.turns.continuation.policy import (
     INTERRUPTED,
@@ -26,20 +27,30 @@ from chat.turns.continuation.policy import (
     decide,
     rejects_prefill,
 )
-from chat.turns.prompt import Prompt, estimate_size
+from chat.turns.moderation.moderator import Moderator
 from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
+from chat.turns.usage import restore_usage
 from chat.upstream.client import Upstream
 from chat.upstream.response.endings import Ending
 from sessions.turn_record import TurnRecord
 
 
 class Generator:
-    """Creates the generations of a worker; `max_s` is the longest that one may take, in seconds."""
+    """Creates the generations of a worker; `max_s` is the longest that one may take, in seconds.
+
+    Answers are checked by the `moderator`, if there is one.
+    """
 
     def __init__(
-        self, prompt: Prompt, mode: ContinueMode, upstreams: Sequence[Upstream], max_s: float
+        self,
+        prompt: Prompt,
+        mode: ContinueMode,
+        upstreams: Sequence[Upstream],
+        max_s: float,
+        moderator: Moderator | None = None,
     ) -> None:
         self._prompt = prompt
+        self._moderator = moderator
         self._mode = mode
         self._upstreams = upstreams
         self.max_s = max_s
@@ -65,6 +76,7 @@ class Generator:
             self._mode,
             UpstreamChoice(self._upstreams),
             request,
+            self._moderator,
             interrupted=interrupted,
         )
 
@@ -87,6 +99,7 @@ class Generation:
         mode: ContinueMode,
         choice: UpstreamChoice,
         request: ClientRequest | None,
+        moderator: Moderator | None,
         *,
         interrupted: bool,
     ) -> None:
@@ -96,6 +109,7 @@ class Generation:
         self._prompt = prompt
         self._mode = mode
         self._choice = choice
+        self._moderator = moderator
         self._last_error: UpstreamError | None = INTERRUPTED if interrupted else None
         self._is_ended = False
         self._exhausted: set[Upstream] = set()
@@ -115,6 +129,7 @@ class Generation:
             continued=partial.continued,
             attempts=partial.attempts,
         )
+        self.answer.usage = restore_usage(partial.attempts, round(self.answer.size))
 
     def end(self, finish_reason: str | None) -> None:
         """End the turn with this finish reason; the current response is ignored from now on."""
@@ -291,7 +306,14 @@ class Generation:
         if mode is Mode.PREFILL and not self._may_prefill:
             mode = Mode.PROMPT
         self._attempt = Attempt(
-            self._record, answer, self._writer, upstream, model, mode, self._request
+            self._record,
+            answer,
+            self._writer,
+            upstream,
+            model,
+            mode,
+            self._request,
+            self._moderator,
         )
         reason = self._last_error.kind if self._last_error else None
         return await self._attempt.run(self._prompt, reason)

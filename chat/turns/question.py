@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chat.errors import NotFound
 from chat.log import records
 from chat.log.records import Kind
-from chat.turns.client_request import ClientRequest
+from chat.turns.context.client_request import ClientRequest
 from sessions.conversation_store import ConversationStore, make_title, new_id
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
@@ -100,6 +100,24 @@ class QuestionBuilder:
             attempt=secrets.token_urlsafe(12),
             request=None if request is None else request.encode() if request.is_kept else "",
         )
+
+    async def read_texts(self, new: NewTurn, request: ClientRequest | None) -> list[str]:
+        """Return the texts of a turn that its user wrote: the question, and the system prompt.
+
+        The system prompt is that of the conversation, and not the operator's. A question that is
+        answered again is read from the history, because it may be older than the moderation. All
+        messages of a request are its client's.
+        """
+        if request:
+            return request.list_texts()
+        ref = new.ref
+        body = json.loads(new.message) if new.message else None
+        if body is None:
+            found = await self._store.read_message(ref.owner, ref.conversation, new.question_id)
+            body = found.body if found else {}
+        conversation = await self._store.read(ref.owner, ref.conversation)
+        system = conversation.system if conversation else None
+        return [text for text in (body.get("content"), system) if text]
 
     async def _existing_question(
         self, owner: Owner, conversation_id: ConversationId, question: Question

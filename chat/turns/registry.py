@@ -10,15 +10,16 @@ from chat.errors import Conflict, Draining, NotFound, RateLimited, Unavailable
 from chat.log.batches import Batches
 from chat.log.log import LogState, choose_codec
 from chat.log.logs import Logs
-from chat.turns.client_request import ClientRequest
+from chat.turns.context.client_request import ClientRequest
 from chat.turns.generation import Generator
+from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
 from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
 from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_record import NewTurn, TurnRecord, TurnRef
+from sessions.turn_record import Moderation, NewTurn, TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.turns")
@@ -46,6 +47,7 @@ class Turns:
         batches: Batches,
         generator: Generator,
         questions: QuestionBuilder,
+        moderator: Moderator | None = None,
     ) -> None:
         self._turn_store = turn_store
         self._store = store
@@ -53,6 +55,7 @@ class Turns:
         self._batches = batches
         self._generator = generator
         self._questions = questions
+        self._moderator = moderator
         self._turns: dict[str, Turn] = {}
         self._is_draining = False
         self._is_handing_over = asyncio.Event()
@@ -63,8 +66,10 @@ class Turns:
         """Return the turn that answers a question: begun now, or the one that already does.
 
         Raises NotFound for an unknown conversation or message, Conflict for a turn of another
-        question, RateLimited, and Draining for a new question to a server that is stopping.
+        question, RateLimited, Moderated or ModerationUnavailable for a new question that does not
+        pass, and Draining for a new question to a server that is stopping.
         """
+        moderation: Moderation = "due" if self._moderator else "off"
         is_new = False
         if question.conversation:
             conversation_id = question.conversation
@@ -72,11 +77,11 @@ class Turns:
         else:
             conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
-        for _ in range(3):
+        for _ in range(4):
             if self._is_draining:
                 return await self._find_begun(session, question)
             new = await self._questions.build(session, question, conversation_id, turn_id, is_new)
-            begun = await self._turn_store.begin(new)
+            begun = await self._turn_store.begin(new, moderation)
             if begun.outcome == "begun" and begun.question_id:
                 return self._start(new, begun.question_id, question.request)
             if begun.outcome == "known":
@@ -92,6 +97,11 @@ class Turns:
                     f"Too many questions. Try again in {begun.retry_after_s} s.",
                     retry_after_s=begun.retry_after_s,
                 )
+            if begun.outcome == "unchecked" and self._moderator:
+                await self._moderator.check_question(
+                    await self._questions.read_texts(new, question.request)
+                )
+                moderation = "passed"
             if begun.turn:
                 await self.stop(session.owner, begun.turn)
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)

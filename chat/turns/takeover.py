@@ -6,7 +6,7 @@ import secrets
 import time
 
 from chat.log.follower import MAX_READ_BYTES, Follower
-from chat.turns.client_request import ClientRequest
+from chat.turns.context.client_request import ClientRequest
 from chat.turns.registry import Turns
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.turn_record import TurnRef

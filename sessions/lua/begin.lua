@@ -10,12 +10,14 @@
 --       17 maximum of continuations
 --       18 id of the message that the question follows ("": none, ".": the branch's end)
 --       19 prefix of turn keys
---       20 request of a turn of /v1 as JSON ("": none)  21 lifetime of the request in s
+--       20 moderation of the question: "off", "due" (nothing is written before it) or "passed"
+--       21 request of a turn of /v1 as JSON ("": none)  22 lifetime of the request in s
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
---         | {"limited", s until the next window}
--- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
+--         | {"limited", s until the next window} | {"unchecked"} the moderation is due
+-- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
+-- the moderation is due, a repeat counts the question against the limit once more.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -28,14 +30,17 @@ local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 
 if not conversation[1] and ARGV[3] ~= '1' then return {'unknown'} end
 if conversation[2] then
   local digest = redis.call('HGET', ARGV[19] .. conversation[2], 'digest')
-  if digest then return {digest == ARGV[4] and 'attach' or 'busy', conversation[2]} end
+  if digest == ARGV[4] then return {'attach', conversation[2]} end
+  -- A question that may yet be flagged does not stop the running answer.
+  if digest and ARGV[20] ~= 'due' then return {'busy', conversation[2]} end
 end
 
-if tonumber(ARGV[14]) > 0 then
+if tonumber(ARGV[14]) > 0 and ARGV[20] ~= 'passed' then
   local count = redis.call('INCR', KEYS[8])
   if count == 1 then redis.call('EXPIRE', KEYS[8], ARGV[15]) end
   if count > tonumber(ARGV[14]) then return {'limited', redis.call('TTL', KEYS[8])} end
 end
+if ARGV[20] == 'due' then return {'unchecked'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -64,9 +69,9 @@ redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
   'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16],
   'continues', ARGV[17], 'records', 1)
-if ARGV[20] ~= '' then
+if ARGV[21] ~= '' then
   redis.call('HSET', KEYS[1], 'request', 1)
-  redis.call('SET', KEYS[9], ARGV[20], 'EX', ARGV[21])
+  redis.call('SET', KEYS[9], ARGV[21], 'EX', ARGV[22])
 end
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])

@@ -5,9 +5,11 @@
 --       8 attempt (random)  9 lease in ms  10 maximum of turns in a window (0: no limit)
 --       11 window in s  12 maximum of continuations  13 request as JSON ("": do not store it)
 --       14 lifetime in s, until the turn is finished
+--       15 moderation of the request: "off", "due" (nothing is written before it) or "passed"
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another request
---         | {"limited", s until the next window}
--- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
+--         | {"limited", s until the next window} | {"unchecked"} the moderation is due
+-- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
+-- the moderation is due, a repeat counts the request against the limit once more.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -16,11 +18,12 @@ if turn[1] then
   return {'known'}
 end
 
-if tonumber(ARGV[10]) > 0 then
+if tonumber(ARGV[10]) > 0 and ARGV[15] ~= 'passed' then
   local count = redis.call('INCR', KEYS[4])
   if count == 1 then redis.call('EXPIRE', KEYS[4], ARGV[11]) end
   if count > tonumber(ARGV[10]) then return {'limited', redis.call('TTL', KEYS[4])} end
 end
+if ARGV[15] == 'due' then return {'unchecked'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

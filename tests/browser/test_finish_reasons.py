@@ -63,3 +63,18 @@ async def test_an_answer_that_the_model_restarted_offers_to_regenerate(
             await expect_notice(page, partial, notice)
             await page.reload()
         await context.close()
+
+
+async def test_an_estimated_token_count_is_marked(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.send_text("counted by nobody")
+    await exchange.finish()
+    metadata = answers(page).locator(".metadata")
+    await expect(metadata).to_contain_text("≈ ")
+    await page.reload()
+    await expect(metadata).to_contain_text("≈ ")
+    await (await ask(page, upstream, f"{question} again")).answer("counted")
+    await expect(answers(page).last.locator(".metadata")).to_contain_text("tokens")
+    await expect(answers(page).last.locator(".metadata")).not_to_contain_text("≈")

@@ -34,6 +34,8 @@ FAILURES = {
     "no_answer": "模型服务没有返回回答",
     "tool_call": "模型返回的是工具调用",
     "withheld": "回答被模型拒绝，或被模型服务屏蔽",
+    "moderated": "回答未通过内容审核",
+    "moderation_unavailable": "暂时无法完成内容审核",
     "too_long": "回答超出了一轮的长度上限",
     "too_slow": "生成回答的时间超出了上限",
     "length": "模型在写出内容之前就达到了长度上限",
@@ -52,6 +54,8 @@ REJECTIONS = {
     "too_large": "问题过长",
     "rate_limited": "提问过于频繁",
     "unavailable": "服务暂时不可用",
+    "moderated": "问题或系统提示词未通过内容审核",
+    "moderation_unavailable": "暂时无法完成内容审核",
     "internal": "服务器内部出错",
     "http": "服务器返回了错误（400）",
 }

@@ -58,6 +58,9 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("CONTINUE_MODE", "hope"),
         ("CONTINUE_MAX", "-1"),
         ("DRAIN_S", "-1"),
+        ("MODERATION", "everything"),
+        ("MODERATION_BASE_URL", "api.example.com/v1"),
+        ("MODERATION_FAIL", "maybe"),
         ("DRAIN_S", "3601"),
         ("CONTEXT_TOKENS", "10"),
         ("CONTEXT_TOKENS", "16k"),
@@ -97,6 +100,49 @@ def test_an_upstream_requires_a_model_and_a_model_requires_an_upstream(
         load()
     monkeypatch.setenv("CHAT_MODEL", "demo,demo-length")
     assert load().demo
+
+
+def test_moderation_requires_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODERATION", "both")
+    with pytest.raises(SettingsError, match="MODERATION_BASE_URL is required"):
+        load()
+    monkeypatch.setenv("MODERATION_BASE_URL", "https://api.example.com/v1")
+    assert load().moderation_url == "https://api.example.com/v1"
+
+
+@pytest.mark.parametrize(
+    ("model_url", "endpoint_url", "key", "sent"),
+    [
+        (None, None, None, "model-key"),
+        (None, "https://api.openai.com/v1/", None, "model-key"),
+        ("http://127.0.0.1:8001/v1", None, None, "model-key"),
+        ("http://127.0.0.1:8001/v1", "http://127.0.0.1:8001/v1", None, "model-key"),
+        ("http://127.0.0.1:8001/v1", "https://api.openai.com/v1", None, None),
+        ("http://127.0.0.1:8001/v1", "http://127.0.0.1:8002/v1", None, None),
+        (None, "https://api.openai.com.example.com/v1", None, None),
+        (None, "http://api.openai.com/v1", None, None),
+        (None, None, "its-key", "its-key"),
+    ],
+)
+def test_the_key_of_the_model_is_used_for_the_same_base_url_only(
+    monkeypatch: pytest.MonkeyPatch,
+    model_url: str | None,
+    endpoint_url: str | None,
+    key: str | None,
+    sent: str | None,
+) -> None:
+    values = {
+        "OPENAI_API_KEY": "model-key",
+        "OPENAI_BASE_URL": model_url,
+        "CHAT_MODEL": "m",
+        "MODERATION": "both",
+        "MODERATION_BASE_URL": endpoint_url,
+        "MODERATION_API_KEY": key,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value or "")
+    found = load().moderation_key
+    assert (found and found.get_secret_value()) == sent
 
 
 @pytest.mark.parametrize(

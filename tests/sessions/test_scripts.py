@@ -136,6 +136,13 @@ async def test_every_script_sent_twice_takes_effect_once(
     assert await twice(lambda: store.delete(owner, found)) == third.ref.turn
     assert await turns.finish(third.ref, 1, 8, b"last", "stopped", "")
     assert await twice(lambda: store.delete(owner, found)) is None
+    alone = TurnRef(owner, keys.NO_CONVERSATION, TurnId("alone"))
+    request = replace(question_at(alone), request='{"messages": []}')
+    assert (await twice(lambda: turns.begin(request))).outcome == "begun"
+    assert await turns.read_request(alone) == b'{"messages": []}'
+    assert await twice(lambda: turns.finish(alone, 1, 8, b"last", "done", "{}"))
+    assert await turns.read_request(alone) is None
+    assert 0 < await redis.ttl(alone.turn_key) <= keys.LOG_TTL_S
     session, created = SessionDigest("digest"), ConversationId("created")
     names = [
         keys.conversation(owner, created), keys.conversations(owner), keys.current(owner, session)
@@ -195,6 +202,23 @@ async def test_a_new_turn_over_the_rate_limit_is_rejected_for_the_window(
     assert limited.outcome == "limited"
     assert 3500 < limited.retry_after_s <= 3600
     assert (await turns.begin(question)).outcome == "begun"  # the same attempt that began it
+
+
+async def test_a_question_whose_moderation_is_due_is_counted_and_changes_nothing_else(
+    redis: Client, question: NewTurn
+) -> None:
+    turns = TurnStore(redis, lease_s=1, ttl_s=1000, rate=(2, 3600))
+    assert (await turns.begin(question, "due")).outcome == "unchecked"
+    assert await read_state(redis, question.ref.owner) == {keys.rate(question.ref.owner): b"1"}
+    assert (await turns.begin(question, "passed")).outcome == "begun"
+    assert (await turns.begin(question, "due")).outcome == "begun"
+    known = replace(question, attempt="other")
+    assert (await turns.begin(known, "due")).outcome == "known"
+    attached = await turns.begin(another(question, digest="d1"), "due")
+    assert attached.outcome == "attach"
+    assert (await turns.begin(another(question), "due")).outcome == "unchecked"
+    assert (await turns.begin(another(question), "passed")).outcome == "busy"
+    assert (await turns.begin(another(question), "due")).outcome == "limited"
 
 
 async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(

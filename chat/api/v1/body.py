@@ -11,7 +11,7 @@ from sanic.http import Http
 
 from chat.api import parsing
 from chat.errors import BadRequest, InvalidField, NotFound, TooLarge
-from chat.turns.client_request import ClientRequest
+from chat.turns.context.client_request import ClientRequest
 
 MAX_BODY_BYTES = 20 << 20
 """Maximum size of a body; images are sent inside of it."""

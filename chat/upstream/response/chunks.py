@@ -48,7 +48,7 @@ class Chunk(msgspec.Struct, gc=False):
     service_tier: Any = None
 
 
-class Usage(msgspec.Struct, omit_defaults=True):
+class Usage(msgspec.Struct):
     """Tokens as the upstream reported them; None if it did not."""
 
     prompt_tokens: int | None = None
@@ -62,19 +62,6 @@ class Usage(msgspec.Struct, omit_defaults=True):
             return None
         found = {name: _read_count(counts.get(name)) for name in cls.__struct_fields__}
         return cls(**found) if any(count is not None for count in found.values()) else None
-
-    def add(self, other: "Usage | None") -> "Usage":
-        """Return the tokens of both requests."""
-        if other is None:
-            return self
-        return Usage(
-            *(
-                (getattr(self, name) or 0) + (getattr(other, name) or 0)
-                if getattr(self, name) is not None or getattr(other, name) is not None
-                else None
-                for name in self.__struct_fields__
-            )
-        )
 
 
 _MAX_COUNT = 10**12

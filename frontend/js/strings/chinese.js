@@ -96,6 +96,8 @@ export const chinese = {
       too_large: "问题过长，服务器无法接收。",
       rate_limited: "提问过于频繁，请稍后重试。",
       unavailable: "服务暂时不可用，请稍后重试。",
+      moderated: "问题或系统提示词未通过内容审核，既未保存，也未发送给模型。",
+      moderation_unavailable: "暂时无法完成内容审核，请稍后重试。",
       internal: "服务器内部出错，请稍后重试。",
       http: (status) => `服务器返回了错误（${status}）。`,
       server_unreachable: "无法连接服务器，请检查网络后重试。",
@@ -118,6 +120,8 @@ export const chinese = {
       no_answer: "模型服务没有返回回答，请重试。",
       tool_call: "模型返回的是工具调用，而不是文字回答。",
       withheld: "回答被模型拒绝，或被模型服务屏蔽。",
+      moderated: "回答未通过内容审核，已保留此前的内容。",
+      moderation_unavailable: "暂时无法完成内容审核，已保留此前的内容。",
       too_long: "回答超出了一轮的长度上限。",
       too_slow: "生成回答的时间超出了上限，已生成的内容会保留。",
       length:

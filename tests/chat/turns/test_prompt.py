@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.turns.prompt import Estimator, estimate_size, fit_to_budget
+from chat.turns.context.prompt import Estimator, estimate_size, fit_to_budget
 from chat.upstream.request import ChatMessage
 
 bodies = st.lists(

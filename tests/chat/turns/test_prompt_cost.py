@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chat.turns.prompt import Estimator
+from chat.turns.context.prompt import Estimator
 from sessions import keys
 from sessions.client.connection import Client, is_cluster
 from sessions.keys import ConversationId, Owner

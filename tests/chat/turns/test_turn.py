@@ -14,10 +14,10 @@ from chat.log.batch import Writer
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
-from chat.turns.budget import Budgets
+from chat.turns.context.budget import Budgets
+from chat.turns.context.prompt import Prompt
 from chat.turns.continuation.policy import INTERRUPTED, TRUNCATED, Step, decide
 from chat.turns.generation import Generator
-from chat.turns.prompt import Prompt
 from chat.turns.question import QuestionBuilder
 from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover

@@ -75,20 +75,6 @@ async def test_comments_other_fields_and_crlf_line_endings_are_accepted(
     assert text_of(await reading) == "ab"
 
 
-async def test_token_counts_are_omitted_when_the_upstream_reports_none(
-    streamed_request: Request, client: httpx.AsyncClient
-) -> None:
-    exchange, reading = streamed_request
-    await exchange.send_text("x")
-    await exchange.finish()
-    events = await reading
-    usage = json.loads(next(event.data for event in events if event.event == "usage"))
-    assert "prompt_tokens" not in usage
-    conversation = json.loads(events[0].data)["conversation"]
-    messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
-    assert "usage" not in messages[-1]
-
-
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 async def test_reasoning_is_sent_in_separate_frames_and_stored(
     streamed_request: Request, client: httpx.AsyncClient, name: str

@@ -50,9 +50,9 @@ def test_a_server_is_recognised_by_its_host_or_the_owner_of_its_model(
 def test_a_prefilled_request_has_the_fields_that_its_server_knows(
     url: str, owner: Any, fields: dict[str, Any], last: ChatMessage
 ) -> None:
-    body = build_body([QUESTION, PARTIAL], "m", recognise(url, owner), prefill=True)
+    body = build_body([QUESTION, PARTIAL], "m", recognise(url, owner), {}, prefill=True)
     assert body == {"model": "m", "stream": True, "messages": [QUESTION, last], **fields}
-    plain = build_body([QUESTION], "m", UNKNOWN, prefill=False)
+    plain = build_body([QUESTION], "m", UNKNOWN, {}, prefill=False)
     assert plain == {"model": "m", "stream": True, "messages": [QUESTION]}
 
 

@@ -521,6 +521,23 @@ async def test_an_answer_without_a_key_ends_with_its_worker(
         assert len(upstream.find_requests(question)) == 1
 
 
+async def test_usage_that_the_upstream_did_not_report_is_null(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    """Our own frames carry an estimate."""
+    sending = asyncio.create_task(client.post(PATH, json=ask(question)))
+    exchange = await upstream.exchange(question)
+    await exchange.send_text("uncounted")
+    await exchange.finish()
+    assert (await sending).json()["usage"] is None
+    body = ask(f"again {question}", stream=True, stream_options={"include_usage": True})
+    sending = asyncio.create_task(client.post(PATH, json=body))
+    exchange = await upstream.exchange(f"again {question}")
+    await exchange.send_text("uncounted")
+    await exchange.finish()
+    assert decode_chunks((await sending).text)[-1]["usage"] is None
+
+
 async def test_models_are_listed(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()
     assert listed["object"] == "list"

@@ -33,6 +33,18 @@ class ClientRequest:
         messages = [*self.messages, {"role": "assistant", "content": content}]
         return messages if prefill else [*messages, {"role": "user", "content": CONTINUE_PROMPT}]
 
+    def list_texts(self) -> list[str]:
+        """Return the texts of the messages, without images and other parts."""
+        texts: list[str] = []
+        for message in self.messages:
+            content = message.get("content")
+            if isinstance(content, str):
+                texts.append(content)
+            elif isinstance(content, list):
+                parts = [part.get("text") for part in content if isinstance(part, dict)]
+                texts += [part for part in parts if isinstance(part, str)]
+        return texts
+
     def encode(self) -> str:
         """Return the request as JSON, for Redis."""
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from chat.errors import ContextExceeded
-from chat.turns.budget import Budgets
-from chat.turns.client_request import CONTINUE_PROMPT
+from chat.turns.context.budget import Budgets
+from chat.turns.context.client_request import CONTINUE_PROMPT
 from chat.upstream.client import Upstream
 from chat.upstream.request import ChatMessage
 from sessions.conversation_store import ConversationStore
@@ -84,6 +84,10 @@ class Prompt:
         """Correct the estimate by the tokens that the upstream counted for messages of `size`."""
         self._estimator.calibrate(f"{upstream.name} {model}", size, reported)
 
+    def count(self, upstream: Upstream, model: str, size: float) -> int:
+        """Return a size as the number of tokens that the upstream probably counts."""
+        return round(self._estimator.correct(f"{upstream.name} {model}", size))
+
     def learn(
         self, upstream: Upstream, model: str, size: float, rejection: ContextExceeded
     ) -> None:
@@ -104,10 +108,14 @@ class Estimator:
 
     def estimate(self, model: str, content: str) -> float:
         """Return the estimated size of a message with this content, in tokens."""
+        return self.correct(model, _estimate(content))
+
+    def correct(self, model: str, size: float) -> float:
+        """Return an uncorrected size, corrected by the reports about this model."""
         reported, estimated = self._sums.get(model, _PRIOR)
         # Bounded, so that absurd reports can neither starve nor flood a model.
         least = self._least.get(model, _MIN_RATIO)
-        return _estimate(content) * min(_MAX_RATIO, max(least, reported / estimated))
+        return size * min(_MAX_RATIO, max(least, reported / estimated))
 
     def note_rejection(self, model: str, size: float, counted: float) -> None:
         """Raise the minimum of the estimate to the count with which an upstream rejected messages.
@@ -130,6 +138,12 @@ class Estimator:
 def estimate_size(messages: Iterable[ChatMessage]) -> float:
     """Return the size of messages in tokens, by an uncorrected estimate."""
     return sum(_estimate(message["content"]) for message in messages)
+
+
+def estimate_text(text: str) -> float:
+    """Return the size of a text in tokens, by an uncorrected estimate."""
+    narrow = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    return narrow / 4 + len(text) - narrow
 
 
 def fit_to_budget(
@@ -174,6 +188,4 @@ def _join(newest_first: list[ChatMessage], older: ChatMessage) -> None:
 
 
 def _estimate(content: str) -> float:
-    length = len(content)
-    wide = 0 if content.isascii() else sum(1 for character in content if character > "\x7f")
-    return _MESSAGE_TOKENS + (length - wide) / 4 + wide
+    return _MESSAGE_TOKENS + estimate_text(content)

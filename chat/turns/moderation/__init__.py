@@ -1,0 +1,1 @@
+"""Check questions and answers, and hold answers back until they have passed."""
