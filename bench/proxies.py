@@ -70,7 +70,7 @@ def build_completion(message: str, session: str) -> str:
     messages = [{"role": "user", "content": message}]
     body = json.dumps({"model": "bench", "messages": messages, "stream": True})
     return (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     )
 
@@ -86,6 +86,7 @@ def start_holdline(
     *,
     name: str = "holdline",
     root: Path = ROOT,
+    build_request: Callable[[str, str], str] | None = None,
 ) -> Iterator[Proxy]:
     """Start the complete product, with its embedded Redis, from the checkout at `root`."""
     with make_folder() as folder:
@@ -106,9 +107,14 @@ def start_holdline(
                 name,
                 port,
                 [process.pid],
-                functools.partial(_build_get, "holdline"),
+                build_request or functools.partial(_build_get, "holdline"),
                 functools.partial(_open_holdline_session, port),
             )
+
+
+def start_holdline_v1(upstream_port: int) -> contextlib.AbstractContextManager[Proxy]:
+    """Start Holdline, and ask it by the API of the upstream."""
+    return start_holdline(upstream_port, name="holdline-v1", build_request=build_completion)
 
 
 def _open_holdline_session(port: int) -> str:
@@ -233,9 +239,10 @@ START = {
     "tutorial": start_tutorial,
     "fastapi": start_fastapi,
     "litellm": start_litellm,
+    "holdline-v1": start_holdline_v1,
 }
 """The function that starts each proxy, by its name."""
 
-ALL = list(START)
+ALL = [name for name in START if name != "holdline-v1"]
 FAST = [name for name in ALL if name != "litellm"]
 """Proxies that carry many streams on one core; LiteLLM's spends half a millisecond per token."""

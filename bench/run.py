@@ -22,7 +22,7 @@ from bench.capacity import run_capacity
 from bench.conversations import run_long_conversations
 from bench.cpu import LOAD_CORE
 from bench.harness import Harness
-from bench.proxies import ALL
+from bench.proxies import ALL, START
 from bench.report import Table
 
 _FAST_PIPES = ["holdline", "nginx", "node"]
@@ -32,6 +32,9 @@ SCENARIOS: dict[str, Callable[[Harness], Table]] = {
         harness, 100, ALL, {"node": 1.0, "tutorial": 0.25}
     ),
     "streams-700": lambda harness: scenarios.run_paced(harness, 700, _FAST_PIPES, {"node": 0.8}),
+    "v1": lambda harness: scenarios.run_paced(
+        harness, 20, ["holdline", "holdline-v1", "litellm"], {}
+    ),
     "bursts": scenarios.run_bursts,
     "first-token": lambda harness: scenarios.run_first_token(harness, 0),
     "first-token-loaded": lambda harness: scenarios.run_first_token(harness, 50),
@@ -86,7 +89,10 @@ def parse_arguments() -> argparse.Namespace:
         help=f"default: all of {', '.join(SCENARIOS)}",
     )
     parser.add_argument(
-        "--peers", type=make_names_parser(ALL), default=ALL, help=f"default: {', '.join(ALL)}"
+        "--peers",
+        type=make_names_parser(START),
+        default=list(START),
+        help=f"default: {', '.join(START)}",
     )
     parser.add_argument(
         "--rounds", type=int, default=5, help="number of measured rounds, after one warm-up"

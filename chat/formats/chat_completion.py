@@ -80,16 +80,20 @@ class ChunkEncoder:
         self._as_lines = as_lines
         self._reader = _Reader()
         self._extra: dict[str, Any] = {}
+        """Fields that belong to the next delta."""
+        self._extra_before: dict[str, Any] = {}
         self._end = 0
         self._head, self._tail = b"", b""
 
     def encode(self, turn: str, begin: int, data: bytes) -> bytes:
         """Return the chunks of whole records.
 
-        Records that did not reach a slow viewer are encoded again.
+        The last ones are encoded again if they did not reach a slow viewer.
         """
-        if begin < self._end:
-            self._extra = {}
+        if begin == self._end:
+            self._extra_before = self._extra
+        else:
+            self._extra = self._extra_before
         self._end = begin + len(data)
         return b"".join(self._encode_records(data))
 

@@ -1,0 +1,89 @@
+"""Tool calls as servers stream them, joined to complete ones."""
+
+from typing import Any
+
+import pytest
+
+from chat.errors import UpstreamError
+from chat.upstream.response.tool_calls import MAX_CHARACTERS, ToolCalls
+
+
+def call(name: str, arguments: str, call_id: str = "a") -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        pytest.param(
+            [
+                [{"index": 0, **call("f", "")}],
+                [{"index": 0, "function": {"arguments": '{"x"'}}],
+                [{"index": 0, "function": {"arguments": ": 1}"}}],
+            ],
+            [call("f", '{"x": 1}')],
+            id="openai",
+        ),
+        pytest.param(
+            [
+                [{"index": 0, **call("f", "{")}, {"index": 1, **call("g", "[", "b")}],
+                [{"index": 1, "function": {"arguments": "]"}}],
+                [{"index": 0, "function": {"arguments": "}"}}],
+            ],
+            [call("f", "{}"), call("g", "[]", "b")],
+            id="interleaved",
+        ),
+        pytest.param(
+            [[call("f", "{}")], [call("g", "{}", "b")]],
+            [call("f", "{}"), call("g", "{}", "b")],
+            id="whole calls without an index",
+        ),
+        pytest.param(
+            [[call("f", '{"a"')], [{"id": "a", "function": {"arguments": ":1}"}}]],
+            [call("f", '{"a":1}')],
+            id="the id repeats instead of an index",
+        ),
+        pytest.param(
+            [[{"index": 0, **call("f", "")}], [{"index": 0, "id": "", "type": None, "function": {
+                "name": None, "arguments": "{}"}}]],
+            [call("f", "{}")],
+            id="later pieces have empty names",
+        ),
+        pytest.param(
+            [[{"function": {"name": "f", "arguments": {"x": [1, "é"]}}}]],
+            [{"type": "function", "function": {"name": "f", "arguments": '{"x": [1, "\\u00e9"]}'}}],
+            id="arguments as an object, no id",
+        ),
+        pytest.param(
+            [[{"index": 0, **call("f", "{}"), "extra_content": {"google": {"signature": "s"}}}]],
+            [{**call("f", "{}"), "extra_content": {"google": {"signature": "s"}}}],
+            id="unknown fields",
+        ),
+        pytest.param([[{"index": 0, "id": "a"}]], [], id="a call without a function"),
+        pytest.param([None, "text", 7, [None, "x", []], {}], [], id="nonsense"),
+    ],
+)  # fmt: skip
+def test_pieces_are_joined_to_complete_calls(
+    deltas: list[Any], expected: list[dict[str, Any]]
+) -> None:
+    calls = ToolCalls()
+    for delta in deltas:
+        calls.feed(delta)
+    assert calls.list_complete() == expected
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [[{"index": 0, "function": {"name": "f", "arguments": "x" * 1000}}]]
+        * (MAX_CHARACTERS // 900),
+        [[{"index": number, "function": {"name": "f"}}] for number in range(1000)],
+    ],
+    ids=["long arguments", "many calls"],
+)
+def test_calls_have_bounds(pieces: list[Any]) -> None:
+    calls = ToolCalls()
+    with pytest.raises(UpstreamError) as raised:
+        for piece in pieces:
+            calls.feed(piece)
+    assert raised.value.kind == "too_long"
