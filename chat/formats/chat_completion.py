@@ -160,7 +160,7 @@ class ChunkEncoder:
 
     def _encode(self, body: dict[str, Any]) -> bytes:
         # In ASCII: many clients split lines also at U+2028 and U+0085.
-        text = json.dumps(body).encode()
+        text = json.dumps(body, separators=(",", ":")).encode()
         return text + b"\n" if self._as_lines else b"data: " + text + b"\n\n"
 
 

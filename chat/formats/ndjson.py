@@ -9,7 +9,7 @@ from typing import Any
 
 from chat.log.records import TEXT_KINDS, Kind
 
-HEARTBEAT = b'{"event": "heartbeat"}\n'
+HEARTBEAT = b'{"event":"heartbeat"}\n'
 
 _EVENTS = {
     b"%c" % Kind.TURN: "turn",
@@ -60,4 +60,4 @@ def encode_restart(turn: str) -> bytes:
 
 def _encode_line(event: dict[str, Any]) -> bytes:
     # In ASCII: many clients split lines also at U+2028 and U+0085 (Python's str.splitlines).
-    return json.dumps(event).encode() + b"\n"
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
