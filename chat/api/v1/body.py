@@ -10,6 +10,7 @@ from sanic import Request
 from sanic.http import Http
 
 from chat.api import parsing
+from chat.api.state import get_state
 from chat.errors import BadRequest, InvalidField, NotFound, TooLarge
 from chat.turns.context.client_request import ClientRequest
 
@@ -17,6 +18,9 @@ MAX_BODY_BYTES = 20 << 20
 """Maximum size of a body; images are sent inside of it."""
 
 _MAX_MESSAGES = 10_000
+_MAX_DEPTH = 100
+"""Maximum nesting of a body: deeper ones end in a RecursionError somewhere."""
+
 _OWN_FIELDS = ("messages", "metadata", "model", "store", "stream", "stream_options")
 """Fields that Holdline itself acts on; all others go upstream unchanged."""
 
@@ -49,7 +53,7 @@ async def receive_body(request: Request) -> bytes:
 
 
 def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
-    """Return the request; raises BadRequest, InvalidField and NotFound.
+    """Return the request; raises BadRequest, InvalidField, TooLarge and NotFound.
 
     `is_kept`: its client can ask for the answer again, so it is generated to its end.
     """
@@ -57,6 +61,7 @@ def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
     body = parsing.decode_json(request, data)
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
+    _check_depth(body, _MAX_DEPTH)
     stream = _read(body, "stream", bool, False) or _read_flag(query, "stream")
     as_lines = _read_format(query) == "ndjson"
     options = _read(body, "stream_options", dict, {})
@@ -70,8 +75,12 @@ def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
         parsing.parse_conversation_id(conversation)
     if _read(body, "n", int, 1) != 1:
         raise InvalidField("n", "`n` must be 1: Holdline generates one answer at a time.")
+    messages = _read_messages(body)
+    max_length = get_state(request).message_max
+    if conversation is not None and len(find_question(messages)) > max_length:
+        raise TooLarge(f"A question that is kept may have at most {max_length} characters.")
     client_request = ClientRequest(
-        messages=_read_messages(body),
+        messages=messages,
         fields={name: value for name, value in body.items() if name not in _OWN_FIELDS},
         continues_at_limit=_read_flag(query, "continue"),
         is_kept=is_kept or conversation is not None,
@@ -95,6 +104,14 @@ def find_question(messages: list[dict[str, Any]]) -> str:
     parts = content if isinstance(content, list) else []
     texts = [part.get("text") for part in parts if isinstance(part, dict)]
     return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _check_depth(value: object, left: int) -> None:
+    if not left:
+        raise BadRequest(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    if isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_depth(one, left - 1)
 
 
 def _read_messages(body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -341,6 +341,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_an_error_object_without_don
         (ask("x", metadata={"conversation": "a b"}), 404, None),
         (ask("x", metadata={"conversation": "-"}), 404, None),
         (ask("x", metadata={"conversation": "unknown"}), 404, None),
+        (ask("x", store=True, messages=[{"role": "user", "content": "x" * 32_001}]), 413, None),
         ([], 400, None),
     ],
 )
@@ -364,6 +365,13 @@ async def test_an_invalid_body_gets_openais_error_and_begins_nothing(
         (b"\xff", "application/json"),
         (b"", "application/json"),
         (b"[" * 100_000, "application/json"),
+        *(
+            (
+                b'{"messages": [{"role": "user"}], "x": ' + b"[" * depth + b"]" * depth + b"}",
+                "application/json",
+            )
+            for depth in (100, 500, 900, 940, 960, 980, 990, 1000)
+        ),
         (json.dumps(ask("x")).encode(), "text/plain"),
         (json.dumps(ask("x")).encode(), "application/x-www-form-urlencoded"),
     ],
