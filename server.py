@@ -13,7 +13,7 @@ from sanic import Sanic
 from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, error_handlers, operations, page
-from chat.api.http_server import HttpServer
+from chat.api.http.server import HttpServer
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
 from chat.log.batches import Batches

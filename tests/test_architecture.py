@@ -53,6 +53,7 @@ IMPORTS = {
         "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
         "chat.turns.context"
     },
+    "chat.api.http": set(),
     "chat.api": {
         "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
         "chat.turns"
@@ -100,7 +101,8 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "conversations",
         "error_handlers",
         "guard",
-        "http_server",
+        "http.connection",
+        "http.server",
         "negotiation",
         "operations",
         "page",

@@ -251,11 +251,15 @@ def _create_push(request: Request) -> Push:
 
     It omits two steps of `response.send`: waiting for slow viewers, and postponing Sanic's response
     timeout. The heartbeats, which are sent by `response.send`, perform both.
+
+    An HTTP/1.0 client understands no chunks: it is pushed none, and gets slices by `response.send`.
     """
     transport = cast(asyncio.Transport, request.transport)
+    takes_chunks = request.version != "1.0"
 
     def push(data: bytes) -> bool:
-        if transport.is_closing() or transport.get_write_buffer_size() > _MAX_BUFFER_BYTES:
+        is_slow = transport.get_write_buffer_size() > _MAX_BUFFER_BYTES
+        if not takes_chunks or is_slow or transport.is_closing():
             return False
         try:
             transport.write(data)
