@@ -99,6 +99,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     for name in (
         "chat_stream",
         "conversations",
+        "cors",
         "error_handlers",
         "guard",
         "http.connection",
