@@ -13,6 +13,7 @@ from sanic import Sanic
 from sanic_ext import Extend
 
 from chat.api import chat_stream, conversations, cors, error_handlers, guard, operations, page
+from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
@@ -51,7 +52,7 @@ from sessions.turn_store import TurnStore
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     """Return the application of one worker."""
-    app = Sanic("holdline", configure_logging=False)
+    app = Sanic("holdline", configure_logging=False, request_class=PrefixedRequest)
     app.config.update(
         REQUEST_MAX_HEADER_SIZE=16_384,
         REQUEST_MAX_SIZE=1 << 20,
@@ -59,6 +60,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         RESPONSE_TIMEOUT=60,
         ACCESS_LOG=False,
         MOTD=False,
+        BASE_PATH=settings.base_path,
     )
     # Adds HEAD and OPTIONS. Not its pages of API documentation: they load scripts of other hosts.
     Extend(app, config={"oas": False, "cors": False})
@@ -77,6 +79,8 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     app.blueprint(operations.operations)
     app.blueprint(chat_completions.v1)
     page.install(app)
+    if settings.base_path:
+        install_redirect(app, settings.base_path)
     install_lifespan(app, settings, redis_url)
     return app
 

@@ -81,11 +81,19 @@ def _check_origin(value: str) -> str:
     return f"{scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(scheme, ' '))}"
 
 
+def _check_base_path(value: str) -> str:
+    path = value.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", path):
+        raise ValueError("must begin with / and contain only letters, digits and . _ ~ - between /")
+    return path
+
+
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
+BasePath = Annotated[str, AfterValidator(_check_base_path)]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 
 

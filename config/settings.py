@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.setting_types import ApiKeys, HttpUrl, Key, Origin, Rate, RedisUrl, UpstreamSettings
+from config.setting_types import (
+    ApiKeys,
+    BasePath,
+    HttpUrl,
+    Key,
+    Origin,
+    Rate,
+    RedisUrl,
+    UpstreamSettings,
+)
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Base URL of the upstream if only OPENAI_API_KEY is set."""
@@ -35,6 +44,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
+    )
+    base_path: BasePath = Field(
+        "", description="Path prefix behind a reverse proxy, such as /chat; unset: none"
     )
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
     data_dir: Path = Field(

@@ -103,6 +103,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "error_handlers",
         "guard",
         "http.connection",
+        "http.request",
         "http.server",
         "negotiation",
         "operations",

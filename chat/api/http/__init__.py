@@ -1,1 +1,1 @@
-"""Serve an application over HTTP: the server of a worker, and HTTP/1.0."""
+"""Serve an application over HTTP: the server of a worker, HTTP/1.0, and a path prefix."""
