@@ -36,7 +36,7 @@ def format_header(session_id: str, secure: bool, max_age_s: int, is_cross_site: 
     """Return the value of the `Set-Cookie` header.
 
     Browsers send a cross-site cookie with requests that pages of other sites make. It must be
-    secure, and is partitioned: each such site has a cookie of its own (CHIPS).
+    secure, and is partitioned: each such site has a separate cookie (CHIPS).
     """
     pair = f"{get_name(secure)}={session_id}"
     flags = "; Secure" if secure else ""

@@ -108,7 +108,7 @@ async def test_a_request_that_needs_a_preflight_proves_its_origin(
     ],
     ids=str,
 )
-async def test_a_navigation_to_the_stream_is_told_in_one_sentence_what_to_do(
+async def test_a_navigation_to_the_stream_gets_one_sentence_that_says_what_to_do(
     client: httpx.AsyncClient,
     server: Server,
     upstream: ScriptedUpstream,
