@@ -61,7 +61,8 @@ def build_reconnect(session: str) -> str:
     """Build the request of an EventSource that reconnects; the load replaces LAST_ID."""
     return (
         "GET /api/chat_stream/ HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n"
-        f"Accept: text/event-stream\r\nLast-Event-ID: {LAST_ID}\r\nCookie: holdline={session}\r\n\r\n"
+        f"Accept: text/event-stream\r\nLast-Event-ID: {LAST_ID}\r\n"
+        f"Cookie: holdline={session}\r\n\r\n"
     )
 
 
@@ -119,7 +120,7 @@ def start_holdline_v1(upstream_port: int) -> contextlib.AbstractContextManager[P
 
 def _open_holdline_session(port: int) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/api/info")
+    connection.request("GET", "/api/info", headers={"User-Agent": "bench"})
     cookie = connection.getresponse().headers["Set-Cookie"]
     connection.close()
     return re.sub(r"^holdline=|;.*", "", cookie)

@@ -40,10 +40,15 @@ def check_source(request: Request) -> None:
     site = headers.get("sec-fetch-site")
     if site in ("same-origin", "none"):
         return
-    if site is not None or not (origin is None or _is_own(request, origin)):
+    if site is not None:
         raise Forbidden(
-            "Another site caused this request (Sec-Fetch-Site, Origin or Referer). Send it from "
-            "the web UI, or add the page's origin to CORS_ORIGINS."
+            "Another site caused this request (Sec-Fetch-Site). Send it from the web UI, or add "
+            "the page's origin to CORS_ORIGINS."
+        )
+    if origin is not None and not _is_own(request, origin):
+        raise Forbidden(
+            "`Origin` or `Referer` differs from `Host`. Send the request from the web UI, let the "
+            "proxy pass `Host`, or add the page's origin to CORS_ORIGINS."
         )
     if origin is None and not _is_preflighted(request) and _is_browser(request):
         raise Forbidden(

@@ -109,7 +109,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 @pytest.mark.parametrize(
     ("host", "other"), [("127.0.0.1", "localhost"), ("holdline.test", "other.test")]
 )
-async def test_a_page_of_another_site_causes_nothing_with_and_without_fetch_metadata(
+async def test_a_page_of_another_site_causes_nothing(
     context: BrowserContext,
     server: Server,
     site: int,

@@ -1,6 +1,6 @@
 /**
- * Send requests to the JSON API; every failure is an ApiError. URLs are relative to the page, and so
- * work under any path prefix.
+ * Send requests to the JSON API; every failure is an ApiError. URLs are relative to the page, so
+ * they work under any path prefix.
  */
 
 /** A request that failed. `status` is 0 and `type` is `server_unreachable` without a response. */
