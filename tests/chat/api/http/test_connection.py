@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -45,7 +45,8 @@ async def connect(server: Server) -> AsyncIterator[Client]:
         yield Client(reader, writer)
     finally:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("connection", [(), ("Connection: keep-alive",), ("Connection: close",)])
@@ -71,8 +72,9 @@ async def test_a_stream_to_an_http_1_0_client_is_raw_and_ends_with_the_connectio
     assert b"\r\n" not in body
 
 
+@pytest.mark.parametrize("name", ["sse", "text", "ndjson", "json"])
 async def test_a_late_http_1_0_viewer_receives_the_bytes_of_an_http_1_1_viewer(
-    server: Server, upstream: ScriptedUpstream, question: str
+    server: Server, upstream: ScriptedUpstream, question: str, name: str
 ) -> None:
     path = f"/api/chat_stream/?message={question.replace(' ', '+')}"
     async with connect(server) as first:
@@ -80,13 +82,30 @@ async def test_a_late_http_1_0_viewer_receives_the_bytes_of_an_http_1_1_viewer(
         await (await upstream.exchange(question)).answer("x" * 5000, "y")
         body = await first.read_to_close()
     turn = body.split(b"\nid: ")[1].split(b".")[0].decode()
-    path = f"/api/chat_stream/?turn={turn}"
+    path = f"/api/chat_stream/?turn={turn}&format={name}"
     cookie = f"Cookie: {set_cookie.partition(';')[0]}"
     async with connect(server) as late, connect(server) as current:
-        await late.request(f"GET {path} HTTP/1.0", cookie)
-        headers = await current.request(f"GET {path} HTTP/1.1", cookie)
-        assert headers["transfer-encoding"] == "chunked"
-        assert await late.read_to_close() == await read_chunks(current)
+        assert "transfer-encoding" not in await late.request(f"GET {path} HTTP/1.0", cookie)
+        headers = await current.request(f"GET {path} HTTP/1.1", cookie, "Connection: close")
+        read = read_chunks if "transfer-encoding" in headers else Client.read_to_close
+        body = await read(current)
+        assert b"xxxy" in body
+        assert await late.read_to_close() == body
+
+
+async def test_an_http_1_0_client_sees_that_an_answer_as_text_is_truncated(
+    server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    path = f"/api/chat_stream/?format=text&message={question.replace(' ', '+')}"
+    async with connect(server) as client:
+        requesting = asyncio.create_task(client.request(f"GET {path} HTTP/1.0"))
+        exchange = await upstream.exchange(question)
+        await exchange.send_text("a partial answer")
+        assert "transfer-encoding" not in await requesting
+        await client.read_until(b"a partial answer")
+        exchange.drop()
+        with pytest.raises(ConnectionResetError):
+            await client.read_to_close()
 
 
 async def read_chunks(client: Client) -> bytes:
