@@ -98,7 +98,7 @@ async def test_no_response_to_another_origin_is_readable(
             assert cors_headers(response) == {}
             assert "Origin" in varies(response)
             assert "set-cookie" not in response.headers
-            if path.startswith("/api/"):
+            if path.startswith(("/api/", "/v1/")):
                 assert response.status_code == 403
 
 
