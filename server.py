@@ -12,8 +12,9 @@ from typing import Any
 from sanic import Sanic
 from sanic_ext import Extend
 
-from chat.api import chat_stream, conversations, error_handlers, operations, page
-from chat.api.http_server import HttpServer
+from chat.api import chat_stream, conversations, cors, error_handlers, guard, operations, page
+from chat.api.http.request import PrefixedRequest, install_redirect
+from chat.api.http.server import HttpServer
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
 from chat.log.batches import Batches
@@ -51,7 +52,7 @@ from sessions.turn_store import TurnStore
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     """Return the application of one worker."""
-    app = Sanic("holdline", configure_logging=False)
+    app = Sanic("holdline", configure_logging=False, request_class=PrefixedRequest)
     app.config.update(
         REQUEST_MAX_HEADER_SIZE=16_384,
         REQUEST_MAX_SIZE=1 << 20,
@@ -59,18 +60,27 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         RESPONSE_TIMEOUT=60,
         ACCESS_LOG=False,
         MOTD=False,
+        BASE_PATH=settings.base_path,
     )
     # Adds HEAD and OPTIONS. Not its pages of API documentation: they load scripts of other hosts.
-    Extend(app, config={"oas": False})
+    Extend(app, config={"oas": False, "cors": False})
     error_handlers.install(app)
+    cors.install(app, settings.cors_origins)
+    guard.install(app)  # before a session is opened
     middleware.install(
-        app, lambda request: get_state(request).session_store, settings.session_max_s
+        app,
+        lambda request: get_state(request).session_store,
+        guard.needs_session,
+        cookie_max_age_s=settings.session_max_s,
+        is_cross_site=settings.cookie_samesite == "none",
     )
     app.blueprint(chat_stream.chat_stream)
     app.blueprint(conversations.conversations)
     app.blueprint(operations.operations)
     app.blueprint(chat_completions.v1)
     page.install(app)
+    if settings.base_path:
+        install_redirect(app, settings.base_path)
     install_lifespan(app, settings, redis_url)
     return app
 
@@ -144,6 +154,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             is_demo=settings.demo,
             api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
             is_local=access.is_loopback(settings.host),
+            allowed_origins=settings.cors_origins,
         )
 
 

@@ -52,7 +52,7 @@ class Proxy:
 def _build_get(cookie: str, message: str, session: str) -> str:
     return (
         f"GET /api/chat_stream/?message={quote(message)} HTTP/1.1\r\nHost: bench\r\n"
-        "Accept: text/event-stream\r\nCache-Control: no-cache\r\n"
+        "User-Agent: bench\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n"
         f"Cookie: {cookie}={session}\r\n\r\n"
     )
 
@@ -60,8 +60,9 @@ def _build_get(cookie: str, message: str, session: str) -> str:
 def build_reconnect(session: str) -> str:
     """Build the request of an EventSource that reconnects; the load replaces LAST_ID."""
     return (
-        f"GET /api/chat_stream/ HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n"
-        f"Last-Event-ID: {LAST_ID}\r\nCookie: holdline={session}\r\n\r\n"
+        "GET /api/chat_stream/ HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n"
+        f"Accept: text/event-stream\r\nLast-Event-ID: {LAST_ID}\r\n"
+        f"Cookie: holdline={session}\r\n\r\n"
     )
 
 
@@ -119,7 +120,7 @@ def start_holdline_v1(upstream_port: int) -> contextlib.AbstractContextManager[P
 
 def _open_holdline_session(port: int) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/api/info")
+    connection.request("GET", "/api/info", headers={"User-Agent": "bench"})
     cookie = connection.getresponse().headers["Set-Cookie"]
     connection.close()
     return re.sub(r"^holdline=|;.*", "", cookie)

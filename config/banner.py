@@ -16,7 +16,8 @@ def print_banner(
     if embedded_redis:
         data = f"{settings.data_dir.resolve()} (embedded Redis {embedded_redis.version})"
     print(
-        f"\nHoldline   {_format_web_ui_url(listener)}\nmodel      {_describe_models(settings)}\n"
+        f"\nHoldline   {_format_web_ui_url(settings, listener)}\n"
+        f"model      {_describe_models(settings)}\n"
         f"data       {data}\n",
         flush=True,
     )
@@ -32,11 +33,12 @@ def print_drain(running: int, drain_s: float) -> None:
         )
 
 
-def _format_web_ui_url(listener: socket.socket) -> str:
+def _format_web_ui_url(settings: Settings, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 (a browser cannot open the wildcard address)
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"http://{address}{settings.base_path}/"
 
 
 def _describe_models(settings: Settings) -> str:

@@ -15,7 +15,7 @@ def _check_rate(value: str) -> str:
 
 
 def _check_http_url(value: str) -> str:
-    check_port(value)
+    _check_port(value)
     if not re.match(r"https?://[^/]", value):
         raise ValueError("must begin with http:// or https:// and name a host")
     if re.search(r"[?#\s]", value):
@@ -23,7 +23,7 @@ def _check_http_url(value: str) -> str:
     return value
 
 
-def check_port(url: str) -> None:
+def _check_port(url: str) -> None:
     """Raise ValueError unless the URL names a host, and a valid port if it names one."""
     try:
         port = urlsplit(url).port
@@ -55,9 +55,45 @@ def _split_keys(value: object) -> object:
     return keys
 
 
+def _check_redis_url(value: str) -> str:
+    if not re.match(r"(rediss?(\+cluster)?|unix)://", value):
+        raise ValueError(
+            "must begin with redis://, rediss:// or unix://; "
+            "for a Cluster with redis+cluster:// or rediss+cluster://"
+        )
+    scheme, _, rest = value.partition("://")
+    if scheme != "unix":
+        for node in rest.split(",") if scheme.endswith("+cluster") else [rest]:
+            _check_port(f"//{node}")
+    return value
+
+
+def _check_origin(value: str) -> str:
+    """Return an origin as browsers send it: in lower case, without the scheme's own port."""
+    origin = value.lower()
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin):
+        raise ValueError(
+            "must list exact origins such as https://app.example or http://localhost:3000, "
+            "without a path or a final /, and without *, which excludes cookies"
+        )
+    _check_port(origin)
+    scheme, _, host = origin.partition("://")
+    return f"{scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(scheme, ' '))}"
+
+
+def _check_base_path(value: str) -> str:
+    path = value.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", path):
+        raise ValueError("must begin with / and contain only letters, digits and . _ ~ - between /")
+    return path
+
+
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]
+RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+BasePath = Annotated[str, AfterValidator(_check_base_path)]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 
 

@@ -5,14 +5,22 @@ reads them from the environment.
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.setting_types import ApiKeys, HttpUrl, Key, Rate, UpstreamSettings, check_port
+from config.setting_types import (
+    ApiKeys,
+    BasePath,
+    HttpUrl,
+    Key,
+    Origin,
+    Rate,
+    RedisUrl,
+    UpstreamSettings,
+)
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Base URL of the upstream if only OPENAI_API_KEY is set."""
@@ -37,11 +45,14 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
     )
+    base_path: BasePath = Field(
+        "", description="Path prefix behind a reverse proxy, such as /chat; unset: none"
+    )
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
     data_dir: Path = Field(
         Path(".data"), description="Directory in which the embedded Redis stores its data"
     )
-    redis_url: str | None = Field(
+    redis_url: RedisUrl | None = Field(
         None,
         description="URL of an external Redis, Valkey or Redis Cluster; unset: an embedded Redis",
     )
@@ -138,6 +149,15 @@ class Settings(BaseSettings):
         ge=1,
         description="Maximum age of a session, in seconds (browsers cap cookies at 400 days)",
     )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
+        (),
+        description="Other origins whose pages may use the API, comma-separated, "
+        "such as https://app.example",
+    )
+    cookie_samesite: Literal["lax", "none"] = Field(
+        "lax",
+        description="none: pages of other sites in CORS_ORIGINS have sessions too; requires https",
+    )
     lease_s: float = Field(
         3,
         ge=0.5,
@@ -154,31 +174,17 @@ class Settings(BaseSettings):
         "info", description="Minimum level of log messages: debug, info, warning or error"
     )
 
-    @field_validator("log_level", mode="before")
+    @field_validator("cookie_samesite", "log_level", mode="before")
     @classmethod
     def _lowercase(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("chat_model", mode="before")
+    @field_validator("chat_model", "cors_origins", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return tuple(name.strip() for name in value.split(",") if name.strip())
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis_url(cls, value: str | None) -> str | None:
-        if value and not re.match(r"(rediss?(\+cluster)?|unix)://", value):
-            raise ValueError(
-                "must begin with redis://, rediss:// or unix://; "
-                "for a Cluster with redis+cluster:// or rediss+cluster://"
-            )
-        scheme, _, rest = (value or "").partition("://")
-        if scheme not in ("", "unix"):
-            for node in rest.split(",") if scheme.endswith("+cluster") else [rest]:
-                check_port(f"//{node}")
-        return value
 
     @field_validator("upstreams", mode="before")
     @classmethod

@@ -32,8 +32,13 @@ def get_name(secure: bool) -> str:
     return "__Host-holdline" if secure else "holdline"
 
 
-def format_header(session_id: str, secure: bool, max_age_s: int) -> str:
-    """Return the value of the `Set-Cookie` header."""
+def format_header(session_id: str, secure: bool, max_age_s: int, is_cross_site: bool) -> str:
+    """Return the value of the `Set-Cookie` header.
+
+    Browsers send a cross-site cookie with requests that pages of other sites make. It must be
+    secure, and is partitioned: each such site has a separate cookie (CHIPS).
+    """
     pair = f"{get_name(secure)}={session_id}"
     flags = "; Secure" if secure else ""
-    return f"{pair}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"
+    site = "None; Partitioned" if is_cross_site else "Lax"
+    return f"{pair}; Path=/; Max-Age={max_age_s}; HttpOnly{flags}; SameSite={site}"

@@ -1,4 +1,4 @@
-"""Open the session of each request for the web UI or the API.
+"""Open the session of each request that needs one.
 
 A session id that Redis does not know is never adopted: the client gets a new one. Sanic sends the
 cookie with the response headers, which precede the first byte of a stream.
@@ -22,22 +22,35 @@ def get_session(request: Request) -> Session:
 
 
 def install(
-    app: Sanic[Any, Any], get_store: Callable[[Request], SessionStore], cookie_max_age_s: int
+    app: Sanic[Any, Any],
+    get_store: Callable[[Request], SessionStore],
+    needs_session: Callable[[Request], bool],
+    *,
+    cookie_max_age_s: int,
+    is_cross_site: bool,
 ) -> None:
-    """Give requests for `/` and `/api/` a session; raises UNAVAILABLE_ERRORS for `/api/` only."""
+    """Give requests a session; raises UNAVAILABLE_ERRORS for `/api/` only.
+
+    With `is_cross_site`, browsers send the cookie also with requests of other sites' pages.
+    """
 
     async def open_session(request: Request) -> None:
         request.ctx.session = None
         request.ctx.new_cookie = None
-        if request.path != "/" and not request.path.startswith("/api/"):
+        if not needs_session(request):
             return
         store = get_store(request)
-        secure = _is_secure(request)
+        secure = is_cross_site or _is_secure(request)
+        name = cookie.get_name(secure)
         try:
-            request.ctx.session = await store.find(request.cookies.get(cookie.get_name(secure)))
+            # Two, because a browser may hold a partitioned cookie and an older one of this name.
+            for value in request.cookies.getlist(name, [])[:2]:
+                request.ctx.session = request.ctx.session or await store.find(value)
             if request.ctx.session is None:
                 session_id, request.ctx.session = await store.create()
-                request.ctx.new_cookie = cookie.format_header(session_id, secure, cookie_max_age_s)
+                request.ctx.new_cookie = cookie.format_header(
+                    session_id, secure, cookie_max_age_s, is_cross_site
+                )
         except UNAVAILABLE_ERRORS:
             if request.path != "/":  # the web UI loads without a session and shows the error
                 raise

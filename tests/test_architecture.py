@@ -53,6 +53,7 @@ IMPORTS = {
         "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
         "chat.turns.context"
     },
+    "chat.api.http": set(),
     "chat.api": {
         "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
         "chat.turns"
@@ -98,9 +99,12 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     for name in (
         "chat_stream",
         "conversations",
+        "cors",
         "error_handlers",
         "guard",
-        "http_server",
+        "http.connection",
+        "http.request",
+        "http.server",
         "negotiation",
         "operations",
         "page",

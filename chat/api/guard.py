@@ -1,24 +1,125 @@
 """Reject requests that another site, a navigation or a prefetch causes.
 
-A browser sends the cookie also with requests that other sites cause, and a GET that begins a turn
-costs money. Browsers report a request's origin in Fetch Metadata (W3C), `Sec-Purpose` and
-`Origin`. Clients other than browsers send none of these headers and are accepted.
+A page of another site can make a browser send requests, and the browser may add our cookie. Reading
+the response is forbidden to that page (cors.py), but a GET that begins a turn costs money, and a
+response can replace the cookie. So a request must prove where it comes from, by the first of:
+
+1. `Origin`, or else `Referer`, names an origin in CORS_ORIGINS;
+2. Fetch Metadata (W3C), which browsers send to https and loopback origins, says `same-origin`, or
+   `none`: the user typed the URL;
+3. `Origin`, or else `Referer`, names this host;
+4. without any of these headers: a method or content type that another site can only send after a
+   preflight, or a `User-Agent` that is not a browser's. A page cannot set that header.
 """
 
-from sanic import Request
+from typing import Any
+from urllib.parse import urlsplit
 
+from sanic import Request, Sanic
+
+from chat.api.state import get_state
 from chat.errors import Forbidden
 
 
-def check(request: Request) -> None:
-    """Raise Forbidden unless the web UI or a client other than a browser sent the request."""
+def install(app: Sanic[Any, Any]) -> None:
+    """Reject requests for `/api/` that do not prove their origin, before a session is opened."""
+
+    async def check_path(request: Request) -> None:
+        if request.path.startswith("/api/"):
+            check_source(request)
+
+    app.register_middleware(check_path, "request")
+
+
+def check_source(request: Request) -> None:
+    """Raise Forbidden unless the request proves that no page of another origin caused it."""
     headers = request.headers
-    if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
-        raise Forbidden("Another site sent this request (Sec-Fetch-Site). Send it from the web UI.")
-    if headers.get("sec-fetch-mode") == "navigate":
-        raise Forbidden("This URL cannot be opened as a page. Open `/` instead.")
-    if "prefetch" in (headers.get("sec-purpose", "") + headers.get("purpose", "")).lower():
+    origin = headers.get("origin") or _get_origin(headers.get("referer"))
+    if origin in get_state(request).allowed_origins:
+        return
+    site = headers.get("sec-fetch-site")
+    if site in ("same-origin", "none"):
+        return
+    if site is not None:
+        raise Forbidden(
+            "Another site caused this request (Sec-Fetch-Site). Send it from the web UI, or add "
+            "the page's origin to CORS_ORIGINS."
+        )
+    if origin is not None and not _is_own(request, origin):
+        raise Forbidden(
+            "`Origin` or `Referer` differs from `Host`. Send the request from the web UI, let the "
+            "proxy pass `Host`, or add the page's origin to CORS_ORIGINS."
+        )
+    if origin is None and not _is_preflighted(request) and _is_browser(request):
+        raise Forbidden(
+            "The request does not prove its origin: send `Referer` or `Origin` with a browser, and "
+            "a `User-Agent` without `Mozilla/` with other programs."
+        )
+
+
+def check(request: Request) -> None:
+    """Raise Forbidden if a navigation or a prefetch would begin or change something."""
+    mode = request.headers.get("sec-fetch-mode")
+    if mode == "navigate" or (mode is None and _looks_like_navigation(request)):
+        raise Forbidden(
+            "This URL cannot be opened in the browser: open the web UI, or use POST or fetch."
+        )
+    if _is_prefetch(request):
         raise Forbidden("This URL cannot be prefetched.")
-    origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        raise Forbidden("`Origin` differs from `Host`. Send the request from the web UI.")
+
+
+def needs_session(request: Request) -> bool:
+    """Return whether a request may open a session: one for the API, or the load of the web UI.
+
+    A foreign page can request `/` as an image, in a frame, or by a form. Its response must not
+    replace the cookie, which the browser does not send with such a request.
+    """
+    if request.path.startswith("/api/"):
+        return request.method != "OPTIONS"
+    headers = request.headers
+    is_load = (
+        request.method in ("GET", "HEAD")
+        and headers.get("sec-fetch-dest", "document") == "document"
+        and "origin" not in headers
+        and not _is_prefetch(request)
+    )
+    return request.path == "/" and is_load
+
+
+def _get_origin(url: str | None) -> str | None:
+    """Return the origin of a URL in `Referer`; None without one."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "null"
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_own(request: Request, origin: str) -> bool:
+    """Return whether an origin is this host; a page cannot set `X-Forwarded-Host` either."""
+    hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+    scheme, _, host = origin.partition("://")
+    return scheme in ("http", "https") and host in hosts
+
+
+def _is_preflighted(request: Request) -> bool:
+    """Return whether a browser sends such a request to another site only after a preflight."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return request.method not in ("GET", "HEAD", "POST") or content_type == "application/json"
+
+
+def _is_browser(request: Request) -> bool:
+    """Return whether a browser may have sent the request; a missing `User-Agent` proves nothing."""
+    return "Mozilla/" in (request.headers.get("user-agent") or "Mozilla/")
+
+
+def _looks_like_navigation(request: Request) -> bool:
+    """Return whether a browser without Fetch Metadata opens the URL as a page."""
+    return _is_browser(request) and "text/html" in request.headers.get("accept", "")
+
+
+def _is_prefetch(request: Request) -> bool:
+    headers = request.headers
+    return "prefetch" in (headers.get("sec-purpose", "") + headers.get("purpose", "")).lower()

@@ -28,6 +28,8 @@ class State:
     """API_KEYS: each key by its name."""
     is_local: bool
     """Whether the server listens on an address of this machine's loopback network."""
+    allowed_origins: tuple[str, ...]
+    """CORS_ORIGINS: other origins whose pages may use the API."""
 
 
 def get_state(request: Request) -> State:

@@ -1,9 +1,11 @@
 """Send a turn to one viewer, in the format that it asked for."""
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, cast
 
 from sanic import HTTPResponse, Request
@@ -228,8 +230,15 @@ def _create_detached() -> Unavailable:
 
 
 def _cut_off(request: Request) -> None:
-    """Close the connection without the end of the body, so that the client sees a truncated one."""
-    cast(asyncio.Transport, request.transport).close()
+    """Close the connection without the end of the body, so that the client sees a truncated one.
+
+    For an HTTP/1.0 client, a normal close is the end of the body: the connection is reset instead.
+    """
+    transport = cast(asyncio.Transport, request.transport)
+    if request.version == "1.0":
+        no_linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, no_linger)
+    transport.close()
 
 
 def _keep_alive(request: Request, send: Send) -> Send:
@@ -251,11 +260,15 @@ def _create_push(request: Request) -> Push:
 
     It omits two steps of `response.send`: waiting for slow viewers, and postponing Sanic's response
     timeout. The heartbeats, which are sent by `response.send`, perform both.
+
+    An HTTP/1.0 client understands no chunks: it is pushed none, and gets slices by `response.send`.
     """
     transport = cast(asyncio.Transport, request.transport)
+    takes_chunks = request.version != "1.0"
 
     def push(data: bytes) -> bool:
-        if transport.is_closing() or transport.get_write_buffer_size() > _MAX_BUFFER_BYTES:
+        is_slow = transport.get_write_buffer_size() > _MAX_BUFFER_BYTES
+        if not takes_chunks or is_slow or transport.is_closing():
             return False
         try:
             transport.write(data)

@@ -71,6 +71,26 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("RATE_LIMIT", "0/minute"),
         ("SESSION_IDLE_S", "never"),
         ("SESSION_MAX_S", "0"),
+        ("BASE_PATH", "chat"),
+        ("BASE_PATH", "https://example.com/chat"),
+        ("BASE_PATH", "//example.com"),
+        ("BASE_PATH", "/a//b"),
+        ("BASE_PATH", "/../chat"),
+        ("BASE_PATH", "/chat?x"),
+        ("BASE_PATH", "/a b"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "app.example"),
+        ("CORS_ORIGINS", "https://"),
+        ("CORS_ORIGINS", "https://*.app.example"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "https://app.example/page"),
+        ("CORS_ORIGINS", "https://app.example, https://user@other.example"),
+        ("CORS_ORIGINS", "https://app.example:0"),
+        ("CORS_ORIGINS", "https://app.example:65536"),
+        ("CORS_ORIGINS", "https://bücher.example"),
+        ("CORS_ORIGINS", "file://"),
+        ("COOKIE_SAMESITE", "strict"),
         ("LEASE_S", "0"),
         ("LOG_LEVEL", "loud"),
     ],
@@ -195,6 +215,23 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
     for name in Settings.model_fields:
         monkeypatch.setenv(name.upper(), "")
     assert load() == defaults
+
+
+def test_origins_and_the_base_path_are_normalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = "https://APP.example:443,http://app.example:80, http://[::1]:3000 ,app://-,"
+    monkeypatch.setenv("CORS_ORIGINS", origins)
+    monkeypatch.setenv("BASE_PATH", "/tools/chat/")
+    monkeypatch.setenv("COOKIE_SAMESITE", "None")
+    settings = load()
+    assert settings.cors_origins == (
+        "https://app.example",
+        "http://app.example",
+        "http://[::1]:3000",
+        "app://-",
+    )
+    assert (settings.base_path, settings.cookie_samesite) == ("/tools/chat", "none")
+    monkeypatch.setenv("BASE_PATH", "/")
+    assert load().base_path == ""
 
 
 @pytest.mark.parametrize(

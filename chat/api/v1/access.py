@@ -31,6 +31,7 @@ def identify(request: Request) -> Owner:
     reason = _find_remote_reason(request, state.is_local)
     if reason:
         raise Unauthorised(f"{reason} Set API_KEYS on the server and send one as a Bearer token.")
+    guard.check_source(request)
     guard.check(request)
     return _LOCAL_OWNER
 

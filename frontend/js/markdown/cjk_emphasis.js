@@ -7,7 +7,7 @@
  * text is taken from the original.
  */
 
-import { Tokenizer } from "/vendor/marked.js";
+import { Tokenizer } from "../../vendor/marked.js";
 
 const LETTER = "中"; // one UTF-16 unit, as is every mark that it replaces
 const SCRIPT =

@@ -4,8 +4,8 @@
  * because loading an image could send data to another host without a click.
  */
 
-import { Marked } from "/vendor/marked.js";
-import DOMPurify from "/vendor/purify.js";
+import { Marked } from "../../vendor/marked.js";
+import DOMPurify from "../../vendor/purify.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
 import { strings } from "../strings/strings.js";
 

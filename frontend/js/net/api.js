@@ -1,4 +1,7 @@
-/** Send requests to the JSON API; every failure is an ApiError. */
+/**
+ * Send requests to the JSON API; every failure is an ApiError. URLs are relative to the page, so
+ * they work under any path prefix.
+ */
 
 /** A request that failed. `status` is 0 and `type` is `server_unreachable` without a response. */
 export class ApiError extends Error {
@@ -23,12 +26,12 @@ export const StreamStatus = Object.freeze({
 
 /** Read a page of conversations, newest first, and the cursor of the next page or null. */
 export function listConversations(cursor = null, limit = 30) {
-  return request(`/api/conversations/?${encodeQuery({ limit, cursor })}`);
+  return request(`api/conversations/?${encodeQuery({ limit, cursor })}`);
 }
 
 /** Create an empty conversation. */
 export function createConversation() {
-  return request("/api/conversations/", "POST", {});
+  return request("api/conversations/", "POST", {});
 }
 
 /** Read a conversation and its last messages, or those before the message `before`. */
@@ -53,17 +56,17 @@ export function deleteConversation(id) {
 
 /** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
-  return request("/api/info");
+  return request("api/info");
 }
 
 /** Stop a running turn; the server stores the partial answer. */
 export function stopTurn(turn) {
-  return request(`/api/turns/${encodeURIComponent(turn)}/stop`, "POST", {});
+  return request(`api/turns/${encodeURIComponent(turn)}/stop`, "POST", {});
 }
 
 /** Return the URL of a turn's event stream. */
 export function streamUrl(parameters) {
-  return `/api/chat_stream/?${encodeQuery(parameters)}`;
+  return `api/chat_stream/?${encodeQuery(parameters)}`;
 }
 
 /**
@@ -72,7 +75,7 @@ export function streamUrl(parameters) {
  */
 export async function beginTurn(question) {
   const controller = new AbortController();
-  const response = await send("/api/chat_stream/", {
+  const response = await send("api/chat_stream/", {
     method: "POST",
     headers: { "Content-Type": "application/json", Accept: "text/event-stream" },
     body: JSON.stringify(question),
@@ -111,7 +114,7 @@ async function readHead(body) {
 }
 
 function conversationPath(id) {
-  return `/api/conversations/${encodeURIComponent(id)}`;
+  return `api/conversations/${encodeURIComponent(id)}`;
 }
 
 async function request(path, method = "GET", body = null) {

@@ -338,7 +338,8 @@ async def _read_chunks(server: Server, path: str, cookie: str) -> list[bytes]:
     """Return the chunks of a chunked body, one by one (RFC 9112 §7.1)."""
     host, port = server.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 24)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookie}\r\n\r\n".encode())
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookie}\r\n"
+    writer.write(f"{head}User-Agent: raw\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     chunks = []
     while size := int(await reader.readuntil(b"\r\n"), 16):

@@ -8,6 +8,8 @@ from typing import Any
 from sanic import Sanic
 from sanic.http import Stage
 
+from chat.api.http.connection import Protocol
+
 _BACKLOG = 4096
 """Sanic calls listen() again, by default with a backlog of 100."""
 
@@ -29,7 +31,10 @@ class HttpServer:
     async def start(self, listener: socket.socket) -> None:
         """Run the application's start listeners, then accept connections."""
         self._server = await self._app.create_server(
-            sock=listener, backlog=_BACKLOG, asyncio_server_kwargs={"start_serving": False}
+            sock=listener,
+            protocol=Protocol,
+            backlog=_BACKLOG,
+            asyncio_server_kwargs={"start_serving": False},
         )
         await self._server.startup()
         await self._server.before_start()

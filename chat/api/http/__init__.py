@@ -1,0 +1,1 @@
+"""Serve an application over HTTP: the server of a worker, HTTP/1.0, and a path prefix."""

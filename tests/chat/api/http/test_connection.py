@@ -1,0 +1,129 @@
+"""HTTP/1.0: a stream without chunks, whose body ends with the connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import PATIENCE_S, Server
+
+
+class Client:
+    """A connection on which a test writes the request itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self, line: str, *headers: str) -> dict[str, str]:
+        """Send a request and return the response's headers, with the status line as ""."""
+        lines = [line, "Host: localhost", "User-Agent: raw", *headers]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode())
+        head = (await self.read_until(b"\r\n\r\n")).decode()
+        status, *rest = head.strip().split("\r\n")
+        pairs = (field.partition(": ") for field in rest)
+        return {"": status, **{name.lower(): value for name, _, value in pairs}}
+
+    async def read_until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.readuntil(end)
+
+    async def read_to_close(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.read()
+
+
+@asynccontextmanager
+async def connect(server: Server) -> AsyncIterator[Client]:
+    """Open a connection, and close it after the test."""
+    address = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("connection", [(), ("Connection: keep-alive",), ("Connection: close",)])
+async def test_a_stream_to_an_http_1_0_client_is_raw_and_ends_with_the_connection(
+    server: Server, upstream: ScriptedUpstream, question: str, connection: tuple[str, ...]
+) -> None:
+    path = f"/api/chat_stream/?message={question.replace(' ', '+')}"
+    async with connect(server) as client:
+        headers = await client.request(f"GET {path} HTTP/1.0", *connection)
+        assert headers[""].endswith(" 200 OK")
+        assert "transfer-encoding" not in headers
+        assert "content-length" not in headers
+        assert headers["connection"] == "close"
+        body = await client.read_until(b"\n\n")
+        exchange = await upstream.exchange(question)
+        for text in ("one", "two", "three"):  # each arrives before the next is sent
+            await exchange.send_text(text)
+            body += await client.read_until(f"data: {text}\n\n".encode())
+        await exchange.finish()
+        body += await client.read_to_close()
+    assert body.startswith(b"retry: 1000\nevent: turn\n")
+    assert body.endswith(b"data: onetwothree\n\n")
+    assert b"\r\n" not in body
+
+
+@pytest.mark.parametrize("name", ["sse", "text", "ndjson", "json"])
+async def test_a_late_http_1_0_viewer_receives_the_bytes_of_an_http_1_1_viewer(
+    server: Server, upstream: ScriptedUpstream, question: str, name: str
+) -> None:
+    path = f"/api/chat_stream/?message={question.replace(' ', '+')}"
+    async with connect(server) as first:
+        set_cookie = (await first.request(f"GET {path} HTTP/1.0"))["set-cookie"]
+        await (await upstream.exchange(question)).answer("x" * 5000, "y")
+        body = await first.read_to_close()
+    turn = body.split(b"\nid: ")[1].split(b".")[0].decode()
+    path = f"/api/chat_stream/?turn={turn}&format={name}"
+    cookie = f"Cookie: {set_cookie.partition(';')[0]}"
+    async with connect(server) as late, connect(server) as current:
+        assert "transfer-encoding" not in await late.request(f"GET {path} HTTP/1.0", cookie)
+        headers = await current.request(f"GET {path} HTTP/1.1", cookie, "Connection: close")
+        read = read_chunks if "transfer-encoding" in headers else Client.read_to_close
+        body = await read(current)
+        assert b"xxxy" in body
+        assert await late.read_to_close() == body
+
+
+async def test_an_http_1_0_client_sees_that_an_answer_as_text_is_truncated(
+    server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    path = f"/api/chat_stream/?format=text&message={question.replace(' ', '+')}"
+    async with connect(server) as client:
+        requesting = asyncio.create_task(client.request(f"GET {path} HTTP/1.0"))
+        exchange = await upstream.exchange(question)
+        await exchange.send_text("a partial answer")
+        assert "transfer-encoding" not in await requesting
+        await client.read_until(b"a partial answer")
+        exchange.drop()
+        with pytest.raises(ConnectionResetError):
+            await client.read_to_close()
+
+
+async def read_chunks(client: Client) -> bytes:
+    body = b""
+    while size := int(await client.read_until(b"\r\n"), 16):
+        async with asyncio.timeout(PATIENCE_S):
+            body += await client.reader.readexactly(size)
+        await client.read_until(b"\r\n")
+    return body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_complete_response_to_an_http_1_0_client_has_its_length(
+    server: Server, method: str
+) -> None:
+    async with connect(server) as client:
+        headers = await client.request(f"{method} /api/info HTTP/1.0")
+        body = await client.read_to_close()
+    assert headers["connection"] == "close"
+    assert int(headers["content-length"]) > 2
+    assert len(body) == (0 if method == "HEAD" else int(headers["content-length"]))
