@@ -47,6 +47,7 @@ IMPORTS = {
         "chat.turns.context", "chat.turns.continuation", "chat.turns.moderation", "chat.upstream",
         "chat.upstream.response"
     },
+    "chat.events": {"sessions", "sessions.client", "chat.errors"},
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.v1": {
@@ -54,8 +55,8 @@ IMPORTS = {
         "chat.turns.context"
     },
     "chat.api": {
-        "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
-        "chat.turns"
+        "sessions", "sessions.client", "chat.errors", "chat.events", "chat.export", "chat.formats",
+        "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -64,6 +65,7 @@ PURE = {
     "chat.errors",
     "chat.event_stream",
     "chat.formats.chat_completion",
+    "chat.formats.event_channel",
     "chat.formats.ndjson",
     "chat.formats.sse",
     "chat.formats.text",
@@ -99,6 +101,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "chat_stream",
         "conversations",
         "error_handlers",
+        "events",
         "guard",
         "http_server",
         "negotiation",
