@@ -41,6 +41,16 @@ export class RunningAnswers {
     this.#add(key).attach();
   }
 
+  /** Return whether an answer is streaming. */
+  has(key) {
+    return this.#streams.has(key);
+  }
+
+  /** Release the connections until `reconnect`. */
+  release() {
+    for (const stream of this.#streams.values()) stream.release();
+  }
+
   /** Open every stream again: a connection may be dead without notice. */
   reconnect() {
     for (const stream of this.#streams.values()) stream.reconnect();
