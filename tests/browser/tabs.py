@@ -43,7 +43,7 @@ class OpenRequests:
 
 @asynccontextmanager
 async def tabbed_browser(path: str, *arguments: str) -> AsyncIterator[BrowserContext]:
-    """Run a Chromium with a profile of its own, and yield its window."""
+    """Run a Chromium with its own profile, and yield its window."""
     async with private_folder() as home:
         process = await asyncio.create_subprocess_exec(
             path, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={home}",

@@ -14,6 +14,7 @@ from tests.processes import Server
 
 EVENTS = "/api/events/"
 STREAM = "/api/chat_stream/"
+LAST_ID = "holdline.lastEvent /"
 WITHOUT_LOCKS = "Object.defineProperty(Navigator.prototype, 'locks', { get: () => undefined });"
 
 
@@ -98,7 +99,7 @@ async def test_a_question_that_stops_another_tabs_answer_is_shown_in_both(
         await expect(bodies(each)).to_have_text(shown)
 
 
-async def test_other_tabs_and_browsers_follow_every_change_of_a_conversation(
+async def test_other_tabs_and_browsers_follow_every_change(
     page: Page, browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
     tab = await page.context.new_page()
@@ -140,7 +141,7 @@ async def test_other_tabs_and_browsers_follow_every_change_of_a_conversation(
     await elsewhere.close()
 
 
-async def test_stop_and_a_thirteenth_tab_work_while_twelve_tabs_have_running_answers(
+async def test_stop_and_a_thirteenth_tab_work_besides_twelve_answers(
     window: BrowserContext, server: Server, upstream: ScriptedUpstream, question: str
 ) -> None:
     """A browser opens six connections to a host; today's servers speak HTTP/1.1."""
@@ -168,6 +169,36 @@ async def test_stop_and_a_thirteenth_tab_work_while_twelve_tabs_have_running_ans
         await exchange.answer(".")
         assert len(upstream.find_requests(f"<{number}> {question}")) == 1
     await expect(last.locator("#conversations .running-dot:visible")).to_have_count(0)
+
+
+async def test_twelve_visible_tabs_hold_three_streams_and_show_the_answer(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    """As in twelve windows side by side: a user does not hide them."""
+    requests = OpenRequests(page.context)
+    exchange = await ask(page, upstream, question)
+    await exchange.send_text("before ")
+    await expect(answers(page).locator(".message-body")).to_have_text("before")
+    tabs = [page]
+    for _ in range(11):
+        tabs.append(await page.context.new_page())
+        await tabs[-1].goto(page.url)
+        await expect(answers(tabs[-1]).locator(".message-body")).to_have_text("before")
+    await exchange.send_text("after ")
+    for tab in tabs[-3:]:
+        await expect(answers(tab).locator(".message-body")).to_have_text("before after")
+    await requests.settle(STREAM, 3)
+    await tabs[-1].close()
+    await requests.settle(STREAM, 3)
+    await tabs[0].evaluate("() => window.dispatchEvent(new Event('focus'))")
+    await expect(answers(tabs[0]).locator(".message-body")).to_have_text("before after")
+    await tabs[0].locator("#stop").click()
+    await exchange.closed.wait()
+    for tab in tabs[:-1]:
+        await expect(answers(tab).locator(".message-body")).to_have_text("before after")
+        await expect(tab.locator("[data-streaming]")).to_have_count(0)
+    await requests.settle(STREAM, 0)
+    assert len(upstream.find_requests(question)) == 1
 
 
 async def test_a_hidden_tab_releases_its_stream_and_resumes_it_when_it_is_shown(
@@ -216,7 +247,7 @@ async def test_a_question_begins_even_if_its_tab_is_hidden_at_once(
     assert len(upstream.find_requests(text)) == 1
 
 
-async def test_the_next_tab_resumes_the_events_when_the_tab_with_the_connection_is_closed(
+async def test_another_tab_resumes_the_events_when_the_connected_one_is_closed(
     page: Page, server: Server
 ) -> None:
     requests = OpenRequests(page.context)
@@ -255,7 +286,7 @@ async def test_without_web_locks_each_visible_tab_has_a_connection_for_events(
 
 
 async def test_a_page_recovers_from_a_rejected_event_id(page: Page, server: Server) -> None:
-    await page.evaluate("() => localStorage.setItem('holdline.lastEvent', 'nonsense')")
+    await page.evaluate("(name) => localStorage.setItem(name, 'malformed')", LAST_ID)
     await page.reload()
     async with (
         await open_client(page.context, server) as client,
@@ -263,4 +294,4 @@ async def test_a_page_recovers_from_a_rejected_event_id(page: Page, server: Serv
     ):
         await client.post("/api/conversations/", json={"title": "one"})
     await expect(titles(page)).to_have_text(["one"])
-    await page.wait_for_function("() => localStorage.getItem('holdline.lastEvent') !== 'nonsense'")
+    assert await page.evaluate("(name) => localStorage.getItem(name)", LAST_ID) != "malformed"

@@ -4,9 +4,11 @@
  * The id of the last event is in localStorage, so that any tab can resume after it.
  */
 
+import { eventsUrl } from "./api.js";
+import { sharedName } from "./shared_name.js";
+
 const NAMES = ["turn", "end", "conversation", "reset"];
-const URL = "/api/events/";
-const LAST_ID = "holdline.lastEvent";
+const LAST_ID = sharedName("lastEvent");
 const MAX_RETRY_DELAY_MS = 60_000;
 
 export class EventChannel {
@@ -23,9 +25,7 @@ export class EventChannel {
   /** Connect, again if there is a connection: it may be dead without notice. */
   open() {
     this.close();
-    const lastId = localStorage.getItem(LAST_ID);
-    const query = lastId ? `?${new URLSearchParams({ last_event_id: lastId })}` : "";
-    this.#source = new EventSource(URL + query);
+    this.#source = new EventSource(eventsUrl(localStorage.getItem(LAST_ID)));
     this.#source.onerror = () => this.#onError();
     for (const name of NAMES) {
       this.#source.addEventListener(name, (event) => this.#onMessage(event));

@@ -1,28 +1,25 @@
 /**
  * Deliver the events of this session's conversations to every tab, over one connection.
  *
- * The tab that holds a Web Lock has the connection, and passes each event on to the others. The tab
- * that the user views takes the lock over, because browsers suspend hidden ones. When a tab is
- * closed, the lock passes to the next one. Pages from other hosts by plain http have no Web Locks:
- * there, each visible tab has a connection of its own.
+ * The tab that holds a lock has the connection, and passes each event on to the others. The tab
+ * that the user views takes the lock, because browsers may suspend hidden ones. When a tab is
+ * closed, the lock passes to the next one. Without locks, each visible tab has its own connection.
  */
 
 import { EventChannel } from "./event_channel.js";
+import { sharedName } from "./shared_name.js";
+import { hasLocks, TabLock } from "./tab_lock.js";
 
-const NAME = "holdline.events";
-
-const State = Object.freeze({
-  OUTSIDE: "outside", // without the lock
-  TAKING: "taking",
-  HOLDING: "holding",
-});
+const NAME = sharedName("events");
 
 export class SharedEvents {
   #onEvent;
   #channel = new EventChannel((event) => this.#onReceived(event));
   #tabs = new BroadcastChannel(NAME);
-  #state = State.OUTSIDE;
-  #queue = new AbortController();
+  #lock = new TabLock(NAME, {
+    onHeld: () => this.#channel.open(),
+    onLost: () => this.#onLost(),
+  });
 
   /** Calls onEvent(event) for every event, whichever tab receives it. */
   constructor(onEvent) {
@@ -32,53 +29,28 @@ export class SharedEvents {
 
   /** Connect, or wait for the connection while the page is hidden. */
   start() {
-    if (document.hidden) this.#wait();
+    if (document.hidden) this.#lock.wait();
     else this.resume();
   }
 
   /** Have the connection, and open it again: it may be dead without notice. */
   resume() {
-    if (!navigator.locks || this.#state === State.HOLDING) this.#channel.open();
-    else if (this.#state === State.OUTSIDE) this.#take();
+    if (!hasLocks || this.#lock.isHeld) this.#channel.open();
+    else this.#lock.take();
   }
 
   /** Leave the connection to visible pages, if it cannot be shared. */
   hide() {
-    if (!navigator.locks) this.#channel.close();
+    if (!hasLocks) this.#channel.close();
   }
 
   #onReceived(event) {
-    if (this.#state === State.HOLDING) this.#tabs.postMessage(event);
+    if (hasLocks) this.#tabs.postMessage(event);
     this.#onEvent(event);
   }
 
-  #take() {
-    this.#queue.abort();
-    this.#state = State.TAKING;
-    this.#request({ steal: true });
-  }
-
-  #wait() {
-    if (!navigator.locks) return;
-    this.#queue = new AbortController();
-    this.#request({ signal: this.#queue.signal });
-  }
-
-  async #request(options) {
-    try {
-      await navigator.locks.request(NAME, options, () => this.#hold());
-    } catch (error) {
-      if (error.name !== "AbortError" || options.signal?.aborted) return;
-      this.#channel.close(); // another tab has taken the lock
-      this.#state = State.OUTSIDE;
-      this.#wait();
-    }
-  }
-
-  // The lock is held until this promise settles: as long as the page exists, or until it is taken.
-  #hold() {
-    this.#state = State.HOLDING;
-    this.#channel.open();
-    return new Promise(() => {});
+  #onLost() {
+    this.#channel.close();
+    this.#lock.wait();
   }
 }

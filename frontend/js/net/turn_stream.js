@@ -1,8 +1,8 @@
 /**
  * Read one turn's event stream: open it, resume it, back off, release it, close it.
  *
- * A browser opens only six connections to a host by HTTP/1.1. A hidden page therefore releases its
- * streams: as soon as the server has begun the turn, because a question must not wait.
+ * A hidden page releases its streams, because a browser opens only six connections to a host by
+ * HTTP/1.1. A question does not wait: its stream is released when the server has begun the turn.
  *
  * The browser's EventSource reconnects after a dropped connection. After any response but 200 it
  * closes for good and gives no reason. The page then requests the URL with fetch: it reports the
@@ -42,6 +42,7 @@ export class TurnStream {
   #url = "";
   #source = null;
   #lastId = "";
+  #mustRelease = false; // as soon as the turn has begun
   #attempts = 0;
   #retryTimer = 0;
   #idleTimer = 0;
@@ -81,14 +82,18 @@ export class TurnStream {
 
   /** Open the connection again, which may be dead without notice. Never begins a second turn. */
   reconnect() {
-    if (this.#state === State.NEW) return;
-    if (this.#lastId) this.attach();
-    else this.#open(this.#url);
+    this.#mustRelease = false;
+    this.#reopen();
   }
 
-  /** Close the connection of a turn that has begun, until `reconnect`. */
+  /** Close the connection until `reconnect`, as soon as the server has begun the turn. */
   release() {
+    this.#mustRelease = true;
     if (this.#lastId) this.#pause(State.RELEASED, this.#url);
+  }
+
+  get isReleased() {
+    return this.#state === State.RELEASED;
   }
 
   /** Stop reading; the turn continues on the server. */
@@ -105,6 +110,12 @@ export class TurnStream {
     this.#source?.close();
   }
 
+  #reopen() {
+    if (this.#state === State.NEW) return;
+    if (this.#lastId) this.attach();
+    else this.#open(this.#url);
+  }
+
   #open(url) {
     if (this.#state === State.CLOSED) return;
     this.#pause(State.READING, url);
@@ -119,7 +130,7 @@ export class TurnStream {
 
   #restartIdleTimer() {
     clearTimeout(this.#idleTimer);
-    this.#idleTimer = setTimeout(() => this.reconnect(), IDLE_TIMEOUT_MS);
+    this.#idleTimer = setTimeout(() => this.#reopen(), IDLE_TIMEOUT_MS);
   }
 
   #onFrame(name, event) {
@@ -131,7 +142,7 @@ export class TurnStream {
     if (this.#lastId) this.#turn = this.#lastId.split(".")[0];
     if (name === "end" || name === "failed") this.close();
     this.#delegate.onFrame(name, event.data);
-    if (document.hidden) this.release();
+    if (this.#mustRelease) this.release();
   }
 
   #onError() {
@@ -157,7 +168,7 @@ export class TurnStream {
     this.#delegate.onDisconnected();
     const delay = Math.min(MAX_RETRY_DELAY_MS, 1000 * 2 ** this.#attempts++);
     this.#state = State.WAITING;
-    this.#retryTimer = setTimeout(() => this.reconnect(), delay * (0.75 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => this.#reopen(), delay * (0.75 + Math.random() / 2));
   }
 
   #reject(error) {

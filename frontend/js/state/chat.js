@@ -36,7 +36,6 @@ export class Chat {
 
   /** Show a conversation as the server has it, and stream its running answer. */
   open(id) {
-    this.#isStale = true;
     this.#opened = this.#load(id);
     return this.#opened;
   }
@@ -44,6 +43,7 @@ export class Chat {
   /** Leave the conversation; running answers continue on the server. */
   close() {
     this.#requestedId = null;
+    this.#isStale = false;
     this.#answers.closeAll();
     this.#advance({ type: "closed" });
   }
@@ -51,16 +51,18 @@ export class Chat {
   /** Load the open conversation again: at once, or when the server has this page's question. */
   async refresh() {
     const id = this.state.id ?? this.#requestedId;
-    const isUnsent = (message) => !message.id && message.role === "user";
+    if (!id) return;
     this.#isStale = true;
-    if (id && !this.state.messages.some(isUnsent)) await this.open(id);
+    const isUnsent = (message) => !message.id && message.role === "user";
+    if (!this.state.messages.some(isUnsent)) await this.open(id);
   }
 
   /** Show an event of the open conversation, unless the page shows it already. */
   catchUp({ type, conversation, turn, change }) {
     const isOpen = conversation === (this.state.id ?? this.#requestedId);
-    const isShown = change === "created" || (turn && this.#findAnswer(turn));
-    if (type === "reset" || (isOpen && !isShown)) this.refresh();
+    const answer = turn && this.#findAnswer(turn);
+    if (type === "reset" || (isOpen && !answer && change !== "created")) this.refresh();
+    if (type === "end" && answer) this.#answers.complete(answer.key);
   }
 
   /** Close the connections of running answers until `reconnect`. */
@@ -142,6 +144,7 @@ export class Chat {
   async #load(id) {
     if (id !== this.state.id) this.close();
     this.#requestedId = id;
+    this.#isStale = true;
     const load = ++this.#loads;
     const isStale = () => load !== this.#loads || this.#requestedId !== id;
     try {
@@ -157,7 +160,7 @@ export class Chat {
     }
   }
 
-  // The turn that is streaming has ended, or begun: at its end the page loads the conversation again.
+  // The streaming turn has ended, or begun, since: at its end the page loads it again.
   #isNewerThan({ id, running }) {
     const answer = id === this.state.id && runningAnswer(this.state);
     return answer && this.#answers.has(answer.key) && answer.turn !== running;
