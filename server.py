@@ -12,11 +12,21 @@ from typing import Any
 from sanic import Sanic
 from sanic_ext import Extend
 
-from chat.api import chat_stream, conversations, cors, error_handlers, guard, operations, page
+from chat.api import (
+    chat_stream,
+    conversations,
+    cors,
+    error_handlers,
+    events,
+    guard,
+    operations,
+    page,
+)
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
+from chat.events.feeds import Feeds
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
@@ -45,6 +55,7 @@ from sessions.client import connection, scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
+from sessions.event_store import EventStore
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
 from sessions.turn_store import TurnStore
@@ -76,6 +87,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     )
     app.blueprint(chat_stream.chat_stream)
     app.blueprint(conversations.conversations)
+    app.blueprint(events.events)
     app.blueprint(operations.operations)
     app.blueprint(chat_completions.v1)
     page.install(app)
@@ -136,10 +148,12 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             moderator if settings.moderation in ("input", "both") else None,
         )
         takeover = Takeover(turn_store, turns, follower)
+        feeds = Feeds(notifications, EventStore(redis))
         for name, work in (
             ("batches", batches.run()),
             ("follower", follower.run(turns.stop_local)),
             ("takeover", takeover.run()),
+            ("feeds", feeds.run()),
             *(("models", upstream.watch_models()) for upstream in upstreams),
         ):
             await resources.enter_async_context(run_in_background(name, work))
@@ -149,6 +163,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
             turns=turns,
+            feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,
             is_demo=settings.demo,
@@ -225,7 +240,8 @@ async def run_worker(
     """Serve until an order or SIGTERM, finish the running answers within `drain_s`, and stop."""
     server = HttpServer(app)
     await server.start(listener)
-    turns: Turns = app.ctx.state.turns
+    state: State = app.ctx.state
+    turns = state.turns
     stopping = asyncio.Event()
 
     def obey(order: Order) -> None:
@@ -240,6 +256,7 @@ async def run_worker(
     channel.report_draining(turns.count)
     server.announce_close()
     await turns.drain(drain_s)
+    state.feeds.close()
     await server.stop()
     # When the event loop closes, it restores the default action of SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

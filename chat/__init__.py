@@ -5,4 +5,7 @@ Redis does once. The turn's own task chooses the messages that fit (`turns.promp
 the model (`upstream`) and appends the answer as records to the turn's `log`. Records are committed
 to Redis in batches. Only committed records are encoded as frames (`formats`) and sent to viewers,
 whose connections `api` holds: no request handler drives the generation.
+
+The scripts that begin and finish turns, and those that change conversations, also append an event
+to the stream of the owner. `events` delivers it to the owner's other pages.
 """

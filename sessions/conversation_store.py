@@ -72,6 +72,7 @@ class ConversationStore:
             keys.conversation(owner, conversation_id),
             keys.conversations(owner),
             keys.current(owner, session.digest),
+            keys.events(owner),
         ]
         flat = [text for pair in fields.items() for text in pair]
         await call(self._redis, "create", names, [conversation_id, self._ttl_s, *flat])
@@ -178,15 +179,19 @@ class ConversationStore:
         """Show the branch through a message; False while a turn runs, None if it is unknown."""
         if not keys.is_id(message_id):
             return None
-        names = [keys.conversation(owner, conversation_id), keys.messages(owner, conversation_id)]
-        return {1: True, 0: None, -1: False}[await call(self._redis, "select", names, [message_id])]
+        names = [
+            keys.conversation(owner, conversation_id),
+            keys.messages(owner, conversation_id),
+            keys.events(owner),
+        ]
+        reply = await call(self._redis, "select", names, [message_id, conversation_id])
+        return {1: True, 0: None, -1: False}[reply]
 
     async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
         """Set fields of a conversation; return False if it does not exist."""
         flat = [text for pair in fields.items() for text in pair]
-        return bool(
-            await call(self._redis, "change", [keys.conversation(owner, conversation_id)], flat)
-        )
+        names = [keys.conversation(owner, conversation_id), keys.events(owner)]
+        return bool(await call(self._redis, "change", names, [conversation_id, *flat]))
 
     async def delete(self, owner: Owner, conversation: Conversation) -> TurnId | None:
         """Delete a conversation with its messages, turns and logs, unless one of its turns runs.
@@ -200,6 +205,7 @@ class ConversationStore:
             keys.conversations(owner),
             keys.turns(owner, conversation.id),
             keys.deleted_turns(owner, conversation.id, conversation.created),
+            keys.events(owner),
         ]
         arguments: list[Argument] = [
             conversation.id,

@@ -112,6 +112,14 @@ def request(owner: Owner, turn_id: TurnId) -> str:
     return f"holdline:{{{owner}}}:request:{turn_id}"
 
 
+def events(owner: Owner) -> str:
+    """Stream: what happened to the owner's conversations; also its channel's name.
+
+    Its entries have one field, `event`. `lua/shared/announce.lua` has its length and lifetime.
+    """
+    return f"holdline:{{{owner}}}:events"
+
+
 def rate(owner: Owner) -> str:
     """String: number of turns that the owner began in the current window of RATE_LIMIT."""
     return f"holdline:{{{owner}}}:rate"

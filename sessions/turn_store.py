@@ -79,7 +79,7 @@ class TurnStore:
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
             keys.current(ref.owner, question.session), keys.rate(ref.owner),
-            keys.request(ref.owner, ref.turn),
+            keys.request(ref.owner, ref.turn), keys.events(ref.owner),
         ]  # fmt: skip
         limit, window_s = self._rate
         arguments: list[Argument] = [
@@ -202,7 +202,10 @@ class TurnStore:
             fence, offset, records, state, ref.turn, ref.conversation, answer,
             keys.LOG_TTL_S, keys.LOG_TTL_S if is_alone else self._ttl_s,
         ]  # fmt: skip
-        names = [*_list_conversation_keys(ref), keys.request(ref.owner, ref.turn)]
+        names = [
+            *_list_conversation_keys(ref), keys.request(ref.owner, ref.turn),
+            keys.events(ref.owner),
+        ]  # fmt: skip
         result = await call(self._redis, "finish", names, arguments)
         if result not in (1, 2):
             return False

@@ -47,6 +47,7 @@ IMPORTS = {
         "chat.turns.context", "chat.turns.continuation", "chat.turns.moderation", "chat.upstream",
         "chat.upstream.response"
     },
+    "chat.events": {"sessions", "sessions.client", "chat.errors"},
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.v1": {
@@ -55,8 +56,8 @@ IMPORTS = {
     },
     "chat.api.http": set(),
     "chat.api": {
-        "sessions", "sessions.client", "chat.errors", "chat.export", "chat.formats", "chat.log",
-        "chat.turns"
+        "sessions", "sessions.client", "chat.errors", "chat.events", "chat.export", "chat.formats",
+        "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -65,6 +66,7 @@ PURE = {
     "chat.errors",
     "chat.event_stream",
     "chat.formats.chat_completion",
+    "chat.formats.event_channel",
     "chat.formats.ndjson",
     "chat.formats.sse",
     "chat.formats.text",
@@ -101,6 +103,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "conversations",
         "cors",
         "error_handlers",
+        "events",
         "guard",
         "http.connection",
         "http.request",

@@ -26,6 +26,7 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 logger = logging.getLogger("holdline.api")
 
 STREAM_PATH = "/api/chat_stream/"
+EVENTS_PATH = "/api/events/"
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
@@ -120,8 +121,9 @@ async def _discard_body(request: Request) -> None:
 
 def _is_stream(request: Request) -> bool:
     """Return whether an EventSource may have sent the request: it does not retry after an error."""
-    if request.path.rstrip("/") != STREAM_PATH.rstrip("/"):
-        return False
+    path = request.path.rstrip("/") + "/"
+    if path != STREAM_PATH:
+        return path == EVENTS_PATH
     try:
         return choose_format(request) is WireFormat.SSE
     except HoldlineError:

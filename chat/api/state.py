@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sanic import Request
 
+from chat.events.feeds import Feeds
 from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
@@ -19,6 +20,7 @@ class State:
     session_store: SessionStore
     conversation_store: ConversationStore
     turns: Turns
+    feeds: Feeds
     models: tuple[str, ...]
     """The models that clients may choose; the first is the default."""
     message_max: int

@@ -40,7 +40,6 @@ class Follower:
         self._store = store
         self._followed: dict[str, _Followed] = {}
         self._tasks: asyncio.TaskGroup
-        self._on_stop: Callable[[str], None]
         self._detached = False
 
     async def follow(self, log: Log) -> None:
@@ -53,7 +52,9 @@ class Follower:
         followed = self._followed.get(channel)
         if followed is None or followed.log is not log:
             followed = self._followed[channel] = _Followed(log)
-            self._tasks.create_task(self._notifications.subscribe(channel))
+            self._tasks.create_task(
+                self._notifications.subscribe(channel, self._on_subscribed, self._on_message)
+            )
         try:
             async with asyncio.timeout(_CONFIRM_TIMEOUT_S):
                 await followed.up_to_date.wait()
@@ -90,10 +91,11 @@ class Follower:
 
     async def run(self, on_stop: Callable[[str], None]) -> None:
         """Receive notifications until cancelled; call `on_stop` with the key of a turn to stop."""
-        self._on_stop = on_stop
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(
-                self._notifications.run(keys.stops(), self._on_subscribed, self._on_message)
+                self._notifications.run(
+                    keys.stops(), lambda data: on_stop(data.decode(errors="replace"))
+                )
             )
 
     def detach_all(self) -> None:
@@ -107,9 +109,6 @@ class Follower:
             self._read_soon(followed)
 
     def _on_message(self, channel: str, data: bytes) -> None:
-        if channel == keys.stops():
-            self._on_stop(data.decode(errors="replace"))
-            return
         followed = self._followed.get(channel)
         if followed is None or not followed.log.is_open:
             return

@@ -2,6 +2,7 @@
 
 import { renderMarkdown } from "./markdown/render.js";
 import { readInfo } from "./net/api.js";
+import { SharedEvents } from "./net/shared_events.js";
 import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
 import { runningAnswer } from "./state/conversation.js";
@@ -21,7 +22,7 @@ const find = (selector) => document.querySelector(selector);
 class App {
   #chat = new Chat({
     onStateChange: () => this.#renderSoon(),
-    onListChange: () => this.#list.refresh(),
+    onListChange: () => this.#list.refreshSoon(),
     onWaitBegin: (wait) => announce(describeWait(wait)),
     onAnswerEnd: () => announce(strings.answerReady),
     onConnected: () => showStatus(""),
@@ -53,6 +54,7 @@ class App {
     onEditLast: () => this.#editLast(),
   });
 
+  #events = new SharedEvents((event) => this.#onEvent(event));
   #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
   #frame = 0;
   #firstKey = null; // of the first message shown
@@ -65,7 +67,9 @@ class App {
     new WakeObserver({
       onOffline: () => this.#chat.goOffline(),
       onResume: () => this.#onResume(),
+      onHide: () => this.#onHide(),
     });
+    this.#events.start();
     this.#openAddress();
     this.#list.refresh();
     readInfo().then((info) => this.#configure(info), showError);
@@ -106,11 +110,24 @@ class App {
     this.#composer.focus();
   }
 
+  // The connections first: what happens while the page loads is then an event.
   #onResume() {
+    this.#events.resume();
     this.#chat.reconnect();
-    if (document.hidden) return; // resumes again when it becomes visible
     this.#chat.refresh();
     this.#list.refresh();
+  }
+
+  #onHide() {
+    this.#events.hide();
+    this.#chat.release();
+  }
+
+  #onEvent(event) {
+    if (event.change === "deleted") this.#list.remove(event.conversation);
+    if (document.hidden) return; // a page loads everything again when it becomes visible
+    this.#list.refreshSoon();
+    this.#chat.catchUp(event);
   }
 
   #configure(info) {

@@ -24,6 +24,12 @@ _PING_INTERVAL_S = 1.0
 
 _MAX_UNANSWERED = 2
 
+OnSubscribed = Callable[[str], None]
+"""Called with a channel whenever Redis confirms it; must not block."""
+
+OnMessage = Callable[[str, bytes], None]
+"""Called with a channel and a message; must not block."""
+
 _BROADCAST = ""
 """The connection of the channels of all workers; the others are named after their node."""
 
@@ -31,53 +37,47 @@ _BROADCAST = ""
 class Notifications:
     """Subscriptions to channels, restored whenever a connection is replaced.
 
-    On a Cluster the channels of logs are sharded: they are on the node that holds the log. When one
+    A channel has the name of a key. On a Cluster it is sharded: it is on the key's node. When one
     connection is lost, all are replaced, with the topology known by then. Messages that are sent in
-    between are lost; each confirmation of a subscription requires the receiver to read the log.
+    between are lost; each confirmation of a subscription requires the receiver to read the key.
     """
 
     def __init__(self, redis: Client) -> None:
         self._redis = redis
         self._is_sharded = is_cluster(redis)
-        self._channels: set[str] = set()
+        self._channels: dict[str, tuple[OnSubscribed, OnMessage]] = {}
         self._pubsub: Any = None
         self._nodes: dict[str, asyncio.Task[None]] = {}
         self._unanswered: dict[str, int] = {}
         self._tasks: asyncio.TaskGroup
-        self._on_subscribed: Callable[[str], None]
-        self._on_message: Callable[[str, bytes], None]
+        self._broadcast_channel = ""
+        self._on_broadcast: Callable[[bytes], None]
 
-    async def subscribe(self, channel: str) -> None:
-        """Subscribe to a log's channel, now or with the next connection."""
-        self._channels.add(channel)
+    async def subscribe(
+        self, channel: str, on_subscribed: OnSubscribed, on_message: OnMessage
+    ) -> None:
+        """Subscribe to a key's channel, now or with the next connection."""
+        self._channels[channel] = on_subscribed, on_message
         if self._pubsub:
             with contextlib.suppress(*UNAVAILABLE_ERRORS):
                 await self._subscribe(channel)
 
     async def unsubscribe(self, channel: str) -> None:
         """End a subscription."""
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         if self._pubsub:
             with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await (self._pubsub.sunsubscribe if self._is_sharded else self._pubsub.unsubscribe)(
                     channel
                 )
 
-    async def run(
-        self,
-        broadcast_channel: str,
-        on_subscribed: Callable[[str], None],
-        on_message: Callable[[str, bytes], None],
-    ) -> None:
-        """Receive until cancelled, from the channel of all workers and from those subscribed.
-
-        `on_subscribed` is called whenever Redis confirms a channel. Neither function may block.
-        """
-        self._on_subscribed, self._on_message = on_subscribed, on_message
+    async def run(self, broadcast_channel: str, on_broadcast: Callable[[bytes], None]) -> None:
+        """Receive until cancelled, from the channel of all workers and from those subscribed."""
+        self._broadcast_channel, self._on_broadcast = broadcast_channel, on_broadcast
         while True:
             try:
                 async with asyncio.TaskGroup() as self._tasks:
-                    await self._connect(broadcast_channel)
+                    await self._connect()
                     self._tasks.create_task(self._receive())
                     self._tasks.create_task(self._ping())
             except* UNAVAILABLE_ERRORS as group:
@@ -95,10 +95,10 @@ class Notifications:
             with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await pubsub.aclose()
 
-    async def _connect(self, broadcast_channel: str) -> None:
+    async def _connect(self) -> None:
         await _call(self._redis.initialize())
         pubsub = self._redis.pubsub()
-        await _call(pubsub.subscribe(broadcast_channel))
+        await _call(pubsub.subscribe(self._broadcast_channel))
         self._pubsub = pubsub
         for channel in list(self._channels):
             await self._subscribe(channel)
@@ -126,10 +126,15 @@ class Notifications:
     def _dispatch(self, connection: str, message: dict[str, Any] | None) -> None:
         self._unanswered[connection] = 0
         kind = message["type"] if message else None
-        if message and kind in ("message", "smessage"):
-            self._on_message(message["channel"].decode(), message["data"])
-        elif message and kind in ("subscribe", "ssubscribe"):
-            self._on_subscribed(message["channel"].decode())
+        if not message or kind not in ("message", "smessage", "subscribe", "ssubscribe"):
+            return
+        channel = message["channel"].decode()
+        is_message = kind in ("message", "smessage")
+        if is_message and channel == self._broadcast_channel:
+            self._on_broadcast(message["data"])
+        elif receiver := self._channels.get(channel):
+            on_subscribed, on_message = receiver
+            on_message(channel, message["data"]) if is_message else on_subscribed(channel)
 
     async def _ping(self) -> None:
         while True:

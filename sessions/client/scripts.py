@@ -1,6 +1,7 @@
 """Run scripts and commands by name, many in one write, without redis-py's overhead per command."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from sessions.client.errors import (
     classify_reply,
 )
 
-SCRIPTS = {
-    path.stem: path.read_bytes()
-    for path in sorted((Path(__file__).parents[1] / "lua").glob("*.lua"))
-}
+_FOLDER = Path(__file__).parents[1] / "lua"
+_ANNOUNCE = (_FOLDER / "shared" / "announce.lua").read_bytes()
+
+
+def _read_script(path: Path) -> bytes:
+    """Return a script, after the shared part if it uses that."""
+    text = path.read_bytes()
+    return _ANNOUNCE + text if re.search(rb"\b(announce|MAX_EVENTS)\b", text) else text
+
+
+SCRIPTS = {path.stem: _read_script(path) for path in sorted(_FOLDER.glob("*.lua"))}
 _SHARDED = {name: text.replace(b"'PUBLISH'", b"'SPUBLISH'") for name, text in SCRIPTS.items()}
 """On a Cluster a notification stays on the node of its log instead of going to all nodes."""
 

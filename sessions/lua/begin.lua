@@ -1,6 +1,6 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
---       9 request
+--       9 request  10 events (also the channel's name)
 -- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
@@ -62,7 +62,10 @@ else
   redis.call('HSET', KEYS[1], 'before', conversation[3])
   redis.call('HDEL', KEYS[3], 'open')
 end
-if not conversation[1] then redis.call('HSET', KEYS[3], 'created', now) end
+if not conversation[1] then
+  redis.call('HSET', KEYS[3], 'created', now)
+  announce(KEYS[10], 'conversation ' .. ARGV[2] .. ' created')
+end
 redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'running', ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
@@ -76,4 +79,5 @@ end
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
 for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
+announce(KEYS[10], 'turn ' .. ARGV[2] .. ' ' .. ARGV[1])
 return {'begun', message}

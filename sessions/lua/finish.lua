@@ -1,6 +1,6 @@
 -- Finish a turn: write the last records, the answer and the state together, or nothing.
 -- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
---       6 request
+--       6 request  7 events (also the channel's name)
 -- ARGV  1 fence  2 offset in bytes  3 last records  4 state  5 turn id  6 conversation id
 --       7 answer's message as JSON ("": none to store)  8 lifetime of the log in s  9 lifetime in s
 -- Result  1 finished | 2 no such turn: only a finished turn is deleted
@@ -44,6 +44,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
     redis.call('HSET', KEYS[3], 'head', turn[5])
   end
   for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+  announce(KEYS[7], 'end ' .. ARGV[6] .. ' ' .. ARGV[5] .. ' ' .. ARGV[4])
 end
 redis.call('PUBLISH', KEYS[2], offset .. '.' .. (#ARGV[3] <= 16384 and ARGV[3] or ''))
 return 1

@@ -5,8 +5,16 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, ViewportSize, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    async_playwright,
+)
 
+from tests.browser.tabs import tabbed_browser
 from tests.processes import Server
 
 ARGUMENTS = [
@@ -17,16 +25,30 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-@pytest_asyncio.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
+if os.geteuid() == 0:
+    ARGUMENTS.append("--no-sandbox")
+
+
+def find_chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
     assert path, "Chromium is not on the PATH; `make test` installs it"
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return path
+
+
+@pytest_asyncio.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS + as_root)
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture
+async def window() -> AsyncIterator[BrowserContext]:
+    """Yield a window of tabs, of which only the one in front is visible."""
+    async with tabbed_browser(find_chromium(), *ARGUMENTS) as context:
+        yield context
 
 
 @pytest_asyncio.fixture

@@ -64,9 +64,9 @@ async def begin_conversation(turns: TurnStore, store: ConversationStore, owner: 
 
 
 async def keys_of(redis: Client, owner: Owner) -> set[str]:
-    """Return the owner's keys, without the one that names the session's current conversation."""
+    """Return the owner's keys, without the session's current conversation and the events."""
     found = {key.decode() async for key in redis.scan_iter(f"holdline:{{{owner}}}:*", count=10_000)}
-    return {key for key in found if ":current:" not in key}
+    return {key for key in found if ":current:" not in key and not key.endswith(":events")}
 
 
 class Steps:

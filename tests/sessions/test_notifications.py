@@ -15,9 +15,7 @@ async def test_a_cancellation_while_connecting_ends_the_notifications(
     """On Python 3.11 redis-py swallows a cancellation while it connects."""
     redis = connect(redis_url)
     notifications = Notifications(redis)
-    running = asyncio.create_task(
-        notifications.run("channel", lambda channel: None, lambda channel, data: None)
-    )
+    running = asyncio.create_task(notifications.run("channel", lambda data: None))
     for _ in range(steps):
         await asyncio.sleep(0)
     running.cancel()

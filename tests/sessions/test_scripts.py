@@ -15,6 +15,7 @@ from sessions.client import scripts
 from sessions.client.connection import Client
 from sessions.client.scripts import call
 from sessions.conversation_store import ConversationStore
+from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.session_store import Session
 from sessions.turn_record import NewTurn, TakeOver, TurnRef
@@ -71,6 +72,8 @@ async def read_state(redis: Client, owner: Owner) -> dict[str, Any]:
             }
         elif kind == "zset":
             value = await redis.zrange(key, 0, -1)
+        elif kind == "stream":
+            value = [fields for _, fields in await redis.xrange(key)]
         elif kind == "set":
             value = await redis.smembers(key)
         else:
@@ -145,10 +148,18 @@ async def test_every_script_sent_twice_takes_effect_once(
     assert 0 < await redis.ttl(alone.turn_key) <= keys.LOG_TTL_S
     session, created = SessionDigest("digest"), ConversationId("created")
     names = [
-        keys.conversation(owner, created), keys.conversations(owner), keys.current(owner, session)
+        keys.conversation(owner, created), keys.conversations(owner), keys.current(owner, session),
+        keys.events(owner),
     ]  # fmt: skip
     assert await twice(lambda: call(redis, "create", names, [created, 1000, "title", "t"])) == 1
+    assert len((await twice(lambda: read_events(redis, owner))).events) == 10
     assert sent >= set(scripts.SCRIPTS)
+
+
+async def read_events(redis: Client, owner: Owner) -> EventRead:
+    """Return all events of an owner, as for a client that has seen none of the last hour."""
+    seconds, _ = await redis.eval("return redis.call('TIME')", 1, keys.events(owner))
+    return await EventStore(redis).read(owner, EventId(int(seconds) * 1000 - 3_000_000, 0))
 
 
 async def wait_until_expired(redis: Client, ref: TurnRef) -> None:
@@ -319,7 +330,7 @@ async def test_finishing_a_turn_does_not_restore_its_deleted_conversation(
     assert await store.delete(ref.owner, conversation) is None
     assert await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
     left = await read_state(redis, ref.owner)
-    assert set(left) == {f"holdline:{{{ref.owner}}}:current:digest"}
+    assert set(left) == {f"holdline:{{{ref.owner}}}:current:digest", keys.events(ref.owner)}
 
 
 async def test_a_branch_is_limited_in_bytes_and_messages(

@@ -146,6 +146,7 @@ async def test_the_keys_of_a_turn_share_a_slot_and_expire(
             f"turn:{begun['turn']}",
             f"records:{begun['turn']}",
             f"current:{digest}",
+            "events",
         )
     }
     assert await redis.ttl(f"{prefix}records:{begun['turn']}") <= 3600
@@ -153,7 +154,8 @@ async def test_the_keys_of_a_turn_share_a_slot_and_expire(
         assert 3500 < await redis.ttl(name) <= 34_560_000
     await client.delete(f"/api/conversations/{begun['conversation']}")
     left = {key.decode() async for key in redis.scan_iter(f"*{owner}*")}
-    assert left == {f"{prefix}current:{digest}"}
+    assert left == {f"{prefix}current:{digest}", f"{prefix}events"}
+    assert await redis.ttl(f"{prefix}events") <= 3600
 
 
 async def test_a_question_after_a_deletion_begins_a_new_conversation(

@@ -69,6 +69,11 @@ export function streamUrl(parameters) {
   return `api/chat_stream/?${encodeQuery(parameters)}`;
 }
 
+/** Return the URL of the channel of events, which begins after an event, or with `reset`. */
+export function eventsUrl(lastEventId) {
+  return `api/events/?${encodeQuery({ last_event_id: lastEventId })}`;
+}
+
 /**
  * Begin a turn whose question is too long for a URL. Return 0 once the server has begun it, or the
  * time in ms after which to send the question again: a server that is stopping begins no turn.

@@ -1,5 +1,8 @@
 /**
- * Read one turn's event stream: open it, resume it, back off, close it.
+ * Read one turn's event stream: open it, resume it, back off, release it, close it.
+ *
+ * A hidden page releases its streams, because a browser opens only six connections to a host by
+ * HTTP/1.1. A question does not wait: its stream is released when the server has begun the turn.
  *
  * The browser's EventSource reconnects after a dropped connection. After any response but 200 it
  * closes for good and gives no reason. The page then requests the URL with fetch: it reports the
@@ -19,6 +22,7 @@ const State = Object.freeze({
   NEW: "new",
   READING: "reading",
   WAITING: "waiting", // for the time of the next attempt
+  RELEASED: "released", // until the page is visible again
   CLOSED: "closed",
 });
 
@@ -38,6 +42,7 @@ export class TurnStream {
   #url = "";
   #source = null;
   #lastId = "";
+  #mustRelease = false; // as soon as the turn has begun
   #attempts = 0;
   #retryTimer = 0;
   #idleTimer = 0;
@@ -70,30 +75,50 @@ export class TurnStream {
 
   /** Read a turn that the server already knows, after the last frame received. */
   attach() {
-    this.#open(streamUrl({ turn: this.#turn, last_event_id: this.#lastId || null }));
+    const url = streamUrl({ turn: this.#turn, last_event_id: this.#lastId || null });
+    if (document.hidden) this.#pause(State.RELEASED, url);
+    else this.#open(url);
   }
 
   /** Open the connection again, which may be dead without notice. Never begins a second turn. */
   reconnect() {
-    if (this.#state === State.NEW) return;
-    if (this.#lastId) this.attach();
-    else this.#open(this.#url);
+    this.#mustRelease = false;
+    this.#reopen();
+  }
+
+  /** Close the connection until `reconnect`, as soon as the server has begun the turn. */
+  release() {
+    this.#mustRelease = true;
+    if (this.#lastId) this.#pause(State.RELEASED, this.#url);
+  }
+
+  get isReleased() {
+    return this.#state === State.RELEASED;
   }
 
   /** Stop reading; the turn continues on the server. */
   close() {
-    this.#state = State.CLOSED;
+    this.#pause(State.CLOSED, this.#url);
+  }
+
+  #pause(state, url) {
+    if (this.#state === State.CLOSED) return;
+    this.#state = state;
+    this.#url = url;
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#idleTimer);
     this.#source?.close();
   }
 
+  #reopen() {
+    if (this.#state === State.NEW) return;
+    if (this.#lastId) this.attach();
+    else this.#open(this.#url);
+  }
+
   #open(url) {
     if (this.#state === State.CLOSED) return;
-    clearTimeout(this.#retryTimer);
-    this.#source?.close();
-    this.#state = State.READING;
-    this.#url = url;
+    this.#pause(State.READING, url);
     this.#source = new EventSource(url);
     this.#source.onopen = () => this.#delegate.onConnected();
     this.#source.onerror = () => this.#onError();
@@ -105,7 +130,7 @@ export class TurnStream {
 
   #restartIdleTimer() {
     clearTimeout(this.#idleTimer);
-    this.#idleTimer = setTimeout(() => this.reconnect(), IDLE_TIMEOUT_MS);
+    this.#idleTimer = setTimeout(() => this.#reopen(), IDLE_TIMEOUT_MS);
   }
 
   #onFrame(name, event) {
@@ -117,17 +142,18 @@ export class TurnStream {
     if (this.#lastId) this.#turn = this.#lastId.split(".")[0];
     if (name === "end" || name === "failed") this.close();
     this.#delegate.onFrame(name, event.data);
+    if (this.#mustRelease) this.release();
   }
 
   #onError() {
-    if (this.#state === State.CLOSED) return;
+    if (this.#state !== State.READING) return;
     if (this.#source.readyState === EventSource.CLOSED) this.#diagnose(this.#source);
     else this.#delegate.onDisconnected();
   }
 
   async #diagnose(source) {
     const { status, error } = await diagnoseStream(this.#url);
-    if (this.#state === State.CLOSED || source !== this.#source) return;
+    if (this.#state !== State.READING || source !== this.#source) return;
     if (status === StreamStatus.EXPIRED) this.#expire();
     else if (status === StreamStatus.REJECTED && !this.#mayRetry(error)) this.#reject(error);
     else this.#retryLater();
@@ -142,7 +168,7 @@ export class TurnStream {
     this.#delegate.onDisconnected();
     const delay = Math.min(MAX_RETRY_DELAY_MS, 1000 * 2 ** this.#attempts++);
     this.#state = State.WAITING;
-    this.#retryTimer = setTimeout(() => this.reconnect(), delay * (0.75 + Math.random() / 2));
+    this.#retryTimer = setTimeout(() => this.#reopen(), delay * (0.75 + Math.random() / 2));
   }
 
   #reject(error) {

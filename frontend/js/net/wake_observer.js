@@ -1,6 +1,6 @@
 /**
- * Notice that the page is active again: visible, focused, thawed, online, or after the computer
- * slept. A connection that died in the meantime often reports no error.
+ * Notice that the page is hidden, or active again: visible, focused, thawed, online, or after the
+ * computer slept. A connection that died in the meantime often reports no error.
  */
 
 const TICK_MS = 2000;
@@ -12,15 +12,20 @@ export class WakeObserver {
   #lastTick = Date.now();
   #timer = 0;
 
-  /** Calls delegate.onResume() and delegate.onOffline(). */
+  /** Calls delegate.onResume() while the page is visible, onHide() and onOffline(). */
   constructor(delegate) {
     this.#delegate = delegate;
-    document.addEventListener("visibilitychange", () => document.hidden || this.#resumeSoon());
+    document.addEventListener("visibilitychange", () => this.#onVisibilityChange());
     document.addEventListener("resume", () => this.#resumeSoon());
     window.addEventListener("pageshow", ({ persisted }) => persisted && this.#resumeSoon());
     for (const name of ["focus", "online"]) window.addEventListener(name, () => this.#resumeSoon());
     window.addEventListener("offline", () => delegate.onOffline());
     setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  #onVisibilityChange() {
+    if (document.hidden) this.#delegate.onHide();
+    else this.#resumeSoon();
   }
 
   #tick() {
@@ -32,7 +37,7 @@ export class WakeObserver {
   #resumeSoon() {
     this.#timer ||= setTimeout(() => {
       this.#timer = 0;
-      this.#delegate.onResume();
+      if (!document.hidden) this.#delegate.onResume();
     }, DEBOUNCE_MS);
   }
 }

@@ -17,6 +17,7 @@ export class Chat {
   #requestedId = null; // the conversation to show
   #opened = null; // resolves when it is shown
   #loads = 0; // only the result of the newest load is used
+  #isStale = false; // the server may have more than the page shows
 
   /**
    * Calls delegate.onStateChange(), onListChange(), onWaitBegin(wait), onAnswerEnd(),
@@ -42,15 +43,31 @@ export class Chat {
   /** Leave the conversation; running answers continue on the server. */
   close() {
     this.#requestedId = null;
+    this.#isStale = false;
     this.#answers.closeAll();
     this.#advance({ type: "closed" });
   }
 
-  /** Load the open conversation again, unless an answer is streaming or a question is unsent. */
+  /** Load the open conversation again: at once, or when the server has this page's question. */
   async refresh() {
     const id = this.state.id ?? this.#requestedId;
+    if (!id) return;
+    this.#isStale = true;
     const isUnsent = (message) => !message.id && message.role === "user";
-    if (id && this.#answers.isEmpty && !this.state.messages.some(isUnsent)) await this.open(id);
+    if (!this.state.messages.some(isUnsent)) await this.open(id);
+  }
+
+  /** Show an event of the open conversation, unless the page shows it already. */
+  catchUp({ type, conversation, turn, change }) {
+    const isOpen = conversation === (this.state.id ?? this.#requestedId);
+    const answer = turn && this.#findAnswer(turn);
+    if (type === "reset" || (isOpen && !answer && change !== "created")) this.refresh();
+    if (type === "end" && answer) this.#answers.complete(answer.key);
+  }
+
+  /** Close the connections of running answers until `reconnect`. */
+  release() {
+    this.#answers.release();
   }
 
   /** Open the connections of running answers again. */
@@ -127,12 +144,15 @@ export class Chat {
   async #load(id) {
     if (id !== this.state.id) this.close();
     this.#requestedId = id;
+    this.#isStale = true;
     const load = ++this.#loads;
     const isStale = () => load !== this.#loads || this.#requestedId !== id;
     try {
       const conversation = await readConversation(id);
-      if (isStale() || this.#isStreaming(id)) return; // the page is newer than the response
+      if (isStale()) return;
       this.#delegate.onConnected();
+      if (this.#isNewerThan(conversation)) return;
+      this.#isStale = false;
       this.#advance({ type: "opened", conversation });
       this.#attach(runningAnswer(this.state));
     } catch (error) {
@@ -140,12 +160,14 @@ export class Chat {
     }
   }
 
-  #isStreaming(id) {
-    return this.state.id === id && !this.#answers.isEmpty;
+  // The streaming turn has ended, or begun, since: at its end the page loads it again.
+  #isNewerThan({ id, running }) {
+    const answer = id === this.state.id && runningAnswer(this.state);
+    return answer && this.#answers.has(answer.key) && answer.turn !== running;
   }
 
   #attach(answer) {
-    if (!answer) return;
+    if (!answer || this.#answers.has(answer.key)) return;
     this.#loads++; // a load that is in flight does not know this answer
     this.#answers.attach(answer.key);
   }
@@ -180,13 +202,22 @@ export class Chat {
     return this.state.messages.find((message) => message.key === key);
   }
 
+  #findAnswer(turn) {
+    return this.state.messages.find((one) => one.turn === turn && one.role === "assistant");
+  }
+
   #onStep(action) {
     if (action.type === "turnEnded" || action.type === "turnFailed") return this.#finish(action);
     const wait = this.#find(action.key)?.wait;
     this.#advance(action);
-    if (action.type === "turnStarted") this.#delegate.onListChange();
+    if (action.type === "turnStarted") this.#onTurnStart();
     const isNewWait = action.type === "waitReported" && !isSameWait(wait, action.wait, Date.now());
     if (isNewWait) this.#delegate.onWaitBegin(action.wait);
+  }
+
+  #onTurnStart() {
+    this.#delegate.onListChange();
+    if (this.#isStale) this.refresh();
   }
 
   #finish(action) {
@@ -194,7 +225,7 @@ export class Chat {
     this.#advance(action);
     this.#delegate.onAnswerEnd();
     this.#delegate.onListChange();
-    if (this.#needsRefresh(action.key)) this.refresh();
+    if (this.#isStale || this.#needsRefresh(action.key)) this.refresh();
   }
 
   // Only the server knows the versions, and the branch to show if an answer stays empty.

@@ -1,5 +1,6 @@
 /** Keep one stream for each running answer, and turn its frames into steps of the conversation. */
 
+import { StreamSlot } from "../net/stream_slot.js";
 import { TurnStream } from "../net/turn_stream.js";
 import { turnFailure } from "./failure.js";
 import { readWait } from "./wait.js";
@@ -18,6 +19,10 @@ const steps = {
 export class RunningAnswers {
   #delegate;
   #streams = new Map(); // by the answer's key
+  #slot = new StreamSlot({
+    onLost: () => this.#releaseStreams(),
+    onRegained: () => this.reconnect(),
+  });
 
   /**
    * Calls delegate.onStep(action), onConnected(), onDisconnected(), onRejected(key, error), and
@@ -41,23 +46,50 @@ export class RunningAnswers {
     this.#add(key).attach();
   }
 
+  /** Return whether an answer is streaming. */
+  has(key) {
+    return this.#streams.has(key);
+  }
+
+  /** Release the connections until `reconnect`. */
+  release() {
+    this.#releaseStreams();
+    this.#slot.drop();
+  }
+
   /** Open every stream again: a connection may be dead without notice. */
   reconnect() {
+    if (!this.isEmpty) this.#slot.take();
     for (const stream of this.#streams.values()) stream.reconnect();
+  }
+
+  /** Read the rest of an answer that has ended, if its connection is released. */
+  complete(key) {
+    const stream = this.#streams.get(key);
+    if (stream?.isReleased) stream.reconnect();
   }
 
   /** Stop streaming one answer; its turn continues on the server. */
   close(key) {
     this.#streams.get(key)?.close();
     this.#streams.delete(key);
-    this.#delegate.onConnected();
+    this.#onClosed();
   }
 
   /** Stop streaming all answers. */
   closeAll() {
     for (const stream of this.#streams.values()) stream.close();
     this.#streams.clear();
+    this.#onClosed();
+  }
+
+  #onClosed() {
+    if (this.isEmpty) this.#slot.drop();
     this.#delegate.onConnected();
+  }
+
+  #releaseStreams() {
+    for (const stream of this.#streams.values()) stream.release();
   }
 
   #add(key) {
@@ -69,6 +101,7 @@ export class RunningAnswers {
       onExpired: () => this.#delegate.onExpired(key),
     });
     this.#streams.set(key, stream);
+    if (!document.hidden) this.#slot.take();
     return stream;
   }
 }

@@ -3,7 +3,8 @@
 import { deleteConversation, listConversations, renameConversation } from "../net/api.js";
 import { strings } from "../strings/strings.js";
 
-const POLL_INTERVAL_MS = 5000;
+const RETRY_DELAY_MS = 5000;
+const DEBOUNCE_MS = 100; // one change causes several calls
 
 export class ConversationList {
   #element;
@@ -12,7 +13,8 @@ export class ConversationList {
   #items = new Map(); // <li> by the conversation's id
   #current = null;
   #next = null;
-  #timer = 0;
+  #retryTimer = 0;
+  #soonTimer = 0;
 
   /** Calls delegate.onTitle(id, title), onDelete(id) and onChangeFailed(error). */
   constructor(element, more, delegate) {
@@ -24,13 +26,26 @@ export class ConversationList {
 
   /** Load the newest conversations; older ones that were loaded before stay. */
   async refresh() {
-    clearTimeout(this.#timer);
+    clearTimeout(this.#retryTimer);
     const page = await listConversations().catch(() => null);
-    if (!page) return this.#refreshLater();
+    if (!page) return this.#retryLater();
     if (this.#items.size === 0 || !page.next) this.#setNext(page.next);
     if (!page.next) this.#removeAllBut(page.conversations);
     this.#moveToTop(page.conversations.map((conversation) => this.#show(conversation)));
-    this.#pollWhileRunning(page.conversations);
+  }
+
+  /** Load them soon, once for several calls. */
+  refreshSoon() {
+    this.#soonTimer ||= setTimeout(() => {
+      this.#soonTimer = 0;
+      this.refresh();
+    }, DEBOUNCE_MS);
+  }
+
+  /** Remove a conversation that was deleted. */
+  remove(id) {
+    this.#items.get(id)?.remove();
+    this.#items.delete(id);
   }
 
   /** Mark the open conversation, or none. */
@@ -53,12 +68,7 @@ export class ConversationList {
 
   #removeAllBut(conversations) {
     const ids = new Set(conversations.map(({ id }) => id));
-    for (const id of [...this.#items.keys()].filter((id) => !ids.has(id))) this.#remove(id);
-  }
-
-  #remove(id) {
-    this.#items.get(id)?.remove();
-    this.#items.delete(id);
+    for (const id of [...this.#items.keys()].filter((id) => !ids.has(id))) this.remove(id);
   }
 
   // Items that are in the right place are not moved: a moved node loses the focus.
@@ -70,16 +80,10 @@ export class ConversationList {
     }
   }
 
-  // The stream of the open conversation reports its end; the others have to be polled.
-  #pollWhileRunning(conversations) {
-    const isOtherRunning = ({ id, running }) => running && id !== this.#current;
-    if (conversations.some(isOtherRunning)) this.#refreshLater();
-  }
-
   // A hidden page refreshes when it becomes visible.
-  #refreshLater() {
-    clearTimeout(this.#timer);
-    if (!document.hidden) this.#timer = setTimeout(() => this.refresh(), POLL_INTERVAL_MS);
+  #retryLater() {
+    clearTimeout(this.#retryTimer);
+    if (!document.hidden) this.#retryTimer = setTimeout(() => this.refresh(), RETRY_DELAY_MS);
   }
 
   #show(conversation) {
@@ -127,10 +131,8 @@ export class ConversationList {
     const dialog = document.querySelector("#delete-dialog");
     dialog.querySelector("p").textContent = strings.deleteText(this.#titleOf(id));
     if (!(await confirmIn(dialog))) return;
-    await this.#change(deleteConversation(id), () => {
-      this.#remove(id);
-      this.#delegate.onDelete(id);
-    });
+    this.#delegate.onDelete(id);
+    await this.#change(deleteConversation(id), () => this.remove(id));
   }
 
   async #change(request, show) {

@@ -26,7 +26,7 @@ async def test_viewers_receive_end_when_the_conversation_of_a_running_turn_is_de
     for events in await asyncio.gather(*viewers):
         assert [event.event for event in events][-1] == "end"
     left = {key async for key in redis.scan_iter(f"holdline:{{{owner}}}:*")}
-    assert [key for key in left if b":current:" not in key] == []
+    assert [key for key in left if b":current:" not in key and b":events" not in key] == []
     assert (await client.get(f"/api/conversations/{listed['id']}")).status_code == 404
 
 

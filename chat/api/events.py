@@ -1,0 +1,50 @@
+"""Tell a client what happens to its owner's conversations, wherever it happens."""
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from chat.api import guard, parsing
+from chat.api.error_handlers import EVENTS_PATH, STREAM_HEADERS, STREAM_TYPE
+from chat.api.state import get_state
+from chat.errors import BadRequest
+from chat.formats import event_channel, sse
+from sessions.event_store import EventId, parse_id
+from sessions.middleware import get_session
+
+HEARTBEAT_S = 5
+
+events = Blueprint("events")
+
+
+@events.get(EVENTS_PATH)
+async def stream_events(request: Request) -> HTTPResponse | None:
+    """Stream the owner's events until the client disconnects or the server stops."""
+    guard.check(request)
+    if request.method != "GET":  # sanic-ext routes HEAD here, which would never end
+        return HTTPResponse(status=405, headers={"Allow": "GET"})
+    query = parsing.parse_query(request)
+    names = query.get("names", "on")
+    if names not in ("on", "off"):
+        raise BadRequest("Invalid `names`: expected `on` or `off`.")
+    after = _parse_last_event_id(request, query)
+    async with get_state(request).feeds.open(get_session(request).owner, after) as listener:
+        response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
+        await response.send(event_channel.OPENING)
+        while listener.is_open:
+            frames = [
+                event_channel.encode(str(one.id), one.type, one.fields, is_named=names == "on")
+                for one in await listener.take(HEARTBEAT_S)
+            ]
+            if listener.is_open:
+                await response.send(b"".join(frames) or sse.HEARTBEAT)
+        await response.eof()
+    return None
+
+
+def _parse_last_event_id(request: Request, query: dict[str, str]) -> EventId | None:
+    """Return the id of the last event that the client has, or None; raises BadRequest."""
+    in_query = query.get("last_event_id") or query.get("lastEventId")
+    text = request.headers.get("last-event-id") or in_query
+    found = parse_id(text) if text else None
+    if text and found is None:
+        raise BadRequest("Invalid Last-Event-ID: expected the `id` of an event of this channel.")
+    return found
