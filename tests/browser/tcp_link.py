@@ -84,8 +84,8 @@ class TcpLink:
 
 
 @asynccontextmanager
-async def frozen_link(server: Server) -> AsyncIterator[TcpLink]:
-    """Listen on a free port and yield a link to the server; `freeze` freezes it."""
+async def tcp_link(server: Server) -> AsyncIterator[TcpLink]:
+    """Listen on a free port and yield a link to the server."""
     link = TcpLink(server)
     listener = await asyncio.start_server(link.forward, "127.0.0.1", 0)
     link.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"

@@ -14,6 +14,11 @@ def read_program(heading: str, url: str, question: str) -> tuple[str, str]:
     section = re.split(rf"^### {re.escape(heading)}$", PAGE, flags=re.MULTILINE)[1]
     section = re.split(r"^##+ ", section, flags=re.MULTILINE)[0]
     ((language, program),) = re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert QUESTION in program
     assert URL in program
     return str(language), str(program).replace(QUESTION, question).replace(URL, url)
+
+
+def read_tutorials() -> dict[str, tuple[str, str]]:
+    """Return the address in the page of each tutorial, and the one that replaces it."""
+    rows = re.findall(r"^\| \[(\w+)\]\(\S+\) \| `(\S+)` \| `(\S+)` \|", PAGE, re.MULTILINE)
+    return {name: (address, replacement) for name, address, replacement in rows}

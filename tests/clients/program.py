@@ -83,12 +83,11 @@ async def running(language: str, program: str, folder: Path) -> AsyncIterator[Pr
     process.stdin.write(program.encode())
     process.stdin.close()
     started = Program(process)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(started.read())
-        group.create_task(started.read_errors())
-        try:
-            yield started
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+    reading = asyncio.gather(started.read(), started.read_errors())
+    try:
+        yield started
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading

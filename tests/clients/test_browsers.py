@@ -2,24 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
-import pytest_asyncio
-
-from tests.browser.tcp_link import TcpLink, frozen_link
+from tests.browser.tcp_link import TcpLink
 from tests.clients.browsers import Tab
 from tests.fake_upstream import Exchange, ScriptedUpstream
-from tests.processes import PATIENCE_S, Server
+from tests.processes import PATIENCE_S
 
 PIECES = ("# The sky\n\n", "is **blue**, ", "天空 🌌 and `", "dark", "` at night. ")
 SHOWN = "The sky\nis blue, 天空 🌌 and dark at night. "
 ANSWER = """[...document.querySelectorAll('article[data-role="assistant"] .message-body')].at(-1)"""
-
-
-@pytest_asyncio.fixture
-async def link(server: Server) -> AsyncIterator[TcpLink]:
-    async with frozen_link(server) as opened:
-        yield opened
 
 
 async def ask(tab: Tab, upstream: ScriptedUpstream, question: str) -> Exchange:

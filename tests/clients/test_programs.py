@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.tcp_link import frozen_link
+from tests.browser.tcp_link import TcpLink
 from tests.clients.documented import read_program
 from tests.clients.program import running
 from tests.fake_upstream import ScriptedUpstream
@@ -17,14 +17,15 @@ PIECES = (
 """Deltas with spaces, line ends and other characters that a client may lose."""
 
 LAST_BYTES = b"the cut is"
-LIVE = ("httpx-sse", "sseclient-py", "eventsource", "eventsource-parser", "curl")
-"""The programs that print the answer as it arrives, by their headings."""
+NATIVE = ("httpx-sse", "sseclient-py", "eventsource", "eventsource-parser")
+OPENAI = (
+    "openai", "openai, asynchronous", "langchain-openai", "aiohttp-sse-client2",
+    "openai in JavaScript",
+)  # fmt: skip
+"""The programs of docs/clients.md for /api/chat_stream/ and for /v1, by their headings."""
 
-RESUMING = ("httpx-sse", "sseclient-py", "eventsource", "eventsource-parser", "curl with retries")
-"""The programs that receive the whole answer in spite of a cut."""
 
-
-@pytest.mark.parametrize("name", LIVE)
+@pytest.mark.parametrize("name", [*NATIVE, *OPENAI, "llm", "curl"])
 async def test_a_client_prints_each_piece_of_an_answer_when_it_arrives(
     name: str, server: Server, upstream: ScriptedUpstream, question: str, tmp_path: Path
 ) -> None:
@@ -37,18 +38,15 @@ async def test_a_client_prints_each_piece_of_an_answer_when_it_arrives(
             await client.wait_for_output(printed)
         await exchange.finish()
         assert await client.wait_for_end() == 0, client.errors
-        assert client.output == printed
+        assert client.output.removesuffix("\n") == printed  # llm ends its last line
     assert len(upstream.find_requests(question)) == 1
 
 
-@pytest.mark.parametrize("name", RESUMING)
-async def test_a_client_whose_connection_is_cut_prints_the_answer_without_loss_or_repetition(
-    name: str, server: Server, upstream: ScriptedUpstream, question: str, tmp_path: Path
+@pytest.mark.parametrize("name", [*NATIVE, *OPENAI, "curl with retries"])
+async def test_a_client_receives_the_whole_answer_in_spite_of_a_cut(
+    name: str, link: TcpLink, upstream: ScriptedUpstream, question: str, tmp_path: Path
 ) -> None:
-    async with (
-        frozen_link(server) as link,
-        running(*read_program(name, link.url, question), tmp_path) as client,
-    ):
+    async with running(*read_program(name, link.url, question), tmp_path) as client:
         exchange = await upstream.exchange(question)
         await exchange.send_text(*PIECES)
         cut = link.cut_after(LAST_BYTES)
@@ -58,6 +56,22 @@ async def test_a_client_whose_connection_is_cut_prints_the_answer_without_loss_o
         await exchange.send_text(*PIECES)
         await exchange.finish()
         assert await client.wait_for_end() == 0, client.errors
-        whole = f"{''.join(PIECES)}{LAST_BYTES.decode()} in this piece. {''.join(PIECES)}"
-        assert client.output == whole
+    whole = f"{''.join(PIECES)}{LAST_BYTES.decode()} in this piece. {''.join(PIECES)}"
+    assert client.output == whole
+    assert len(upstream.find_requests(question)) == 1
+
+
+async def test_llm_fails_after_a_cut_and_the_server_stops_the_answer(
+    link: TcpLink, upstream: ScriptedUpstream, question: str, tmp_path: Path
+) -> None:
+    async with running(*read_program("llm", link.url, question), tmp_path) as client:
+        exchange = await upstream.exchange(question)
+        await exchange.send_text("one ")
+        await client.wait_for_output("one ")
+        cut = link.cut_after(LAST_BYTES)
+        await exchange.send_text(LAST_BYTES.decode())
+        async with asyncio.timeout(PATIENCE_S):
+            await cut.wait()
+            assert await client.wait_for_end() != 0
+            await exchange.closed.wait()
     assert len(upstream.find_requests(question)) == 1
