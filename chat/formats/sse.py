@@ -4,6 +4,9 @@ Each record makes one frame, but for attempts, tool calls, extra fields and unkn
 make none, and the end of an answer (see `encode_end`). The id of a frame is `<turn>.<offset>`,
 where the offset is the log's length in bytes just after the frame's record: a viewer resumes from
 there.
+
+The id is the last line of a frame. Some clients (fetch-event-source 2.0.1) resume after an id that
+they have received without the rest of its frame, and would lose data that follows it.
 """
 
 import re
@@ -27,13 +30,13 @@ _TURN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _FRAME_ID = re.compile(r"([A-Za-z0-9_-]{16,64})\.([0-9]{1,15})")
 
 _HEADS: dict[bytes, bytes] = {
-    b"%c" % Kind.TURN: b"retry: %d\nevent: turn\nid: " % _RETRY_MS,
-    b"%c" % Kind.TEXT: b"id: ",
-    b"%c" % Kind.REFUSAL: b"id: ",
-    b"%c" % Kind.REASONING: b"event: reasoning\nid: ",
-    b"%c" % Kind.CONTINUED: b"event: continued\nid: ",
-    b"%c" % Kind.USAGE: b"event: usage\nid: ",
-    b"%c" % Kind.FAILED: b"event: failed\nid: ",
+    b"%c" % Kind.TURN: b"retry: %d\nevent: turn\n" % _RETRY_MS,
+    b"%c" % Kind.TEXT: b"",
+    b"%c" % Kind.REFUSAL: b"",
+    b"%c" % Kind.REASONING: b"event: reasoning\n",
+    b"%c" % Kind.CONTINUED: b"event: continued\n",
+    b"%c" % Kind.USAGE: b"event: usage\n",
+    b"%c" % Kind.FAILED: b"event: failed\n",
 }
 """The beginning of each kind's frame. `END` has its own function: its data is the whole answer."""
 
@@ -64,14 +67,14 @@ def encode(turn: str, begin: int, records: bytes) -> bytes:
             data = record[1:]
             if b"\n" in data:
                 data = data.replace(b"\n", b"\ndata: ")
-            frames.append(b"%b%b.%d\ndata: %b\n\n" % (head, name, end, data))
+            frames.append(b"%bdata: %b\nid: %b.%d\n\n" % (head, data, name, end))
     return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 def encode_end(turn: str, length: int, answer: str) -> bytes:
     """Return the `end` frame with the whole answer; `length` is the log's, in bytes."""
     data = answer.replace("\n", "\ndata: ")
-    return f"event: end\nid: {turn}.{length}\ndata: {data}\n\n".encode()
+    return f"event: end\ndata: {data}\nid: {turn}.{length}\n\n".encode()
 
 
 def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
@@ -86,4 +89,4 @@ def encode_waiting(wait: str) -> bytes:
 
 def encode_restart(turn: str) -> bytes:
     """Return the frame that tells a viewer to discard what it shows; it is not part of the log."""
-    return f"event: restart\nid: {turn}.0\ndata: {{}}\n\n".encode()
+    return f"event: restart\ndata: {{}}\nid: {turn}.0\n\n".encode()

@@ -1,4 +1,4 @@
-"""A TCP link between browser and server that freezes, as connections do while a computer sleeps."""
+"""A TCP link between client and server that freezes, as while a computer sleeps, or is cut."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,6 +14,8 @@ class TcpLink:
         self.url = ""
         self._port = int(server.url.rpartition(":")[2])
         self._frozen = asyncio.Event()
+        self._last_bytes = b""
+        self._cut = asyncio.Event()
 
     def freeze(self) -> None:
         """Deliver no more bytes from the server on the current connections, which stay open.
@@ -28,6 +30,22 @@ class TcpLink:
         """Forward new connections to another server, as a proxy in front of both does."""
         self._port = int(server.url.rpartition(":")[2])
 
+    def cut_after(self, last_bytes: bytes) -> asyncio.Event:
+        """Close the connection that delivers these bytes, right after them; once.
+
+        The event is set when it is closed. New connections work.
+        """
+        self._last_bytes, self._cut = last_bytes, asyncio.Event()
+        return self._cut
+
+    def _find_cut(self, recent: bytes, data: bytes) -> int | None:
+        """Return how many bytes of `data` to deliver before the cut; None if it is not in them."""
+        if not self._last_bytes:
+            return None
+        before = recent[1 - len(self._last_bytes) :]  # the bytes may arrive in two pieces
+        found = (before + data).find(self._last_bytes)
+        return None if found < 0 else found + len(self._last_bytes) - len(before)
+
     async def forward(
         self, browser: asyncio.StreamReader, to_browser: asyncio.StreamWriter
     ) -> None:
@@ -41,9 +59,17 @@ class TcpLink:
             raise ConnectionResetError
 
         async def receive() -> None:
+            recent = b""
             while data := await server.read(1 << 16):
-                if not frozen.is_set():
-                    to_browser.write(data)
+                if frozen.is_set():
+                    continue
+                end = self._find_cut(recent, data)
+                to_browser.write(data[:end])
+                if end is not None:
+                    self._last_bytes = b""
+                    self._cut.set()
+                    break
+                recent = (recent + data)[-(1 << 10) :]
             raise ConnectionResetError
 
         try:
@@ -58,8 +84,8 @@ class TcpLink:
 
 
 @asynccontextmanager
-async def frozen_link(server: Server) -> AsyncIterator[TcpLink]:
-    """Listen on a free port and yield a link to the server; `freeze` freezes it."""
+async def tcp_link(server: Server) -> AsyncIterator[TcpLink]:
+    """Listen on a free port and yield a link to the server."""
     link = TcpLink(server)
     listener = await asyncio.start_server(link.forward, "127.0.0.1", 0)
     link.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"

@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.chat_page import answers, ask, ask_and_answer, bodies
-from tests.browser.tcp_link import frozen_link
+from tests.browser.tcp_link import tcp_link
 from tests.config.test_drain import read_notice
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import own_redis
@@ -21,7 +21,7 @@ THAW = "() => document.dispatchEvent(new Event('resume'))"
 async def test_an_answer_resumes_after_its_connection_died_silently(
     browser: Browser, server: Server, upstream: ScriptedUpstream, question: str, event: str
 ) -> None:
-    async with frozen_link(server) as link:
+    async with tcp_link(server) as link:
         context = await browser.new_context(base_url=link.url)
         page = await context.new_page()
         await page.clock.install()
@@ -190,7 +190,7 @@ async def test_a_question_to_a_draining_server_is_answered_once_by_another(
         own_redis() as redis,
         holdline(**settings, REDIS_URL=redis.url) as draining,
         holdline(**settings, REDIS_URL=redis.url) as other,
-        frozen_link(draining) as link,
+        tcp_link(draining) as link,
     ):
         context = await browser.new_context(base_url=link.url)
         first = await context.new_page()

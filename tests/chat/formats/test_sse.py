@@ -64,6 +64,21 @@ def test_an_independent_client_decodes_the_same_text(contents: list[tuple[Kind, 
     assert events[0].retry == 1000
 
 
+@given(logs, texts)
+def test_the_id_is_the_last_line_of_a_frame(contents: list[tuple[Kind, str]], text: str) -> None:
+    """A client that has an id has the complete data of its frame, wherever the stream is cut."""
+    stream = sse.encode(TURN, 0, encode_log(contents)[0])
+    for frame in [
+        *stream.split(b"\n\n")[:-1],
+        sse.encode_end(TURN, 9, text).removesuffix(b"\n\n"),
+        sse.encode_restart(TURN).removesuffix(b"\n\n"),
+    ]:
+        lines = frame.split(b"\n")
+        assert [number for number, line in enumerate(lines, 1) if line.startswith(b"id: ")] == [
+            len(lines)
+        ]
+
+
 @given(logs, st.data())
 def test_frames_after_any_record_are_the_rest_of_the_stream(
     contents: list[tuple[Kind, str]], data: st.DataObject
