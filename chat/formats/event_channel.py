@@ -12,4 +12,4 @@ def encode(event_id: str, kind: str, fields: dict[str, str], *, is_named: bool) 
     """Return the frame of an event; its data are JSON with `type` and the fields."""
     data = msgspec.json.encode({"type": kind, **fields})
     name = f"event: {kind}\n" if is_named else ""
-    return f"{name}id: {event_id}\ndata: ".encode() + data + b"\n\n"
+    return f"{name}data: ".encode() + data + f"\nid: {event_id}\n\n".encode()
