@@ -99,11 +99,12 @@ class ChunkEncoder:
 
     def _encode_records(self, data: bytes) -> Iterator[bytes]:
         for kind, payload, _ in records.split(data):
+            if kind == Kind.TEXT and not self._extra:
+                yield self._encode_text(payload.decode())
+                continue
             self._reader.read(kind, payload)
             if kind == Kind.TURN:
                 yield self._encode_delta({"role": "assistant", "content": ""})
-            elif kind == Kind.TEXT and not self._extra:
-                yield self._encode_text(payload.decode())
             elif name := _DELTAS.get(kind):
                 yield self._encode_delta({name: payload.decode()})
             elif kind == Kind.TOOL_CALL:
