@@ -1,7 +1,8 @@
-"""Send an HTTP/1.0 client a stream without chunks; the end of the connection ends the body.
+"""Correct Sanic's HTTP: streams for HTTP/1.0, and the response to an invalid URL.
 
-HTTP/1.0 has no Transfer-Encoding (RFC 9112 §6.1), but Sanic sends chunks to every client. This
-module alone uses Sanic's private `Http`; `test_connection.py` fails if an upgrade changes it.
+HTTP/1.0 has no Transfer-Encoding (RFC 9112 §6.1), but Sanic sends chunks to every client. Here the
+end of the connection ends such a body. This module alone uses Sanic's private `Http`;
+`test_connection.py` fails if an upgrade changes it.
 """
 
 from sanic.headers import format_http1_response
@@ -11,6 +12,14 @@ from sanic.server import HttpProtocol
 
 class _Http(Http):
     __slots__ = ()
+
+    def create_empty_request(self) -> None:
+        """Create the request for an error response without its URL, which may be invalid.
+
+        Otherwise Sanic fails to parse the URL a second time, sends no response, and logs the URL.
+        """
+        self.url = None
+        super().create_empty_request()
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send the headers and the first bytes of a response."""

@@ -116,8 +116,10 @@ def _check_depth(value: object, left: int) -> None:
 
 def _read_messages(body: dict[str, Any]) -> list[dict[str, Any]]:
     messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or len(messages) > _MAX_MESSAGES:
-        raise InvalidField("messages", "`messages` must be a list of at least one message.")
+    if not isinstance(messages, list) or not 0 < len(messages) <= _MAX_MESSAGES:
+        raise InvalidField(
+            "messages", f"`messages` must be a list of 1 to {_MAX_MESSAGES} objects."
+        )
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             name = f"messages[{number}]"

@@ -1,4 +1,4 @@
-"""HTTP/1.0: a stream without chunks, whose body ends with the connection."""
+"""Connections: HTTP/1.0, whose stream has no chunks and ends with the connection; invalid URLs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -127,3 +127,29 @@ async def test_a_complete_response_to_an_http_1_0_client_has_its_length(
     assert headers["connection"] == "close"
     assert int(headers["content-length"]) > 2
     assert len(body) == (0 if method == "HEAD" else int(headers["content-length"]))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/api/chat_stream/?message=secret\x7f",
+        b"/api/chat_stream/?message=secret\x00",
+        b"/api/chat_stream/?message=secret\x0b",
+        b"/api/chat_stream/?message=secret\xff",
+        b"api/chat_stream/?message=secret",
+        b"secret",
+        b"http://[secret/",
+        b"//secret:port/",
+    ],
+)
+async def test_an_invalid_url_gets_400_and_is_not_logged(server: Server, target: bytes) -> None:
+    before = len(server.read_log())
+    address = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.split()[1] in (b"400", b"404")
+    log = server.read_log()[before:]
+    assert "secret" not in log
+    assert "Traceback" not in log
+    writer.close()
