@@ -40,10 +40,10 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def raw_server() -> AsyncIterator[Server]:
-    """Start a server on a free port."""
+async def raw_server(port: int = 0) -> AsyncIterator[Server]:
+    """Start a server on this port, or on a free one."""
     started = Server()
-    listening = await asyncio.start_server(started.handle, "127.0.0.1", 0, limit=1 << 24)
+    listening = await asyncio.start_server(started.handle, "127.0.0.1", port, limit=1 << 24)
     started.port = listening.sockets[0].getsockname()[1]
     try:
         yield started
