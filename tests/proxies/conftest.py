@@ -2,18 +2,22 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import trustme
 
 from tests.browser.conftest import browser as browser
-from tests.processes import Server, private_folder
-from tests.proxies.fronts import FRONTS, Certificate, Front, find_missing, start_front
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import Server, holdline, private_folder
+from tests.proxies.configurations import FRONTS
+from tests.proxies.doors import API_KEY
+from tests.proxies.fronts import Front, find_missing, start_front
 
 
 @pytest_asyncio.fixture(scope="session")
-async def certificate() -> AsyncIterator[Certificate]:
+async def certificate() -> AsyncIterator[Path]:
     """Yield a certificate for localhost, signed by its own authority."""
     async with private_folder() as folder:
         authority = trustme.CA()
@@ -22,7 +26,21 @@ async def certificate() -> AsyncIterator[Certificate]:
         issued.private_key_pem.write_to_path(folder / "holdline.key")
         for pem in issued.cert_chain_pems:
             pem.write_to_path(folder / "holdline.crt", append=True)
-        yield Certificate(folder)
+        yield folder
+
+
+@pytest_asyncio.fixture(scope="session")
+async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """Yield a server with an API key: without one, /v1 accepts no request through a proxy."""
+    async with holdline(
+        REDIS_URL=redis_url,
+        OPENAI_BASE_URL=upstream.base_url,
+        CHAT_MODEL="m",
+        RATE_LIMIT="off",
+        CONTINUE_MAX="0",
+        API_KEYS=f"proxies:{API_KEY}",
+    ) as started:
+        yield started
 
 
 def require(name: str) -> None:
@@ -35,7 +53,7 @@ def require(name: str) -> None:
 
 @pytest_asyncio.fixture(scope="session", params=FRONTS)
 async def front(
-    request: pytest.FixtureRequest, server: Server, certificate: Certificate
+    request: pytest.FixtureRequest, server: Server, certificate: Path
 ) -> AsyncIterator[Front]:
     """Yield each proxy in front of the shared server."""
     require(request.param)

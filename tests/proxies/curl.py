@@ -85,7 +85,7 @@ async def request(
         lines["Content-Type"] = "application/json"
     process = await asyncio.create_subprocess_exec(
         "curl", "-4", "-sS", "-i", "-N", f"--{protocol}",
-        "--cacert", str(front.certificate.folder / "ca.pem"),
+        "--cacert", str(front.certificate / "ca.pem"),
         *(part for name, value in lines.items() for part in ("-H", f"{name}: {value}")),
         *(("--data-binary", json.dumps(body)) if body is not None else ()),
         (url or front.url) + path,

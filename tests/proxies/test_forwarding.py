@@ -4,13 +4,15 @@ import asyncio
 import itertools
 import re
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.processes import PATIENCE_S
+from tests.proxies.configurations import BALANCING, SHIPPED
 from tests.proxies.conftest import require
 from tests.proxies.curl import PROTOCOLS, request
-from tests.proxies.fronts import BALANCING, SHIPPED, Certificate, start_front
+from tests.proxies.fronts import start_front
 from tests.raw_server import END, Serve, chunked, raw_server, respond
 from tests.streams import STREAM
 
@@ -28,7 +30,7 @@ request once, and then no response, so that the client sends the request again."
 @shipped
 @protocols
 async def test_a_request_keeps_its_host_address_and_scheme_and_reuses_a_connection(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     require(name)
     async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
@@ -48,7 +50,7 @@ async def test_a_request_keeps_its_host_address_and_scheme_and_reuses_a_connecti
 @shipped
 @protocols
 async def test_a_url_of_15500_bytes_is_forwarded(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     require(name)
     async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
@@ -61,7 +63,7 @@ async def test_a_url_of_15500_bytes_is_forwarded(
 
 
 @shipped
-async def test_plain_http_is_redirected_to_https(name: str, certificate: Certificate) -> None:
+async def test_plain_http_is_redirected_to_https(name: str, certificate: Path) -> None:
     require(name)
     async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
         async with request(front, "http1.1", "/path?a=b", url=front.plain_url) as response:
@@ -78,7 +80,7 @@ async def test_plain_http_is_redirected_to_https(name: str, certificate: Certifi
     ("method", "path"), [("GET", STREAM), ("POST", STREAM), ("POST", "/v1/chat/completions")]
 )
 async def test_a_question_that_was_sent_is_never_sent_again(
-    name: str, protocol: str, method: str, path: str, is_reused: bool, certificate: Certificate
+    name: str, protocol: str, method: str, path: str, is_reused: bool, certificate: Path
 ) -> None:
     """Holdline dies before it responds. Another server could receive the request."""
     require(name)
@@ -108,7 +110,7 @@ async def test_a_question_that_was_sent_is_never_sent_again(
     [(name, one) for name in ("nginx", "apache") for one in PROTOCOLS] + [("haproxy", "http1.1")],
 )
 async def test_a_response_that_holdline_cuts_is_incomplete_for_the_client(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     """Caddy, and HAProxy with HTTP/2, end it as if it were complete."""
     require(name)
@@ -130,7 +132,7 @@ async def test_a_response_that_holdline_cuts_is_incomplete_for_the_client(
 @shipped
 @protocols
 async def test_a_client_that_disconnects_ends_the_request_to_holdline(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     """Apache httpd notices the disconnect by the next heartbeats; the others need none."""
     require(name)

@@ -5,6 +5,7 @@ import signal
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import psutil
@@ -22,9 +23,10 @@ from tests.processes import (
     private_folder,
     start,
 )
+from tests.proxies.configurations import BALANCING, SHIPPED
 from tests.proxies.conftest import find_port, require
 from tests.proxies.curl import PROTOCOLS, request
-from tests.proxies.fronts import BALANCING, SHIPPED, Certificate, start_front
+from tests.proxies.fronts import start_front
 from tests.raw_server import END, chunked, raw_server, respond
 from tests.streams import STREAM
 from tests.viewer import Viewer
@@ -85,7 +87,7 @@ async def kill(server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["nginx", "caddy", "haproxy"])
 async def test_a_plain_eventsource_survives_a_restart_of_holdline(
-    name: str, certificate: Certificate, browser: Browser, upstream: ScriptedUpstream, question: str
+    name: str, certificate: Path, browser: Browser, upstream: ScriptedUpstream, question: str
 ) -> None:
     """While Holdline is down, the EventSource connects to the proxy, and keeps trying."""
     require(name)
@@ -118,12 +120,12 @@ async def test_a_plain_eventsource_survives_a_restart_of_holdline(
 
 
 async def test_answers_behind_nginx_are_complete_after_one_of_two_servers_is_killed(
-    certificate: Certificate, redis_url: str, upstream: ScriptedUpstream, question: str
+    certificate: Path, redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
     """An answer of the killed server costs a second request, which continues it; no other does."""
     require("nginx")
     settings = {"REDIS_URL": redis_url, **model_settings(upstream)}
-    trusted = ssl.create_default_context(cafile=str(certificate.folder / "ca.pem"))
+    trusted = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
     async with (
         AsyncExitStack() as stack,
         holdline(**settings) as killed,
@@ -149,9 +151,7 @@ async def test_answers_behind_nginx_are_complete_after_one_of_two_servers_is_kil
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-async def test_requests_succeed_as_soon_as_holdline_is_back(
-    name: str, certificate: Certificate
-) -> None:
+async def test_requests_succeed_as_soon_as_holdline_is_back(name: str, certificate: Path) -> None:
     """Several requests at a time, because some proxies have processes with separate states."""
     require(name)
     (port,) = free_ports(1)
@@ -172,7 +172,7 @@ async def test_requests_succeed_as_soon_as_holdline_is_back(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", BALANCING)
 async def test_requests_reach_the_second_server_while_the_first_one_is_down(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     require(name)
     (closed,) = free_ports(1)
@@ -189,7 +189,7 @@ async def test_requests_reach_the_second_server_while_the_first_one_is_down(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", ["nginx", "caddy", "haproxy"])
 async def test_only_an_eventsource_gets_a_retry_while_holdline_is_down(
-    name: str, protocol: str, certificate: Certificate
+    name: str, protocol: str, certificate: Path
 ) -> None:
     require(name)
     (closed,) = free_ports(1)

@@ -1,25 +1,21 @@
 """Streams survive a silence of 70 s. All streams of this file are silent at the same time."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import Server
+from tests.proxies.configurations import FRONTS, SHIPPED, TEN_SECONDS
 from tests.proxies.conftest import find_port, require
 from tests.proxies.curl import PROTOCOLS, Response, request
 from tests.proxies.doors import ALL_DOORS, Door, ask
-from tests.proxies.fronts import (
-    FRONTS,
-    SHIPPED,
-    TEN_SECONDS,
-    Certificate,
-    find_missing,
-    start_front,
-)
+from tests.proxies.fronts import Front, find_missing, start_front
 from tests.raw_server import END, chunked, raw_server
 
 SILENCE_S = 70
@@ -33,7 +29,7 @@ Without a door, the proxy forwards to a server that sends no heartbeats, instead
 
 @pytest_asyncio.fixture(scope="module")
 async def responses(
-    server: Server, upstream: ScriptedUpstream, certificate: Certificate
+    server: Server, upstream: ScriptedUpstream, certificate: Path
 ) -> AsyncIterator[Mapping[Case, Response]]:
     """Yield all responses, which ended after the silence."""
     found: dict[Case, Response] = {}
@@ -47,27 +43,29 @@ async def responses(
             await is_over.wait()
             writer.write(b"5\r\nafter\r\n" + END)
 
+        async def open_stream(front: Front, case: Case, door: Door) -> None:
+            question = f"silence {case}"
+            found[case] = await stack.enter_async_context(ask(front, case[1], door, question))
+            exchange = await upstream.exchange(question)
+            await exchange.send_text("before ")
+            exchanges.append(exchange)
+
         origin.serve = stay_silent
-        for name in FRONTS:
+        for name, is_cut in itertools.product(FRONTS, (False, True)):
             if find_missing(name):
                 continue
-            for is_cut in (False, True):
-                edit = TEN_SECONDS[name] if is_cut else None
-                front, raw = [
-                    await stack.enter_async_context(start_front(name, certificate, port, edit=edit))
-                    for port in (find_port(server), origin.port)
-                ]
+            edit = TEN_SECONDS[name] if is_cut else None
+            front, raw = [
+                await stack.enter_async_context(start_front(name, certificate, port, edit=edit))
+                for port in (find_port(server), origin.port)
+            ]
+            async with asyncio.TaskGroup() as group:
                 for protocol in PROTOCOLS:
                     response = await stack.enter_async_context(request(raw, protocol, "/"))
                     found[name, protocol, is_cut, ""] = response
                     for door in ALL_DOORS:
-                        question = f"silence {name} {protocol} {is_cut} {door.name}"
-                        response = await stack.enter_async_context(
-                            ask(front, protocol, door, question)
-                        )
-                        found[name, protocol, is_cut, door.name] = response
-                        exchanges.append(await upstream.exchange(question))
-                        await exchanges[-1].send_text("before ")
+                        case = (name, protocol, is_cut, door.name)
+                        group.create_task(open_stream(front, case, door))
         await asyncio.sleep(SILENCE_S)
         is_over.set()
         for exchange in exchanges:

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.fake_upstream import ScriptedUpstream
-from tests.proxies.curl import PROTOCOLS
+from tests.proxies.curl import PROTOCOLS, request
 from tests.proxies.doors import DOORS, Door, ask, read_text
-from tests.proxies.fronts import SHIPPED, Front
+from tests.proxies.fronts import Front
 
 PIECES = ("one ", "two\n", "三，", "x", "y" * 20_000, ".")
 
@@ -27,7 +27,12 @@ async def test_each_frame_arrives_before_the_next_one_is_sent(
         assert response.status == 200
         assert response.protocol == {"http1.1": "HTTP/1.1", "http2": "HTTP/2"}[protocol]
         assert "content-encoding" not in response.headers
-        if front.name in SHIPPED:
-            assert response.headers["set-cookie"].startswith("__Host-holdline=")
         assert door.decode(response.body) == text
     assert len(upstream.find_requests(question)) == 1
+
+
+async def test_the_session_cookie_is_bound_to_the_https_host(front: Front) -> None:
+    async with request(front, "http2", "/") as response:
+        assert await response.read_to_end() == 0
+    is_bound = response.headers["set-cookie"].startswith("__Host-holdline=")
+    assert is_bound == (front.name != "nginx-default")
