@@ -29,6 +29,8 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", head.lower())
                 self.heads.append(head)
+                if b"\r\nexpect: 100-continue\r\n" in head.lower():
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
                 await self.serve(reader, writer)
                 await writer.drain()

@@ -27,16 +27,12 @@ class Response:
     async def receive(self) -> None:
         """Receive the response until its end, and wake the readers for every piece."""
         assert self.process.stdout is not None
-        head = b""
         while data := await self.process.stdout.read(1 << 16):
             async with self._received:
-                if self.status:
-                    self.body += data
-                else:
-                    head += data
-                    if b"\r\n\r\n" in head:
-                        head, _, self.body = head.partition(b"\r\n\r\n")
-                        self._read_head(head.decode())
+                self.body += data
+                while self.status < 200 and b"\r\n\r\n" in self.body:  # `100 Continue` precedes
+                    head, _, self.body = self.body.partition(b"\r\n\r\n")
+                    self._read_head(head.decode())
                 self._received.notify_all()
         async with self._received:
             self._is_over = True
@@ -57,7 +53,9 @@ class Response:
     async def read_until(self, reached: Callable[[bytes], bool]) -> None:
         """Return when the body satisfies the condition; raise if the response ends before."""
         async with asyncio.timeout(PATIENCE_S), self._received:
-            await self._received.wait_for(lambda: self._is_over or reached(self.body))
+            await self._received.wait_for(
+                lambda: self._is_over or (self.status >= 200 and reached(self.body))
+            )
         assert reached(self.body), f"the response ended: {self.status} {self.body.decode()}"
 
     async def read_to_end(self) -> int:
@@ -87,10 +85,15 @@ async def request(
         "curl", "-4", "-sS", "-i", "-N", f"--{protocol}",
         "--cacert", str(front.certificate / "ca.pem"),
         *(part for name, value in lines.items() for part in ("-H", f"{name}: {value}")),
-        *(("--data-binary", json.dumps(body)) if body is not None else ()),
+        *(("--data-binary", "@-") if body is not None else ()),
         (url or front.url) + path,
-        stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    assert process.stdin is not None
+    if body is not None:
+        process.stdin.write(json.dumps(body).encode())
+        await process.stdin.drain()
+    process.stdin.close()
     response = Response(process)
     receiving = asyncio.create_task(response.receive())
     try:

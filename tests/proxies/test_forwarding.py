@@ -63,6 +63,19 @@ async def test_a_url_of_15500_bytes_is_forwarded(
 
 
 @shipped
+@protocols
+async def test_a_body_of_20_mib_is_forwarded(name: str, protocol: str, certificate: Path) -> None:
+    require(name)
+    async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
+        origin.serve = respond(chunked(b"ok") + END)
+        body = "x" * ((20 << 20) - 2)
+        async with request(front, protocol, "/v1/chat/completions", body=body) as response:
+            assert await response.read_to_end() == 0
+        assert response.body == b"ok"
+        assert [len(received) for received in origin.bodies] == [20 << 20]
+
+
+@shipped
 async def test_plain_http_is_redirected_to_https(name: str, certificate: Path) -> None:
     require(name)
     async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
