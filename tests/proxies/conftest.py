@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -62,4 +63,6 @@ async def front(
 
 
 def find_port(server: Server) -> int:
-    return int(server.url.rpartition(":")[2])
+    port = urlsplit(server.url).port
+    assert port
+    return port

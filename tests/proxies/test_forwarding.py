@@ -90,7 +90,13 @@ async def test_plain_http_is_redirected_to_https(name: str, certificate: Path) -
 
 @pytest.mark.parametrize(("name", "protocol", "is_reused"), ONCE)
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", STREAM), ("POST", STREAM), ("POST", "/v1/chat/completions")]
+    ("method", "path"),
+    [
+        ("GET", STREAM),
+        ("GET", f"/chat{STREAM}"),
+        ("POST", STREAM),
+        ("POST", "/v1/chat/completions"),
+    ],
 )
 async def test_a_question_that_was_sent_is_never_sent_again(
     name: str, protocol: str, method: str, path: str, is_reused: bool, certificate: Path

@@ -195,11 +195,13 @@ async def test_only_an_eventsource_gets_a_retry_while_holdline_is_down(
     (closed,) = free_ports(1)
     accept = {"Accept": "text/event-stream"}
     async with start_front(name, certificate, closed) as front:
-        async with request(front, protocol, f"{STREAM}?message=q", accept) as response:
-            assert await response.read_to_end() == 0
-        assert response.status == 200
-        assert response.headers["content-type"] == "text/event-stream"
-        assert response.body == b"retry: 1000\n"  # and no empty line, which would reset the id
+        for prefix in ("", "/chat"):
+            path = f"{prefix}{STREAM}?message=q"
+            async with request(front, protocol, path, accept) as response:
+                assert await response.read_to_end() == 0
+            assert response.status == 200
+            assert response.headers["content-type"] == "text/event-stream"
+            assert response.body == b"retry: 1000\n"  # and no empty line, which would reset the id
         for path, headers, body in (
             (STREAM, {}, None), (STREAM, accept, {}), ("/api/conversations/", accept, None)
         ):  # fmt: skip
