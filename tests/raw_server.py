@@ -29,6 +29,8 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", head.lower())
                 self.heads.append(head)
+                if b"\r\nexpect: 100-continue\r\n" in head.lower():
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.bodies.append(await reader.readexactly(int(length[1]) if length else 0))
                 await self.serve(reader, writer)
                 await writer.drain()
@@ -40,10 +42,10 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def raw_server() -> AsyncIterator[Server]:
-    """Start a server on a free port."""
+async def raw_server(port: int = 0) -> AsyncIterator[Server]:
+    """Start a server on this port, or on a free one."""
     started = Server()
-    listening = await asyncio.start_server(started.handle, "127.0.0.1", 0, limit=1 << 24)
+    listening = await asyncio.start_server(started.handle, "127.0.0.1", port, limit=1 << 24)
     started.port = listening.sockets[0].getsockname()[1]
     try:
         yield started

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-HEARTBEAT_S = 12
+HEARTBEAT_S = 5
 
 Push = Callable[[bytes], bool]
 """Sends a viewer bytes without waiting; sends none, and returns False, if earlier ones wait."""

@@ -1,6 +1,6 @@
 /** The waits of a running answer: for the next request to the model, or for a free slot. Pure. */
 
-const QUEUE_TIMEOUT_MS = 15_000; // the server repeats a place in the queue every 12 s
+const QUEUE_TIMEOUT_MS = 15_000; // the server repeats a place in the queue every 5 s
 
 /**
  * Return a wait from its frame, received at `now` (ms since 1970): `why`, the `position` in the
