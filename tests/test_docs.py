@@ -11,7 +11,6 @@ import pytest
 from sanic import Sanic
 
 from chat import errors
-from chat.api import events
 from chat.events import feeds, listener
 from chat.formats import event_channel, sse
 from chat.log import batches, log, tail_viewer
@@ -102,7 +101,7 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert f"at most {feeds.MAX_LISTENERS} connections of a session" in BEHAVIOUR
     assert f"more than {feeds.MAX_LISTENERS} event channels" in BEHAVIOUR
     assert f"lets {listener.MAX_WAITING} events wait" in BEHAVIOUR
-    assert f"after every {events.HEARTBEAT_S} s without an" in BEHAVIOUR
+    assert f"after every {tail_viewer.HEARTBEAT_S} s without an" in BEHAVIOUR
     assert event_channel.OPENING.startswith(b"retry: 1000\n")
     assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.03, 0.08)  # "30 to 80 ms"
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR

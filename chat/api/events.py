@@ -7,10 +7,9 @@ from chat.api.error_handlers import EVENTS_PATH, STREAM_HEADERS, STREAM_TYPE
 from chat.api.state import get_state
 from chat.errors import BadRequest
 from chat.formats import event_channel, sse
+from chat.log.tail_viewer import HEARTBEAT_S
 from sessions.event_store import EventId, parse_id
 from sessions.middleware import get_session
-
-HEARTBEAT_S = 5
 
 events = Blueprint("events")
 
