@@ -1,6 +1,5 @@
 """Fixtures of the tests with real proxies."""
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ import pytest
 import pytest_asyncio
 import trustme
 
+from tests import installed
 from tests.browser.conftest import browser as browser
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server, holdline, private_folder
@@ -45,11 +45,9 @@ async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Se
 
 
 def require(name: str) -> None:
-    """Skip the test if the proxy is not installed; in continuous integration, fail."""
-    if missing := find_missing(name):
-        if os.environ.get("CI"):
-            pytest.fail(f"{missing} is not installed")
-        pytest.skip(f"not run, because it is not installed: {missing}")
+    """Skip the test if a proxy is not installed; in continuous integration, fail."""
+    missing = find_missing(name)
+    installed.require(missing or "", not missing)
 
 
 @pytest_asyncio.fixture(scope="session", params=FRONTS)
