@@ -36,7 +36,7 @@ def create_format(
     encode: Encode,
     encode_end: Callable[[str, int, str], bytes],
     build_heartbeat: Callable[[], bytes],
-    encode_waiting: Callable[[str], bytes],
+    encode_waiting: Callable[[str, int, str], bytes],
 ) -> Format:
     """Return a format whose pushed bytes are chunks of a chunked body."""
     return Format(
@@ -81,7 +81,9 @@ _STREAMS = {
 }
 
 _TEXT_TYPE = "text/plain; charset=utf-8"
-_TEXT = create_format(text.encode, lambda turn, length, answer: b"", lambda: b"", lambda wait: b"")
+_TEXT = create_format(
+    text.encode, lambda turn, length, answer: b"", lambda: b"", lambda turn, offset, wait: b""
+)
 
 _LEGACY = create_format(
     lambda turn, begin, frames: frames,

@@ -128,7 +128,7 @@ class ChunkEncoder:
             last.append(b"data: [DONE]\n\n")
         return b"".join(last)
 
-    def encode_waiting(self, wait: str) -> bytes:
+    def encode_waiting(self, turn: str, offset: int, wait: str) -> bytes:
         """Return what `encode_idle` does: OpenAI's clients know no reason to wait."""
         return self.encode_idle()
 

@@ -48,9 +48,10 @@ def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
     return encode_end(turn, length, "")
 
 
-def encode_waiting(wait: str) -> bytes:
+def encode_waiting(turn: str, offset: int, wait: str) -> bytes:
     """Return the line that tells why the answer waits (JSON); it is not part of the log."""
-    return _encode_line({"event": "waiting", "data": json.loads(wait)})
+    event = {"event": "waiting", "id": f"{turn}.{offset}", "data": json.loads(wait)}
+    return _encode_line(event)
 
 
 def encode_restart(turn: str) -> bytes:

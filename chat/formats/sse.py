@@ -13,13 +13,17 @@ import re
 
 from chat.log.records import Kind
 
-HEARTBEAT = b":\n\n"
-"""A comment that keeps an idle connection open; it is not part of the log."""
+HEARTBEAT = b":\n"
+"""A comment that keeps an idle connection open; it is not part of the log.
 
-RETRY_LATER = b"retry: 5000\n: Redis is unavailable, try again\n\n"
+No empty line follows. At one, a client that follows §9.2.6 to the letter sets its last event id to
+that of this connection: before the first frame there is none, and it would ask the question again.
+"""
+
+RETRY_LATER = b"retry: 5000\n: Redis is unavailable, try again\n"
 """The whole stream while Redis is unavailable: an EventSource reconnects after 5,000 ms."""
 
-ASK_AGAIN = b"retry: 500\n\n"
+ASK_AGAIN = b"retry: 500\n"
 """The whole stream for a new question to a server that is stopping: nothing has begun.
 
 An EventSource sends the question again after 500 ms, on a new connection.
@@ -82,9 +86,12 @@ def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
     return encode_end(turn, length, "")
 
 
-def encode_waiting(wait: str) -> bytes:
-    """Return the frame that tells why the answer waits (JSON); it is not part of the log."""
-    return f"event: waiting\ndata: {wait}\n\n".encode()
+def encode_waiting(turn: str, offset: int, wait: str) -> bytes:
+    """Return the frame that tells why the answer waits (JSON); it is not part of the log.
+
+    It has the id of the frame before: without one, a client may forget that id (see HEARTBEAT).
+    """
+    return f"event: waiting\ndata: {wait}\nid: {turn}.{offset}\n\n".encode()
 
 
 def encode_restart(turn: str) -> bytes:

@@ -20,5 +20,5 @@ class Format:
     encode_end: Callable[[str, int, str], bytes]
     """Encodes the end of a complete turn: its id, the log's length, the whole answer."""
     build_heartbeat: Callable[[], bytes]
-    encode_waiting: Callable[[str], bytes]
-    """Encodes, as JSON, why the answer waits."""
+    encode_waiting: Callable[[str, int, str], bytes]
+    """Encodes, as JSON, why the answer waits: the turn's id, the viewer's offset, the reason."""

@@ -208,10 +208,10 @@ class Log:
                 elif has_sent and self._describe_wait in (None, reported):
                     offset, is_silent = await self._wait_at_tail(offset, viewer_format, push)
                     if is_silent:
-                        await send(self._build_idle_frame(viewer_format))
+                        await send(self._build_idle_frame(viewer_format, offset))
                 else:
                     reported = self._describe_wait
-                    await send(self._build_idle_frame(viewer_format))
+                    await send(self._build_idle_frame(viewer_format, offset))
                     has_sent = True
             if self.state is not LogState.FINISHED:
                 return False
@@ -251,10 +251,11 @@ class Log:
                 del self._tail[viewer_format]
         return viewer.offset, is_silent
 
-    def _build_idle_frame(self, viewer_format: Format) -> bytes:
+    def _build_idle_frame(self, viewer_format: Format, offset: int) -> bytes:
         if self._describe_wait is None:
             return viewer_format.build_heartbeat()
-        return viewer_format.encode_waiting(json.dumps(self._describe_wait()))
+        wait = json.dumps(self._describe_wait())
+        return viewer_format.encode_waiting(self.ref.turn, offset, wait)
 
     async def _build_end_frame(self, viewer_format: Format) -> bytes | None:
         """Return the frame that completes the answer; None if the answer is not complete.

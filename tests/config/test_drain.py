@@ -122,7 +122,7 @@ async def test_a_draining_server_serves_known_turns_and_begins_none(
             await client.post(STREAM, json=new),
         ):
             responses.append(refused)
-            assert (refused.status_code, refused.text) == (200, "retry: 500\n\n")
+            assert (refused.status_code, refused.text) == (200, "retry: 500\n")
             assert refused.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert upstream.find_requests(question + "?") == []
 
@@ -284,13 +284,13 @@ async def test_a_worker_that_receives_sigterm_alone_drains_and_is_replaced(
 
         async def ask_until_answered() -> str:
             query = {"message": question + "?", "conversation": conversation}
-            while (stream := (await client.get(STREAM, params=query)).text) == "retry: 500\n\n":
+            while (stream := (await client.get(STREAM, params=query)).text) == "retry: 500\n":
                 await asyncio.sleep(0.01)
             return stream
 
         asking_again = asyncio.create_task(ask_until_answered())
         await (await upstream.exchange(question + "?")).answer("by the replacement")
-        assert (await asking_again).endswith("data: by the replacement\n\n")
+        assert "\ndata: by the replacement\n" in await asking_again
         await asked.exchange.answer("and the rest")
         assert (await asked.reading)[-1].data == f"part of {question} and the rest"
         await wait_for_exit(worker)

@@ -209,10 +209,10 @@ async def test_an_idle_connection_opens_at_once_and_gets_heartbeats(
         begin = asyncio.get_running_loop().time()
         async for data in response.aiter_raw():
             received += data
-            if received.count(b":\n\n") == 3:
+            if received.count(b":\n") == 3:
                 break
         assert asyncio.get_running_loop().time() - begin > HEARTBEAT_S
-    assert received == b"retry: 1000\n" + b":\n\n" * 3
+    assert received == b"retry: 1000\n" + b":\n" * 3
 
 
 async def test_events_reach_every_worker_of_every_server(
@@ -402,4 +402,4 @@ def test_an_event_stream_has_one_line_of_data_for_each_event() -> None:
     frame = event_channel.encode(
         "1-2", "turn", {"conversation": "a\nb", "turn": '"'}, is_named=True
     )
-    assert re.fullmatch(rb"event: turn\nid: 1-2\ndata: [^\n]*\n\n", frame)
+    assert re.fullmatch(rb"event: turn\ndata: [^\n]*\nid: 1-2\n\n", frame)

@@ -132,3 +132,12 @@ def test_a_long_line_in_small_parts_is_one_event_and_its_pending_bytes_are_count
     assert decoder.pending == len("one" + "data: xxxxxyyyyy")
     assert [event.data for event in decoder.feed(b"\n\n")] == ["one\nxxxxxyyyyy"]
     assert decoder.pending == 0
+
+
+def test_nothing_outside_the_log_makes_a_client_forget_its_last_event_id() -> None:
+    """WHATWG HTML §9.2.6: an empty line sets the last event id to that of the connection."""
+    for data in (sse.HEARTBEAT, sse.RETRY_LATER, sse.ASK_AGAIN):
+        assert data.endswith(b"\n")
+        assert b"\n\n" not in data
+    assert decode(sse.encode_waiting(TURN, 7, "{}")) == [Event("waiting", "{}", f"{TURN}.7")]
+    assert decode(sse.encode_restart(TURN))[0].id

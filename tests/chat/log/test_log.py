@@ -29,7 +29,7 @@ PLAIN = Format(
     encode_pushed=encode_pushed,
     encode_end=lambda turn, length, answer: f"<{answer}>".encode(),
     build_heartbeat=lambda: HEARTBEAT,
-    encode_waiting=str.encode,
+    encode_waiting=lambda turn, offset, wait: wait.encode(),
 )
 
 
