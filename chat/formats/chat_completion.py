@@ -31,14 +31,17 @@ class _Reader:
         """Fields of the upstream's chunks, such as `system_fingerprint`."""
         self.is_refused = False
         self._finish_reason = "stop"
+        self._calls_function = False
 
     def read(self, kind: int, payload: bytes) -> None:
         if kind == Kind.TURN:
             self.ids = json.loads(payload)
         elif kind == Kind.REFUSAL:
             self.is_refused = True
+        elif kind == Kind.TOOL_CALL:
+            self._calls_function = "function_call" in json.loads(payload)
         elif kind == Kind.EXTRA:
-            self.fields |= json.loads(payload).get("chunk", {})
+            self.fields |= _get_object(json.loads(payload), "chunk")
         elif kind == Kind.USAGE:
             usage = json.loads(payload)
             self._finish_reason = usage["finish_reason"]
@@ -51,6 +54,8 @@ class _Reader:
         """Return the reason in OpenAI's terms; a refusal has ended by itself."""
         if self.is_refused and self._finish_reason == "content_filter":
             return "stop"
+        if self._calls_function and self._finish_reason == "tool_calls":
+            return "function_call"
         return _FINISH_REASONS.get(self._finish_reason, self._finish_reason)
 
     def describe(self, kind: str) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class ChunkEncoder:
 
     def _encode_records(self, data: bytes) -> Iterator[bytes]:
         for kind, payload, _ in records.split(data):
-            if kind == Kind.TEXT and not self._extra:
+            if kind == Kind.TEXT and not any(self._extra.values()):
                 yield self._encode_text(payload.decode())
                 continue
             self._reader.read(kind, payload)
@@ -108,13 +113,13 @@ class ChunkEncoder:
             elif name := _DELTAS.get(kind):
                 yield self._encode_delta({name: payload.decode()})
             elif kind == Kind.TOOL_CALL:
-                yield self._encode_delta({"tool_calls": [json.loads(payload)]})
+                yield self._encode_delta(_build_call_delta(json.loads(payload)))
             elif kind == Kind.EXTRA:
-                if self._extra:  # nothing has followed the one before
+                if any(self._extra.values()):  # nothing has followed the one before
                     yield self._encode_delta({})
                 extra = json.loads(payload)
                 self._head = b""
-                self._extra = {name: extra[name] for name in ("choice", "delta") if name in extra}
+                self._extra = {name: _get_object(extra, name) for name in ("choice", "delta")}
             elif kind == Kind.FAILED:
                 yield self._encode({"error": describe_failure(json.loads(payload))})
 
@@ -177,15 +182,16 @@ def build_completion(data: bytes) -> dict[str, Any]:
         if kind in texts:
             texts[kind].append(payload.decode())
         elif kind == Kind.TOOL_CALL:
-            call = json.loads(payload)
-            calls.append({name: value for name, value in call.items() if name != "index"})
+            calls.append(json.loads(payload))
         elif kind == Kind.FAILED:
             return {"error": describe_failure(json.loads(payload))}
         elif kind == Kind.EXTRA:
             extra = json.loads(payload)
-            for name, entries in (extra.get("choice", {}).get("logprobs") or {}).items():
-                logprobs.setdefault(name, []).extend(entries or [])
-            annotations += extra.get("delta", {}).get("annotations") or []
+            scores = _get_object(extra, "choice").get("logprobs")
+            for name, entries in scores.items() if isinstance(scores, dict) else ():
+                logprobs.setdefault(name, []).extend(entries if isinstance(entries, list) else [])
+            added = _get_object(extra, "delta").get("annotations")
+            annotations += added if isinstance(added, list) else []
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(texts[Kind.TEXT]) or (None if calls or reader.is_refused else ""),
@@ -193,8 +199,12 @@ def build_completion(data: bytes) -> dict[str, Any]:
     }
     if texts[Kind.REASONING]:
         message["reasoning_content"] = "".join(texts[Kind.REASONING])
-    if calls:
-        message["tool_calls"] = calls
+    for call in calls:
+        if "function_call" in call:
+            message["function_call"] = call["function_call"]
+        else:
+            del call["index"]
+            message.setdefault("tool_calls", []).append(call)
     if annotations:
         message["annotations"] = annotations
     choice = {
@@ -206,6 +216,17 @@ def build_completion(data: bytes) -> dict[str, Any]:
     return {
         **reader.describe("chat.completion"), "choices": [choice], "usage": reader.usage
     }  # fmt: skip
+
+
+def _get_object(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    found = fields.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _build_call_delta(call: dict[str, Any]) -> dict[str, Any]:
+    if "function_call" in call:
+        return {"function_call": call["function_call"]}
+    return {"tool_calls": [call]}
 
 
 def describe_failure(failure: dict[str, Any]) -> dict[str, Any]:

@@ -214,7 +214,8 @@ class Attempt:
     def _append(self, deltas: list[Delta]) -> None:
         for text, kind in deltas:
             if kind == DeltaKind.EXTRA:
-                self._append_extra(text)
+                if self._gate is None:  # it may contain text that has not passed
+                    self._writer.append(Kind.EXTRA, text)
             elif kind == DeltaKind.REASONING:
                 self._deliver(Kind.REASONING, text)
             elif kind == DeltaKind.REFUSAL:
@@ -223,13 +224,6 @@ class Attempt:
                 self._emit(self._joiner.feed(text))
         if self._writer.log.is_too_long:
             raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
-
-    def _append_extra(self, text: str) -> None:
-        """Append fields that Holdline does not interpret; no unchecked text among them."""
-        if self._gate:
-            fields = {name: value for name, value in json.loads(text).items() if name == "chunk"}
-            text = json.dumps(fields)
-        self._writer.append(Kind.EXTRA, text)
 
     def _emit(self, text: str) -> None:
         if text:

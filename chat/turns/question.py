@@ -109,7 +109,7 @@ class QuestionBuilder:
         messages of a request are its client's.
         """
         if request:
-            return request.list_texts()
+            return ["\n".join(request.list_strings())]
         ref = new.ref
         body = json.loads(new.message) if new.message else None
         if body is None:

@@ -33,6 +33,7 @@ _HAND_OVER_TIMEOUT_S = 6
 _MIN_DRAIN_S = 0.1
 """Time in which turns read the text that has arrived, and is paid for, before a hand-over."""
 
+_KEY_CONFLICT = "This `Idempotency-Key` was sent with another body. Send another key."
 _CONFLICT = "This turn was begun with another message. Send a new turn id with a new question."
 
 
@@ -89,7 +90,7 @@ class Turns:
             if begun.outcome == "attach" and begun.turn:
                 return await self.find(session.owner, begun.turn)
             if begun.outcome == "conflict":
-                raise Conflict(_CONFLICT)
+                raise Conflict(_KEY_CONFLICT if question.request else _CONFLICT)
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
             if begun.outcome == "limited":
@@ -102,6 +103,8 @@ class Turns:
                     await self._questions.read_texts(new, question.request)
                 )
                 moderation = "passed"
+            if begun.turn and question.request:
+                raise Conflict("The conversation is being answered. Ask again after its answer.")
             if begun.turn:
                 await self.stop(session.owner, begun.turn)
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)

@@ -88,7 +88,7 @@ class Turn:
                 await self._writer.hand_over()
                 self.phase = Phase.HANDED_OVER
             else:
-                await self._finish(failure)
+                await self._finish_anyhow(failure)
                 self.phase = Phase.FINISHED
         except Fenced:
             self.phase = Phase.FENCED
@@ -136,6 +136,20 @@ class Turn:
         while self.task.cancelling():
             self.task.uncancel()
         return None
+
+    async def _finish_anyhow(self, failure: UpstreamError | None) -> None:
+        """Finish the turn, without its answer if that cannot be stored.
+
+        A turn that is never finished would be taken over, and requested, again and again.
+        """
+        try:
+            await self._finish(failure)
+        except Fenced:
+            raise
+        except Exception:
+            logger.exception("turn %s cannot be finished with its answer", self.record.ref.turn)
+            error = UpstreamError("internal", "An internal error ended this answer.")
+            await self._writer.finish([(Kind.FAILED, _failure_json(error))], "failed", "")
 
     async def _finish(self, failure: UpstreamError | None) -> None:
         answer = self._generation.answer

@@ -1,6 +1,7 @@
 """A chat completion as a client of /v1 requests it: its messages go upstream unchanged. Pure."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,6 +34,12 @@ class ClientRequest:
         messages = [*self.messages, {"role": "assistant", "content": content}]
         return messages if prefill else [*messages, {"role": "user", "content": CONTINUE_PROMPT}]
 
+    def list_strings(self) -> list[str]:
+        """Return each string of the request once, names included, without images and audio."""
+        found: dict[str, None] = {}
+        _find_strings([self.messages, self.fields], found)
+        return [text for text in found if not _BINARY.fullmatch(text)]
+
     def list_texts(self) -> list[str]:
         """Return the texts of the messages, without images and other parts."""
         texts: list[str] = []
@@ -53,6 +60,21 @@ class ClientRequest:
     def decode(cls, data: bytes) -> "ClientRequest":
         """Return the request of `encode`."""
         return cls(**json.loads(data))
+
+
+_BINARY = re.compile(r"data:[^,]*;base64,.*|[A-Za-z0-9+/_=-]{2000,}", re.DOTALL)
+
+
+def _find_strings(value: object, found: dict[str, None]) -> None:
+    if isinstance(value, str):
+        found[value] = None
+    elif isinstance(value, list):
+        for one in value:
+            _find_strings(one, found)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            found[name] = None
+            _find_strings(one, found)
 
 
 _NEVER_JOINED = ("tools", "functions", "logprobs", "audio", "modalities", "prediction")

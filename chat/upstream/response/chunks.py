@@ -181,10 +181,26 @@ def read_extra_fields(chunk: Chunk) -> dict[str, dict[str, Any]]:
         },
     }  # fmt: skip
     return {
-        group: present
+        group: clean_strings(present)
         for group, fields in groups.items()
         if (present := {name: value for name, value in fields.items() if value})
     }
+
+
+def clean_strings(value: Any) -> Any:
+    """Return JSON with the surrogates of its strings joined; a lone one becomes U+FFFD.
+
+    Servers that split text into UTF-16 units send halves, which nothing can encode.
+    """
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [clean_strings(one) for one in value]
+    if isinstance(value, dict):
+        return {clean_strings(name): clean_strings(one) for name, one in value.items()}
+    return value
 
 
 _TEXT_NAMES = ("text", "content", "thinking", "reasoning", "summary")

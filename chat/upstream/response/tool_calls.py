@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from chat.errors import UpstreamError
+from chat.upstream.response.chunks import clean_strings
 
 MAX_CHARACTERS = 1 << 20
 """Maximum size of the arguments of all calls of one answer, in characters."""
@@ -15,7 +16,7 @@ class ToolCalls:
     """The tool calls of one response, or its single function call (OpenAI's older API)."""
 
     def __init__(self) -> None:
-        self.function_call: dict[str, Any] | None = None
+        self._function_call: dict[str, Any] = {}
         self._calls: list[dict[str, Any]] = []
         self._positions: dict[object, int] = {}
         self._size = 0
@@ -32,12 +33,18 @@ class ToolCalls:
             if "function" in piece or "id" in piece or "index" in piece:
                 self._join(self._find(piece), piece)
             elif "name" in piece or "arguments" in piece:
-                self.function_call = self.function_call or {}
-                self._join_function(self.function_call, piece)
+                self._join_function(self._function_call, piece)
 
     def list_complete(self) -> list[dict[str, Any]]:
-        """Return the calls in their order, as a complete message has them."""
-        return [{"type": "function", **call} for call in self._calls if call.get("function")]
+        """Return the calls in their order, as a complete message has them.
+
+        A function call of the older API is the only element: `{"function_call": …}`.
+        """
+        calls = [{"type": "function", **call} for call in self._calls if call.get("function")]
+        if self._function_call and not calls:
+            calls = [{"function_call": self._function_call}]
+        cleaned: list[dict[str, Any]] = clean_strings(calls)
+        return cleaned
 
     def _find(self, piece: dict[str, Any]) -> dict[str, Any]:
         index, call_id = piece.get("index"), piece.get("id")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,27 @@ def test_the_chunks_are_the_same_wherever_the_log_is_cut_and_if_parts_are_encode
     completion = build_completion(whole)["choices"][0]["message"]
     for name in ("content", "refusal", "reasoning_content"):
         assert join(decode(stream), name) == (completion.get(name) or "")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"choice": {"logprobs": "x"}},
+        {"choice": {"logprobs": [1, 2]}},
+        {"choice": {"logprobs": {"content": "bad", "refusal": 5}}},
+        {"delta": {"annotations": 5}},
+        {"chunk": {"system_fingerprint": {"x": 1}}},
+        {"chunk": 5},
+        {"choice": [], "delta": "x"},
+        {},
+    ],
+)
+def test_extra_fields_of_any_shape_end_neither_form(extra: dict[str, Any]) -> None:
+    whole = b"".join(encode_records([(Kind.EXTRA, json.dumps(extra)), (Kind.TEXT, "text")]))
+    encoder = ChunkEncoder(include_usage=False, as_lines=False)
+    stream = encoder.encode(TURN, 0, whole) + encoder.encode_end(TURN, len(whole), "")
+    assert join(decode(stream), "content") == "text"
+    assert build_completion(whole)["choices"][0]["message"]["content"] == "text"
 
 
 @given(contents)

@@ -14,6 +14,7 @@ from chat.log.batch import Writer
 from chat.log.batches import Batches
 from chat.log.follower import Follower
 from chat.log.logs import Logs
+from chat.turns.answer import Answer
 from chat.turns.context.budget import Budgets
 from chat.turns.context.prompt import Prompt
 from chat.turns.continuation.policy import INTERRUPTED, TRUNCATED, Step, decide
@@ -34,7 +35,7 @@ from sessions.turn_record import TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S
-from tests.questions import question_at
+from tests.questions import question_at, read_log
 
 
 @pytest.fixture(scope="module")
@@ -371,6 +372,26 @@ async def test_an_unexpected_exception_in_one_turn_ends_no_other(
             await asyncio.sleep(0.01)
     states = [await worker.store.find(one.ref.owner, one.ref.turn) for one in (broken, whole)]
     assert [found.state for found in states if found] == ["failed", "done"]
+
+
+async def test_a_turn_whose_answer_cannot_be_stored_fails_and_is_not_requested_again(
+    worker: Worker, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await begin(worker.store)
+    number = len(upstream.find_requests("q")) + 1
+    worker.turns.start(record, b"<user-1>", fence=1)
+    turn = worker.turns._turns[record.ref.turn_key]
+    exchange = await upstream.exchange("q", number)
+    monkeypatch.setattr(Answer, "message_json", lambda self, reason: 1 / 0)
+    await exchange.answer("text")
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.wait([turn.task])
+    found = await worker.store.find(record.ref.owner, record.ref.turn)
+    assert found
+    assert found.state == "failed"
+    log, is_finished = await read_log(worker.store, record.ref)
+    assert is_finished
+    assert b'\0f{"type": "internal"' in log
 
 
 async def test_a_malformed_turn_is_taken_over_once_and_ends_no_other(

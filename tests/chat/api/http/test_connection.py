@@ -64,11 +64,11 @@ async def test_a_stream_to_an_http_1_0_client_is_raw_and_ends_with_the_connectio
         exchange = await upstream.exchange(question)
         for text in ("one", "two", "three"):  # each arrives before the next is sent
             await exchange.send_text(text)
-            body += await client.read_until(f"data: {text}\n\n".encode())
+            body += await client.read_until(f"data: {text}\n".encode())
         await exchange.finish()
         body += await client.read_to_close()
     assert body.startswith(b"retry: 1000\nevent: turn\n")
-    assert body.endswith(b"data: onetwothree\n\n")
+    assert b"\nevent: end\ndata: onetwothree\nid: " in body
     assert b"\r\n" not in body
 
 

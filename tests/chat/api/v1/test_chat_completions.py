@@ -485,6 +485,52 @@ async def test_an_exchange_is_kept_in_a_conversation(
     assert sorted(texts) == sorted([question, "kept", f"more {question}", "too"])
 
 
+async def test_a_conversation_that_is_being_answered_gets_409_and_its_answer_goes_on(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    response, _ = await post(client, upstream, question, "first", store=True)
+    metadata = response.json()["metadata"]
+    running = asyncio.create_task(
+        client.post(PATH, json=ask(f"running {question}", metadata=metadata))
+    )
+    exchange = await upstream.exchange(f"running {question}")
+    await exchange.send_text("whole ")
+    refused = await client.post(PATH, json=ask(f"refused {question}", metadata=metadata))
+    assert refused.status_code == 409
+    assert "conversation" in refused.json()["error"]["message"]
+    await exchange.answer("answer")
+    choice = (await running).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("whole answer", "stop")
+    assert upstream.find_requests(f"refused {question}") == []
+
+
+async def test_a_function_call_of_the_older_api_comes_back(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    for number, stream in enumerate((False, True), 1):
+        body = ask(question, functions=[{"name": "f"}], stream=stream)
+        sending = asyncio.create_task(client.post(PATH, json=body))
+        exchange = await upstream.exchange(question, number)
+        await exchange.chunk({"function_call": {"name": "f", "arguments": ""}})
+        await exchange.chunk({"function_call": {"arguments": '{"a": '}})
+        await exchange.chunk({"function_call": {"arguments": '"x"}'}})
+        await exchange.finish("function_call")
+        response = await sending
+        if stream:
+            chunks = decode_chunks(response.text)
+            found = [
+                one["choices"][0]["delta"]["function_call"]
+                for one in chunks
+                if "function_call" in one["choices"][0]["delta"]
+            ]
+            reason = chunks[-1]["choices"][0]["finish_reason"]
+        else:
+            choice = response.json()["choices"][0]
+            found, reason = [choice["message"]["function_call"]], choice["finish_reason"]
+        assert found == [{"name": "f", "arguments": '{"a": "x"}'}]
+        assert reason == "function_call"
+
+
 async def test_a_kept_answer_survives_the_death_of_its_worker(
     redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:

@@ -59,6 +59,17 @@ def call(name: str, arguments: str, call_id: str = "a") -> dict[str, Any]:
             [{**call("f", "{}"), "extra_content": {"google": {"signature": "s"}}}],
             id="unknown fields",
         ),
+        pytest.param(
+            [[{"index": 0, **call("f", '"\ud83d')}], [{"index": 0, "function": {
+                "arguments": '\ude00\ud800"'}}]],
+            [call("f", '"\U0001f600\ufffd"')],
+            id="halves of surrogate pairs",
+        ),
+        pytest.param(
+            [{"name": "f", "arguments": "{"}, {"arguments": "}"}],
+            [{"function_call": {"name": "f", "arguments": "{}"}}],
+            id="the older function call",
+        ),
         pytest.param([[{"index": 0, "id": "a"}]], [], id="a call without a function"),
         pytest.param([None, "text", 7, [None, "x", []], {}], [], id="nonsense"),
     ],
