@@ -44,7 +44,7 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     parameters = StreamRequest(
         **{name: query.get(name) for name in names},
         last_event_id=query.get("last_event_id") or query.get("lastEventId"),
-        may_continue=query.get("continue", "1") not in ("0", "false"),
+        may_continue=parsing.parse_flag(query, "continue", default=True),
     )
     return await _stream(request, parameters)
 
