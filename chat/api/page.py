@@ -27,6 +27,11 @@ async def get_index(request: Request) -> HTTPResponse:
     return await _read_page("index.html")
 
 
+async def get_docs(request: Request) -> HTTPResponse:
+    """Return the page that shows this documentation."""
+    return await _read_page("docs.html")
+
+
 async def get_document(request: Request) -> HTTPResponse:
     """Return this documentation as an OpenAPI document."""
     return HTTPResponse(request.app.ctx.openapi, content_type="application/json")
@@ -43,6 +48,7 @@ def install(app: Sanic[Any, Any], openapi: bytes) -> None:
     """
     app.ctx.openapi = openapi
     app.add_route(get_index, "/")
+    app.add_route(get_docs, "/docs", strict_slashes=True)  # its links are relative
     app.add_route(get_document, "/docs/openapi.json")
     own = [*(FRONTEND / "styles").glob("*.css"), *(FRONTEND / "js").rglob("*.js")]
     libraries = FRONTEND / "node_modules"

@@ -283,6 +283,13 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/docs",
+        handler=page.get_docs,
+        tag=_SERVER,
+        answers={200: Answer(description="The page.", content=_HTML)},
+    ),
+    Operation(
+        method="get",
         path="/docs/openapi.json",
         handler=page.get_document,
         tag=_SERVER,
