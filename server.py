@@ -24,6 +24,7 @@ from chat.api import (
 )
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer
+from chat.api.openapi.document import build_document
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
 from chat.events.feeds import Feeds
@@ -73,7 +74,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         MOTD=False,
         BASE_PATH=settings.base_path,
     )
-    # Adds HEAD and OPTIONS. Not its pages of API documentation: they load scripts of other hosts.
+    # Adds HEAD and OPTIONS. Its own documentation is OpenAPI 3.0, and loads scripts of other hosts.
     Extend(app, config={"oas": False, "cors": False})
     error_handlers.install(app)
     cors.install(app, settings.cors_origins)
@@ -90,7 +91,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     app.blueprint(events.events)
     app.blueprint(operations.operations)
     app.blueprint(chat_completions.v1)
-    page.install(app)
+    page.install(app, build_document(needs_key=bool(settings.api_keys)))
     if settings.base_path:
         install_redirect(app, settings.base_path)
     install_lifespan(app, settings, redis_url)

@@ -28,9 +28,15 @@ KEY = "sk-test-secret-key-0123456789"
 
 _ANY_REDIS = [
     Path(__file__).parent / folder
-    for folder in ("browser", "chat/upstream", "chat/turns/moderation", "proxies")
+    for folder in (
+        "browser",
+        "chat/api/openapi",
+        "chat/upstream",
+        "chat/turns/moderation",
+        "proxies",
+    )
 ]
-"""The page, proxies, model servers and moderation: the kind of Redis does not matter to them."""
+"""For the page, proxies, descriptions, model servers and moderation, any kind of Redis will do."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,8 +1,10 @@
 """The documents match the code: settings, routes, errors, limits, tests, links and commands."""
 
 import ast
+import json
 import logging
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from sanic import Sanic
 
 from chat import errors
+from chat.api.openapi.document import build_document
+from chat.api.openapi.routes import OPERATIONS
 from chat.events import feeds, listener
 from chat.formats import event_channel, sse
 from chat.log import batches, log, tail_viewer
@@ -60,6 +64,25 @@ def test_every_route_is_documented_and_every_documented_route_exists(app: Sanic[
     assert documented == served - files
     for _, path in files:
         assert f"`/{path.split('/')[1]}" in BEHAVIOUR
+
+
+def test_every_route_is_described_in_openapi_and_every_description_is_a_route(
+    app: Sanic[Any, Any],
+) -> None:
+    served = {
+        (method.lower(), re.sub(r"<(\w+):\w+>", r"{\1}", f"/{route.path}"), route.handler)
+        for route in app.router.routes
+        if not getattr(route.extra, "static", False)
+        for method in route.methods - {"HEAD", "OPTIONS"}
+    }
+    described = [(one.method, one.path.rstrip("/") or "/", one.handler) for one in OPERATIONS]
+    assert set(described) == served
+    assert len(described) == len(served)
+
+
+def test_the_openapi_document_has_the_version_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert json.loads(build_document(needs_key=False))["info"]["version"] == project["version"]
 
 
 def test_the_documented_errors_match_the_code() -> None:

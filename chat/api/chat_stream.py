@@ -1,6 +1,9 @@
 """Begin, view and stop turns over HTTP."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
@@ -20,16 +23,31 @@ chat_stream = Blueprint("chat", url_prefix="/api")
 class StreamRequest(msgspec.Struct):
     """The parameters of a stream; `input` and `prompt` are aliases of `message`."""
 
-    message: str | None = None
-    input: str | None = None
-    prompt: str | None = None
-    conversation: str | None = None
-    turn: str | None = None
-    model: str | None = None
-    parent: str | None = None
-    regenerate: str | None = None
-    last_event_id: str | None = None
-    may_continue: bool = msgspec.field(name="continue", default=True)
+    message: Annotated[
+        str | None, Meta(description="The question.", examples=["What is a lease?"])
+    ] = None
+    input: Annotated[str | None, Meta(description="Another name of `message`.")] = None
+    prompt: Annotated[str | None, Meta(description="Another name of `message`.")] = None
+    conversation: Annotated[
+        str | None, Meta(description="The conversation to ask in; by default the current one.")
+    ] = None
+    turn: Annotated[
+        str | None,
+        Meta(description="An id of the client's choice: 16 to 64 of `[A-Za-z0-9_-]`."),
+    ] = None
+    model: Annotated[str | None, Meta(description="One of CHAT_MODEL.")] = None
+    parent: Annotated[
+        str | None, Meta(description="The message that the question follows; empty for none.")
+    ] = None
+    regenerate: Annotated[
+        str | None, Meta(description="Instead of `message`: a question to answer again.")
+    ] = None
+    last_event_id: Annotated[
+        str | None, Meta(description="The id of the last frame received, as `Last-Event-ID`.")
+    ] = None
+    may_continue: Annotated[bool, Meta(description="Request the rest of a partial answer.")] = (
+        msgspec.field(name="continue", default=True)
+    )
 
 
 @chat_stream.get("/chat_stream/")
@@ -44,7 +62,7 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     parameters = StreamRequest(
         **{name: query.get(name) for name in names},
         last_event_id=query.get("last_event_id") or query.get("lastEventId"),
-        may_continue=query.get("continue", "1") not in ("0", "false"),
+        may_continue=parsing.parse_flag(query, "continue", default=True),
     )
     return await _stream(request, parameters)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
+from http import HTTPMethod
 from typing import Any, cast
 
 from sanic import HTTPResponse, Request, Sanic
@@ -94,13 +95,26 @@ def install(app: Sanic[Any, Any]) -> None:
         if isinstance(error, PayloadTooLarge | NotFound | MethodNotAllowed):
             await _discard_body(request)
         message = _MESSAGES.get(error.status_code, "The request failed.")
-        return _create_response(request, error.status_code, "http", message)
+        response = _create_response(request, error.status_code, "http", message)
+        if isinstance(error, MethodNotAllowed):  # RFC 9110 §15.5.6
+            response.headers["Allow"] = ", ".join(_list_methods(request))
+        return response
 
     @app.exception(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> HTTPResponse:
         logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
         return _create_response(request, 500, "internal", message)
+
+
+def _list_methods(request: Request) -> list[str]:
+    """Return the methods that a URL supports; Sanic knows them only for URLs without parameters."""
+    found = []
+    for method in HTTPMethod:
+        with suppress(NotFound, MethodNotAllowed):
+            request.app.router.get(request.path, method, None)
+            found.append(str(method))
+    return found
 
 
 async def _discard_body(request: Request) -> None:

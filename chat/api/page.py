@@ -1,4 +1,4 @@
-"""Serve the web UI: its own files and its two libraries."""
+"""Serve the web UI and the documentation of the API: their own files and two libraries."""
 
 import re
 from pathlib import Path
@@ -22,13 +22,34 @@ SECURITY_HEADERS = {
 }
 
 
-def install(app: Sanic[Any, Any]) -> None:
-    """Register `/`, the files of the web UI and the security headers of all responses."""
+async def get_index(request: Request) -> HTTPResponse:
+    """Return the web UI."""
+    return await _read_page("index.html")
 
-    @app.get("/")
-    async def get_index(request: Request) -> HTTPResponse:
-        return await file(FRONTEND / "index.html", headers={"Cache-Control": "no-cache"})
 
+async def get_docs(request: Request) -> HTTPResponse:
+    """Return the page that shows this documentation."""
+    return await _read_page("docs.html")
+
+
+async def get_document(request: Request) -> HTTPResponse:
+    """Return this documentation as an OpenAPI document."""
+    return HTTPResponse(request.app.ctx.openapi, content_type="application/json")
+
+
+async def _read_page(name: str) -> HTTPResponse:
+    return await file(FRONTEND / name, headers={"Cache-Control": "no-cache"})
+
+
+def install(app: Sanic[Any, Any], openapi: bytes) -> None:
+    """Register the pages, their files, and the security headers of all responses.
+
+    `openapi` is the OpenAPI document.
+    """
+    app.ctx.openapi = openapi
+    app.add_route(get_index, "/")
+    app.add_route(get_docs, "/docs", strict_slashes=True)  # its links are relative
+    app.add_route(get_document, "/docs/openapi.json")
     own = [*(FRONTEND / "styles").glob("*.css"), *(FRONTEND / "js").rglob("*.js")]
     libraries = FRONTEND / "node_modules"
     files = {

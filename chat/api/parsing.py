@@ -1,6 +1,7 @@
 """Parse queries and JSON bodies, with errors that name the field and the expected value."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -56,6 +57,14 @@ def parse_model(request: Request, model: str | None) -> str | None:
     if model and model not in models:
         raise BadRequest(f"Unknown `model`: expected one of {', '.join(models)}.")
     return model or None
+
+
+def parse_flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Return a parameter that is `true`, `1`, `false` or `0`; raises BadRequest."""
+    value = query.get(name, "true" if default else "false")
+    if value not in ("true", "1", "false", "0"):
+        raise BadRequest(f"Invalid `{name}`: expected `true` or `false`.")
+    return value in ("true", "1")
 
 
 def parse_limit(text: str, max_limit: int) -> int:

@@ -59,6 +59,9 @@ async def test_the_web_ui_works_under_a_prefix_that_the_proxy_keeps_or_removes(
         await exchange.closed.wait()
         (cookie,) = await context.cookies()
         assert cookie["path"] == "/"
+        await page.goto(f"{url.rstrip('/')}/docs#report_alive")
+        command = page.locator("#report_alive pre")
+        await expect(command).to_have_text(f"curl '{url.rstrip('/')}/healthz'")
         assert failed == []
         assert all(f"{address}/".startswith(f"{url.rstrip('/')}/") for address in requested)
         await context.close()

@@ -62,7 +62,9 @@ def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
     _check_depth(body, _MAX_DEPTH)
-    stream = _read(body, "stream", bool, False) or _read_flag(query, "stream")
+    stream = _read(body, "stream", bool, False) or parsing.parse_flag(
+        query, "stream", default=False
+    )
     as_lines = _read_format(query) == "ndjson"
     options = _read(body, "stream_options", dict, {})
     metadata = _read(body, "metadata", dict, {})
@@ -82,7 +84,7 @@ def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
     client_request = ClientRequest(
         messages=messages,
         fields={name: value for name, value in body.items() if name not in _OWN_FIELDS},
-        continues_at_limit=_read_flag(query, "continue"),
+        continues_at_limit=parsing.parse_flag(query, "continue", default=False),
         is_kept=is_kept or conversation is not None,
     )
     return CompletionRequest(
@@ -144,13 +146,6 @@ def _read(body: dict[str, Any], name: str, kind: type[Any], default: Any) -> Any
         names = {bool: "true or false", dict: "an object", int: "an integer", str: "a string"}
         raise InvalidField(name, f"`{name}` must be {names[kind]}.")
     return value
-
-
-def _read_flag(query: Mapping[str, str], name: str) -> bool:
-    value = query.get(name, "false")
-    if value not in ("true", "1", "false", "0"):
-        raise BadRequest(f"Invalid `{name}`: expected `true` or `false`.")
-    return value in ("true", "1")
 
 
 def _read_format(query: Mapping[str, str]) -> str:

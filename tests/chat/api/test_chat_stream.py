@@ -320,6 +320,7 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
         ("message=hi&turn=has.a.dot.in.its.name", 400),
         ("message=hi&conversation=unknown", 404),
         ("message=hi&model=no-such-model", 400),
+        ("message=hi&continue=no", 400),
         ("turn=unknown-turn-unknown", 404),
         ("lastEventId=unknown-turn-unknown.5", 404),
         ("message=hi&lastEventId=rubbish", 400),
