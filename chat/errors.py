@@ -13,14 +13,14 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
 │   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
-│   └── ModerationUnavailable  the question could not be checked
+│   └── ModerationUnavailable  the moderation endpoint gave no verdict on the question
 ├── TurnFailed                 a turn failed before anything of its answer was sent
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
     ├── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
     │   └── UpstreamEnded      it answered, but its answer is not complete
-    └── ModerationFailed       the answer could not be checked; it is never continued
+    └── ModerationFailed       no verdict on the answer; it is never continued
 
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """

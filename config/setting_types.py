@@ -1,4 +1,4 @@
-"""The types of settings that need a check of their own; a ValueError says what is accepted."""
+"""The types of settings that need a specific check; its ValueError states the accepted values."""
 
 import re
 from typing import Annotated
@@ -48,7 +48,8 @@ def _split_keys(value: object) -> object:
     is_valid = all(re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) for name in keys)
     if not is_valid or len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
         raise ValueError(
-            "must be name:key,name:key with different names (letters, digits, _ and -) and keys"
+            "must be name:key,name:key with different keys and different names, "
+            "of at most 32 letters, digits, _ and -"
         )
     if any(len(key) < 16 for key in keys.values()):
         raise ValueError("must have keys of at least 16 characters")
@@ -74,7 +75,7 @@ def _check_origin(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin):
         raise ValueError(
             "must list exact origins such as https://app.example or http://localhost:3000, "
-            "without a path or a final /, and without *, which excludes cookies"
+            "without a path or a final /; * is not accepted, because it excludes cookies"
         )
     _check_port(origin)
     scheme, _, host = origin.partition("://")

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     api_keys: ApiKeys = Field(
         {},
         description="Keys of the clients of /v1, as name:key,name:key; "
-        "unset: only programs on this machine",
+        "unset: /v1 serves only programs on this machine",
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
     context_tokens: int | Literal["auto"] = Field(

@@ -1,4 +1,4 @@
-"""The events of an owner: what happened to its conversations, in a short stream in Redis.
+"""Read the events of an owner: the changes of its conversations, in a short stream in Redis.
 
 The scripts that begin and finish turns and that change conversations append to the stream. Each
 append is also published, as `<id> <event>`, on the channel that has the stream's name.

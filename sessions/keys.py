@@ -30,7 +30,7 @@ NO_CONVERSATION = ConversationId("-")
 """The conversation of turns that belong to none; no conversation has this id."""
 
 REQUEST_TTL_S = 86_400
-"""Lifetime of a turn that belongs to no conversation until it is finished, and of a request."""
+"""Lifetime of a stored request, and of an unfinished turn without a conversation, in seconds."""
 
 LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""

@@ -44,7 +44,7 @@ _FAILURE_STATUSES = {
     "too_slow": 504,
     "moderation_unavailable": 503,
 }
-"""The status for each type of failure; 502 for all others: the upstream is to blame."""
+"""The status for each type of failure; 502 for all others, which the upstream caused."""
 
 _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
@@ -149,7 +149,7 @@ def _create_stream(body: bytes) -> HTTPResponse:
 
 
 def _is_openai(request: Request) -> bool:
-    """Return whether the client speaks OpenAI's API, which has error objects of its own form."""
+    """Return whether the request is for OpenAI's API, whose error objects have another form."""
     return request.path.startswith("/v1/")
 
 

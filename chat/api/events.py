@@ -1,4 +1,4 @@
-"""Tell a client what happens to its owner's conversations, wherever it happens."""
+"""Serve the event channel: the events of an owner's conversations, as server-sent events."""
 
 from sanic import Blueprint, HTTPResponse, Request
 
@@ -45,5 +45,5 @@ def _parse_last_event_id(request: Request, query: dict[str, str]) -> EventId | N
     text = request.headers.get("last-event-id") or in_query
     found = parse_id(text) if text else None
     if text and found is None:
-        raise BadRequest("Invalid Last-Event-ID: expected the `id` of an event of this channel.")
+        raise BadRequest("Invalid Last-Event-ID: expected the `id` of an event from this URL.")
     return found

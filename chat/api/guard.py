@@ -8,8 +8,8 @@ response can replace the cookie. So a request must prove where it comes from, by
 2. Fetch Metadata (W3C), which browsers send to https and loopback origins, says `same-origin`, or
    `none`: the user typed the URL;
 3. `Origin`, or else `Referer`, names this host;
-4. without any of these headers: a method or content type that another site can only send after a
-   preflight, or a `User-Agent` that is not a browser's. A page cannot set that header.
+4. without any of these headers: a method, a content type or a `User-Agent` that is not a browser's.
+   A page of another site can send each of them only after a preflight.
 """
 
 from typing import Any
@@ -42,8 +42,8 @@ def check_source(request: Request) -> None:
         return
     if site is not None:
         raise Forbidden(
-            "Another site caused this request (Sec-Fetch-Site). Send it from the web UI, or add "
-            "the page's origin to CORS_ORIGINS."
+            "A page of another origin caused this request (Sec-Fetch-Site). Send it from the web "
+            "UI, or add the page's origin to CORS_ORIGINS."
         )
     if origin is not None and not _is_own(request, origin):
         raise Forbidden(
@@ -52,8 +52,8 @@ def check_source(request: Request) -> None:
         )
     if origin is None and not _is_preflighted(request) and _is_browser(request):
         raise Forbidden(
-            "The request does not prove its origin: send `Referer` or `Origin` with a browser, and "
-            "a `User-Agent` without `Mozilla/` with other programs."
+            "The request does not prove its origin. From a browser, send `Origin` or `Referer`; "
+            "from a program, send a `User-Agent` that does not contain `Mozilla/`."
         )
 
 
@@ -98,7 +98,7 @@ def _get_origin(url: str | None) -> str | None:
 
 
 def _is_own(request: Request, origin: str) -> bool:
-    """Return whether an origin is this host; a page cannot set `X-Forwarded-Host` either."""
+    """Return whether an origin is this host; `X-Forwarded-Host` needs a preflight in a page."""
     hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
     scheme, _, host = origin.partition("://")
     return scheme in ("http", "https") and host in hosts

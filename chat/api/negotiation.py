@@ -32,7 +32,7 @@ _TYPES = {
 def choose_format(request: Request) -> WireFormat:
     """Return the format that the client asks for; raises BadRequest and NotAcceptable.
 
-    An `Accept` with `*/*` asks for nothing: browsers send it with every `fetch`, and get SSE.
+    An `Accept` with `*/*` states no preference: browsers send it with every `fetch`, and get SSE.
     """
     named = parsing.parse_query(request).get("format")
     if named is not None:

@@ -107,7 +107,7 @@ async def send_view(
     Raises Conflict, TurnFailed and Unavailable before the response has begun.
     """
     if view.log.ref.is_legacy and wire_format is not WireFormat.SSE:
-        raise Conflict("This answer began before an upgrade: it has the format `sse` only.")
+        raise Conflict("This answer began before an upgrade: request it with the format `sse`.")
     if wire_format is WireFormat.JSON:
         return await send_whole(request, view, whole.read)
     if wire_format is WireFormat.TEXT:
@@ -163,8 +163,8 @@ async def send_whole(
 ) -> HTTPResponse | None:
     """Send one JSON object, which `build` makes of the records, when the turn is over.
 
-    After 5 s the response begins with white space, and its status is 200. Before, raises TurnFailed
-    for a failed turn, and Unavailable if this worker stops.
+    After HEARTBEAT_S seconds the response begins with white space, and its status is 200. Before,
+    raises TurnFailed for a failed turn, and Unavailable if this worker stops.
     """
     response = None
     log = view.log

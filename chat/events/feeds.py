@@ -20,7 +20,7 @@ from sessions.keys import Owner
 logger = logging.getLogger("holdline.events")
 
 MAX_LISTENERS = 32
-"""Open connections of one owner on one worker: browsers hold one each, so these are many."""
+"""Maximum number of connections of one owner on one worker; a browser holds one for its tabs."""
 
 _CONFIRM_TIMEOUT_S = 2.0
 
@@ -42,7 +42,7 @@ class Feeds:
 
     @asynccontextmanager
     async def open(self, owner: Owner, after: EventId | None) -> AsyncIterator[Listener]:
-        """Hold a connection's listener, which receives the events after an id.
+        """Yield the listener of a connection, which receives the events after an id.
 
         Without an id, or if events after it are no longer kept, the first event is a `reset`.
         Raises RateLimited, Draining, and UNAVAILABLE_ERRORS.
@@ -51,7 +51,7 @@ class Feeds:
             raise Draining("The server is restarting. Try again in a moment.", retry_after_s=1)
         feed = self._find_or_follow(owner)
         if len(feed.listeners) >= MAX_LISTENERS:
-            raise RateLimited("Too many connections for events. Close some.", retry_after_s=5)
+            raise RateLimited("Too many event channels are open. Close some.", retry_after_s=5)
         listener = Listener()
         feed.listeners.add(listener)
         try:
@@ -116,7 +116,7 @@ class Feeds:
             feed.add(event)
 
     async def _catch_up(self, feed: "_Feed") -> None:
-        """Read the events since the last one, until no notification comes in between."""
+        """Read the events since the last one, until no notification arrives during a read."""
         try:
             feed.read_again = True
             while feed.read_again:

@@ -12,8 +12,8 @@ MAX_WAITING = 200
 class Listener:
     """Collects events until the connection takes them.
 
-    It is registered before the stored events are read, so that no event falls between the two.
-    Until `start`, events are kept, however old they are.
+    It is registered before the stored events are read, so that no event is missed in between.
+    Until `start`, it collects every event, including those that have been read.
     """
 
     def __init__(self) -> None:
@@ -24,9 +24,9 @@ class Listener:
         self._changed = asyncio.Event()
 
     def start(self, position: EventId, missed: list[Event]) -> None:
-        """Put the stored events, of which the last has the id `position`, before those kept.
+        """Put the stored events, the last of which has the id `position`, before those collected.
 
-        A second start replaces events that wait: the first of `missed` is then a `reset`.
+        A second start replaces the waiting events: the first of `missed` is then a `reset`.
         """
         later = [event for event in self._waiting if event.id > position]
         self._waiting = missed + later

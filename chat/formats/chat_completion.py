@@ -8,7 +8,7 @@ from chat.log import records
 from chat.log.records import Kind
 
 _FINISH_REASONS = {"stopped": "stop", "interrupted": "length"}
-"""Finish reasons of Holdline's own, and what OpenAI's clients know in their place."""
+"""Holdline's own finish reasons, and those of OpenAI that clients receive instead."""
 
 _DELTAS: dict[int, str] = {
     Kind.TEXT: "content",
@@ -16,13 +16,13 @@ _DELTAS: dict[int, str] = {
     Kind.REFUSAL: "refusal",
 }
 NO_CONVERSATION = "-"
-"""The conversation of a turn whose exchange is kept in none."""
+"""The conversation id of a turn that belongs to no conversation."""
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class _Reader:
-    """The fields of a turn that its records have told so far."""
+    """The fields of a turn, from the records that have been read so far."""
 
     def __init__(self) -> None:
         self.ids: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class ChunkEncoder:
         return b"".join(last)
 
     def encode_waiting(self, turn: str, offset: int, wait: str) -> bytes:
-        """Return what `encode_idle` does: OpenAI's clients know no reason to wait."""
+        """Return what `encode_idle` does: OpenAI's API has no chunk for a wait."""
         return self.encode_idle()
 
     def encode_idle(self) -> bytes:

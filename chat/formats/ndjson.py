@@ -1,7 +1,7 @@
 """The events of a turn as JSON lines (`application/x-ndjson`). Pure.
 
 A line is an object with `event`, `id` and `data`: the name, the id and the data of the frame that
-`sse` makes of the same record. `data` is a string where the frame has text, else an object.
+`sse` makes of the same record. `data` is a string if the frame has text, else an object.
 """
 
 import json
@@ -49,7 +49,7 @@ def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
 
 
 def encode_waiting(turn: str, offset: int, wait: str) -> bytes:
-    """Return the line that tells why the answer waits (JSON); it is not part of the log."""
+    """Return the line that states why the answer waits (JSON); it is not part of the log."""
     event = {"event": "waiting", "id": f"{turn}.{offset}", "data": json.loads(wait)}
     return _encode_line(event)
 

@@ -87,7 +87,7 @@ def encode_brief_end(turn: str, length: int, answer: str) -> bytes:
 
 
 def encode_waiting(turn: str, offset: int, wait: str) -> bytes:
-    """Return the frame that tells why the answer waits (JSON); it is not part of the log.
+    """Return the frame that states why the answer waits (JSON); it is not part of the log.
 
     It has the id of the frame before: without one, a client may forget that id (see HEARTBEAT).
     """

@@ -1,4 +1,4 @@
-"""What a viewer of a turn is sent: its log from an offset on, or a replay from the history."""
+"""Build what a viewer of a turn receives: its log from an offset, or a replay from the history."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ask a moderation endpoint, `POST /moderations` of any OpenAI-compatible API, about texts.
+"""Check texts with a moderation endpoint: `POST /moderations` of any OpenAI-compatible API.
 
 The `openai` package makes the request, over Holdline's transport. Its retries are off: a request is
 repeated once, within the time limit of the whole check.

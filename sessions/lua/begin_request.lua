@@ -27,9 +27,9 @@ if ARGV[15] == 'due' then return {'unchecked'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[3], 'state', 'running', 'fence', 1,
-  'attempt', ARGV[8], 'lease', now + ARGV[9], 'model', ARGV[6], 'user', ARGV[4], 'answer', ARGV[5],
-  'continues', ARGV[12], 'records', 1, 'request', 1)
+redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[3], 'state', 'running',
+  'fence', 1, 'attempt', ARGV[8], 'lease', now + ARGV[9], 'model', ARGV[6], 'user', ARGV[4],
+  'answer', ARGV[5], 'continues', ARGV[12], 'records', 1, 'request', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[14])
 redis.call('SET', KEYS[2], ARGV[7], 'EX', ARGV[14])
 if ARGV[13] ~= '' then redis.call('SET', KEYS[3], ARGV[13], 'EX', ARGV[14]) end

@@ -2,7 +2,7 @@
 -- KEYS  1 events
 -- ARGV  1 ms of the id ("": no id)  2 number of the id within its ms
 -- Result  {1 complete | 0 events may be missing, id of the last event, id, event, id, event, …}
---         without an event the last id is of the ms before
+--         without any event, the last id is one of the previous ms
 -- Changes nothing.
 
 -- Every event after the id is kept if the id is not before the first event, or if the stream was

@@ -1,1 +1,1 @@
-"""OpenAI's API (`/v1`), for the clients that speak it."""
+"""Serve OpenAI's API (`/v1`)."""

@@ -1,4 +1,4 @@
-"""Who may use /v1: the bearers of API_KEYS, or without keys only programs on this machine."""
+"""Authorise requests for /v1: by a key, or without API_KEYS only programs on this machine."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ from sessions.keys import Owner
 _LOCAL_OWNER = Owner("local")
 
 _PROXY_HEADERS = ("forwarded", "via", "x-real-ip")
-"""Headers that show a proxy, as all whose names begin with `x-forwarded-` do."""
+"""Headers that indicate a proxy; so do all whose names begin with `x-forwarded-`."""
 
 
 def identify(request: Request) -> Owner:
@@ -37,7 +37,7 @@ def identify(request: Request) -> Owner:
 
 
 def _find_key_owner(request: Request, api_keys: Mapping[str, str]) -> Owner:
-    """Return the owner of the key; the time taken tells nothing of the keys."""
+    """Return the owner of the key; the time that this takes reveals nothing about the keys."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorised("An API key is required: `Authorization: Bearer <key>`.")
@@ -49,11 +49,11 @@ def _find_key_owner(request: Request, api_keys: Mapping[str, str]) -> Owner:
 
 
 def _find_remote_reason(request: Request, is_local: bool) -> str:
-    """Return why a request may come from elsewhere than this machine; "" if it does not."""
+    """Return why a request may come from another machine; "" if it does not."""
     headers = request.headers
     proxy = [name for name in headers if name in _PROXY_HEADERS or name.startswith("x-forwarded-")]
     if not is_local:
-        return "This server listens on an address that other machines reach."
+        return "This server listens on an address that other machines can reach."
     if not is_loopback(request.ip):
         return "The request comes from another machine."
     if proxy:

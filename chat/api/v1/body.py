@@ -15,11 +15,11 @@ from chat.errors import BadRequest, InvalidField, NotFound, TooLarge
 from chat.turns.context.client_request import ClientRequest
 
 MAX_BODY_BYTES = 20 << 20
-"""Maximum size of a body; images are sent inside of it."""
+"""Maximum size of a body, including its images."""
 
 _MAX_MESSAGES = 10_000
 _MAX_DEPTH = 100
-"""Maximum nesting of a body: deeper ones end in a RecursionError somewhere."""
+"""Maximum nesting of a body: a deeper one may cause a RecursionError."""
 
 _OWN_FIELDS = ("messages", "metadata", "model", "store", "stream", "stream_options")
 """Fields that Holdline itself acts on; all others go upstream unchanged."""
@@ -27,7 +27,7 @@ _OWN_FIELDS = ("messages", "metadata", "model", "store", "stream", "stream_optio
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """What a client asks for, and how it wants to receive it."""
+    """A request for an answer, and the form in which the client wants to receive it."""
 
     request: ClientRequest
     model: str | None
@@ -55,7 +55,7 @@ async def receive_body(request: Request) -> bytes:
 def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
     """Return the request; raises BadRequest, InvalidField, TooLarge and NotFound.
 
-    `is_kept`: its client can ask for the answer again, so it is generated to its end.
+    With `is_kept`, the answer is generated to its end: its client can request it again.
     """
     query = parsing.parse_query(request)
     body = parsing.decode_json(request, data)
@@ -80,7 +80,7 @@ def parse(request: Request, data: bytes, *, is_kept: bool) -> CompletionRequest:
     messages = _read_messages(body)
     max_length = get_state(request).message_max
     if conversation is not None and len(find_question(messages)) > max_length:
-        raise TooLarge(f"A question that is kept may have at most {max_length} characters.")
+        raise TooLarge(f"A question that is stored may have at most {max_length} characters.")
     client_request = ClientRequest(
         messages=messages,
         fields={name: value for name, value in body.items() if name not in _OWN_FIELDS},

@@ -1,1 +1,1 @@
-"""What a request of a turn sends upstream: its messages, within a budget of tokens."""
+"""Choose the messages that a turn sends upstream, within a budget of tokens."""

@@ -10,8 +10,8 @@ from typing import Any
 class ClientRequest:
     """The messages and further fields of a request; `fields` go upstream as they are.
 
-    `continues_at_limit`: a truncated answer is continued. `is_kept`: the answer is generated to its
-    end if the client disconnects, and after the worker has died.
+    With `continues_at_limit`, a truncated answer is continued. With `is_kept`, the answer is
+    generated to its end even if the client disconnects or the worker dies.
     """
 
     messages: list[dict[str, Any]]
@@ -78,7 +78,7 @@ def _find_strings(value: object, found: dict[str, None]) -> None:
 
 
 _NEVER_JOINED = ("tools", "functions", "logprobs", "audio", "modalities", "prediction")
-"""Fields with which a partial answer is not continued: the joint would be in JSON or scores."""
+"""Fields with which a partial answer is not continued: the seam would be in JSON or scores."""
 
 CONTINUE_PROMPT = (
     "Your answer broke off. Continue exactly where it stopped, in the middle of a word if need be: "

@@ -16,7 +16,7 @@ MAX_WAITING = 8000
 
 
 class Gate:
-    """Stands between a response and the log, while the `async with` block runs.
+    """Withholds the text of a response from the log, while the `async with` block runs.
 
     `release` appends text that has passed. `resume` is called when the gate is no longer full.
     `fail` ends the response when a text is flagged, or cannot be checked. Text that has not passed

@@ -31,13 +31,13 @@ class Moderator:
                 is_flagged = await self._is_flagged(parts[begin : begin + MAX_TEXTS])
             except CheckFailed:
                 raise ModerationUnavailable(
-                    "The question could not be checked by the moderation. Try again in a moment.",
+                    "The moderation endpoint could not check the question. Try again in a moment.",
                     retry_after_s=_RETRY_AFTER_S,
                 ) from None
             if is_flagged:
                 raise Moderated(
-                    "The moderation of this server flagged the question, or the system prompt of "
-                    "its conversation. It was neither stored nor sent to the model."
+                    "The server's moderation flagged the question, or the system prompt of its "
+                    "conversation. The question was neither stored nor sent to the model."
                 )
 
     async def check_answer(self, texts: Sequence[str]) -> None:
@@ -47,12 +47,12 @@ class Moderator:
         except CheckFailed:
             raise ModerationFailed(
                 "moderation_unavailable",
-                "The answer could not be checked by the moderation. Its text so far is kept.",
+                "The moderation endpoint could not check the answer. Its text so far is kept.",
             ) from None
         if is_flagged:
             raise UpstreamError(
                 "moderated",
-                "The moderation of this server flagged the answer. The text before is kept.",
+                "The server's moderation flagged the answer. Its text so far is kept.",
             )
 
     async def _is_flagged(self, texts: Sequence[str]) -> bool:

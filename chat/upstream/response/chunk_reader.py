@@ -33,16 +33,17 @@ Piece = tuple[list[str], int]
 
 
 class ChunkReader:
-    """What the chunks of one response have told so far.
+    """The state of one response, from the chunks that have been read so far.
 
-    With `keeps_extra` also tool calls, refusals and the fields that Holdline does not interpret.
+    With `keeps_extra`, it includes tool calls, refusals and the fields that Holdline does not
+    interpret.
     """
 
     def __init__(self, failures: Failures, *, keeps_extra: bool) -> None:
         self.usage: Usage | None = None
         self.ending: Ending | None = None
         self.words: object = None
-        """What the upstream said about an error or an early end."""
+        """The upstream's own words about an error or an early end."""
         self.is_refused = False
         self.has_tool_call = False
         self.tool_calls = ToolCalls()

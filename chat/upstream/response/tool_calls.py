@@ -22,7 +22,7 @@ class ToolCalls:
         self._size = 0
 
     def feed(self, pieces: object) -> None:
-        """Add the `tool_calls` of a delta, or its `function_call`; ignore what is neither.
+        """Add the `tool_calls` of a delta, or its `function_call`; ignore all other pieces.
 
         A piece continues the call of its `index`. Servers that send none send whole calls, or
         repeat the `id` in each piece. Raises UpstreamError if the calls are too long.

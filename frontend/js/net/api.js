@@ -69,7 +69,7 @@ export function streamUrl(parameters) {
   return `api/chat_stream/?${encodeQuery(parameters)}`;
 }
 
-/** Return the URL of the channel of events, which begins after an event, or with `reset`. */
+/** Return the URL of the event channel, which begins after an event, or with `reset`. */
 export function eventsUrl(lastEventId) {
   return `api/events/?${encodeQuery({ last_event_id: lastEventId })}`;
 }

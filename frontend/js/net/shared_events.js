@@ -33,7 +33,7 @@ export class SharedEvents {
     else this.resume();
   }
 
-  /** Have the connection, and open it again: it may be dead without notice. */
+  /** Take the connection, and open it again: it may be dead without notice. */
   resume() {
     if (!hasLocks || this.#lock.isHeld) this.#channel.open();
     else this.#lock.take();

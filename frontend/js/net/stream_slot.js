@@ -1,5 +1,5 @@
 /**
- * Limit the open streams of a browser. By HTTP/1.1 it opens only six connections to a host, and
+ * Limit the open streams of a browser. Over HTTP/1.1 it opens only six connections to a host, and
  * needs some for events and requests. The three tabs that wanted a stream last have a slot; another
  * visible tab waits until one of them drops its slot.
  */
@@ -17,7 +17,7 @@ export class StreamSlot {
   #isWanted = false;
   #isLost = false;
 
-  /** Calls delegate.onLost(), and onRegained() when the slot is there again. */
+  /** Calls delegate.onLost(), and onRegained() when it has the slot again. */
   constructor(delegate) {
     this.#delegate = delegate;
     this.#locks = SLOTS.map((name) => {
@@ -27,7 +27,7 @@ export class StreamSlot {
     });
   }
 
-  /** Have a slot, from another tab if necessary. */
+  /** Take a slot, from another tab if necessary. */
   async take() {
     this.#isLost = false;
     if (this.#isWanted) return this.#lock?.take();

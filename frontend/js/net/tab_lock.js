@@ -1,7 +1,7 @@
 /**
  * A Web Lock that the tabs of a browser pass on: a tab takes it from another one, or waits for it.
  *
- * Pages from other hosts by plain http have no Web Locks: there, no tab holds the lock.
+ * Pages from other hosts over plain http have no Web Locks: there, no tab holds the lock.
  */
 
 /** Whether this page has Web Locks. */
@@ -30,7 +30,7 @@ export class TabLock {
     if (!this.#isHeld) this.#request({ steal: true });
   }
 
-  /** Take the lock if no tab has it; resolve to whether that is so. */
+  /** Take the lock if no tab has it; resolve to whether this tab has it now. */
   tryTake() {
     return new Promise((resolve) => this.#request({ ifAvailable: true }, resolve));
   }

@@ -1,8 +1,8 @@
 /**
  * Read one turn's event stream: open it, resume it, back off, release it, close it.
  *
- * A hidden page releases its streams, because a browser opens only six connections to a host by
- * HTTP/1.1. A question does not wait: its stream is released when the server has begun the turn.
+ * A hidden page releases its streams, because over HTTP/1.1 a browser opens only six connections to
+ * a host. A new question is sent first: its stream is released when the server has begun the turn.
  *
  * The browser's EventSource reconnects after a dropped connection. After any response but 200 it
  * closes for good and gives no reason. The page then requests the URL with fetch: it reports the

@@ -1,4 +1,4 @@
-"""The formats of the stream: text, NDJSON and JSON, beside SSE."""
+"""The formats of the stream other than SSE: text, NDJSON and JSON."""
 
 import asyncio
 import json
@@ -262,7 +262,7 @@ async def test_every_format_has_the_answer_after_its_log_expired(
 async def test_a_text_is_complete_only_if_the_answer_is(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    """A client tells them apart as HTTP does: a body that breaks off is not complete."""
+    """A client tells them apart as HTTP does: a body that is cut off is not complete."""
     opening = asyncio.create_task(
         fetch(client, "GET", message=question, format="text", **{"continue": "0"})
     )

@@ -1,4 +1,4 @@
-"""Who may use /v1: with keys, without keys, through a proxy, and from a page."""
+"""Authorisation of /v1: with keys, without keys, through a proxy, and from a page."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -228,7 +228,7 @@ async def test_a_continued_answer_is_checked_across_its_seam(
         await exchange.finish("length")
     else:
         exchange.drop()
-    again = await upstream.continued(first)  # what had arrived is checked before the next request
+    again = await upstream.continued(first)  # checks the received text before the next request
     await again.send_text(f"{FLAGGED[half:]} and more. ")
     await again.closed.wait()
     events = await reading

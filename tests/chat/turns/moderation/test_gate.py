@@ -39,7 +39,7 @@ class Checks:
 
 
 class Response:
-    """A response behind a gate, with what was released and how it ended."""
+    """A response behind a gate, with the text that was released and its end."""
 
     def __init__(self, checks: Checks) -> None:
         self.released = ""
