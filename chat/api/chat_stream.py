@@ -127,7 +127,7 @@ def _build_question(request: Request, parameters: StreamRequest, message: str | 
     if parameters.regenerate and (message is not None or parameters.parent is not None):
         raise BadRequest("`regenerate` excludes `message` and `parent`: send it without them.")
     text = (message or "").replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip() and not parameters.regenerate:
+    if not text.replace("\0", "").strip() and not parameters.regenerate:
         raise BadRequest("`message` must not be blank.")
     max_length = get_state(request).message_max
     if len(text) > max_length:

@@ -54,7 +54,10 @@ _MESSAGES = {
     404: "There is nothing at this URL.",
     405: "This URL does not support the request's method.",
     408: "The request took too long to arrive. Try again.",
-    413: "The request is too large. Send a long question in the body of a POST request.",
+    413: (
+        "The request is too large: its head may have 16 KiB, its body 1 MiB, and for /v1 20 MiB. "
+        "Send a long question in the body of a POST request."
+    ),
     503: "The response took too long to begin. Try again.",
 }
 """Messages for Sanic's own errors, whose texts may quote the request."""

@@ -227,7 +227,8 @@ def _raise_failure(data: bytes) -> None:
 
 def _create_detached() -> Unavailable:
     return Unavailable(
-        "The server is restarting. Ask again: the running answer continues.", retry_after_s=1
+        "The connection to the answer was lost. Ask again: an answer that still runs continues.",
+        retry_after_s=1,
     )
 
 

@@ -314,6 +314,7 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
         ("", 400),
         ("message=", 400),
         ("message=%20%0A", 400),
+        ("message=%00%20", 400),
         ("message=%ff%fe", 400),
         ("message=hi&turn=short", 400),
         ("message=hi&turn=" + "x" * 65, 400),
