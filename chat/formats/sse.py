@@ -16,8 +16,9 @@ from chat.log.records import Kind
 HEARTBEAT = b":\n"
 """A comment that keeps an idle connection open; it is not part of the log.
 
-No empty line follows. At one, a client that follows §9.2.6 to the letter sets its last event id to
-that of this connection: before the first frame there is none, and it would ask the question again.
+No empty line follows. At an empty line, a client that follows §9.2.6 exactly sets its last event id
+to that of this connection. Before the first frame there is none: the client would lose its id, and
+ask the question again.
 """
 
 RETRY_LATER = b"retry: 5000\n: Redis is unavailable, try again\n"
