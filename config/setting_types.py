@@ -45,7 +45,7 @@ def _split_keys(value: object) -> object:
         return value
     pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
     keys = {name: key for name, _, key in pairs}
-    is_valid = all(re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) for name in keys)
+    is_valid = all(colon and re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) for name, colon, _ in pairs)
     if not is_valid or len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
         raise ValueError(
             "must be name:key,name:key with different keys and different names, "

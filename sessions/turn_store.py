@@ -59,8 +59,8 @@ class TurnStore:
         the result is "unchecked".
         """
         ref = question.ref
-        is_alone = ref.conversation == keys.NO_CONVERSATION
-        build = self._build_begin_alone if is_alone else self._build_begin
+        has_no_conversation = ref.conversation == keys.NO_CONVERSATION
+        build = self._build_begin_without_conversation if has_no_conversation else self._build_begin
         begin = build(question, moderation)
         # Registered first: a turn that is not in the index would be lost with its worker.
         calls = [*_build_registrations([ref], self._lease_ms), begin]
@@ -92,7 +92,7 @@ class TurnStore:
         ]  # fmt: skip
         return "begin", names, arguments
 
-    def _build_begin_alone(self, question: NewTurn, moderation: Moderation) -> Call:
+    def _build_begin_without_conversation(self, question: NewTurn, moderation: Moderation) -> Call:
         ref = question.ref
         names = [
             ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), keys.rate(ref.owner),
@@ -104,7 +104,7 @@ class TurnStore:
             self._lease_ms, *self._rate, question.max_continuations, question.request or "",
             keys.REQUEST_TTL_S, moderation,
         ]  # fmt: skip
-        return "begin_request", names, arguments
+        return "begin_without_conversation", names, arguments
 
     async def read_request(self, ref: TurnRef) -> bytes | None:
         """Return the stored request of a turn of /v1 as JSON; None if it was not kept."""
@@ -197,10 +197,10 @@ class TurnStore:
         Return False if another worker holds the turn. True also covers a turn that ended and was
         deleted before this call was repeated.
         """
-        is_alone = ref.conversation == keys.NO_CONVERSATION
+        has_no_conversation = ref.conversation == keys.NO_CONVERSATION
         arguments: list[Argument] = [
             fence, offset, records, state, ref.turn, ref.conversation, answer,
-            keys.LOG_TTL_S, keys.LOG_TTL_S if is_alone else self._ttl_s,
+            keys.LOG_TTL_S, keys.LOG_TTL_S if has_no_conversation else self._ttl_s,
         ]  # fmt: skip
         names = [
             *_list_conversation_keys(ref), keys.request(ref.owner, ref.turn),

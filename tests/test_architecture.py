@@ -71,7 +71,7 @@ PURE = {
     "chat.formats.ndjson",
     "chat.formats.sse",
     "chat.formats.text",
-    "chat.formats.whole",
+    "chat.formats.json_object",
     "chat.log.legacy",
     "chat.log.records",
     "chat.turns.continuation.announcement",

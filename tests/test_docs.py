@@ -15,7 +15,7 @@ from sanic import Sanic
 from chat import errors
 from chat.api.openapi.document import build_document
 from chat.api.openapi.routes import OPERATIONS
-from chat.events import feeds, listener
+from chat.events import feeds, subscriber
 from chat.formats import event_channel, sse
 from chat.log import batches, log, tail_viewer
 from chat.turns import registry
@@ -121,9 +121,9 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert f"a comment every {tail_viewer.HEARTBEAT_S} s" in BEHAVIOUR
     assert f"reached {log.MAX_LOG_BYTES >> 20} MiB" in BEHAVIOUR
     assert f"more than {registry.MAX_VIEWERS} viewers" in BEHAVIOUR
-    assert f"at most {feeds.MAX_LISTENERS} connections of a session" in BEHAVIOUR
-    assert f"more than {feeds.MAX_LISTENERS} event channels" in BEHAVIOUR
-    assert f"lets {listener.MAX_WAITING} events wait" in BEHAVIOUR
+    assert f"at most {feeds.MAX_SUBSCRIBERS} connections of a session" in BEHAVIOUR
+    assert f"more than {feeds.MAX_SUBSCRIBERS} event channels" in BEHAVIOUR
+    assert f"lets {subscriber.MAX_WAITING} events wait" in BEHAVIOUR
     assert f"after every {tail_viewer.HEARTBEAT_S} s without an" in BEHAVIOUR
     assert event_channel.OPENING.startswith(b"retry: 1000\n")
     assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.03, 0.08)  # "30 to 80 ms"

@@ -74,7 +74,7 @@ async def stream_by_post(request: Request) -> HTTPResponse | None:
 
 
 async def _stream(request: Request, parameters: StreamRequest) -> HTTPResponse | None:
-    guard.check(request)
+    guard.reject_navigation(request)
     wire_format, is_brief = choose_format(request), _is_brief(request)
     record, offset = await _find_or_begin_turn(request, parameters)
     if not viewer.has_ids(wire_format):
@@ -147,7 +147,7 @@ def _build_question(request: Request, parameters: StreamRequest, message: str | 
 @chat_stream.post("/turns/<turn:str>/stop")
 async def stop_turn(request: Request, turn: str) -> HTTPResponse:
     """Stop a turn and keep its partial answer."""
-    guard.check(request)
+    guard.reject_navigation(request)
     if not sse.is_turn_id(turn):
         raise NotFound("There is no such turn.")
     await get_state(request).turns.stop(get_session(request).owner, TurnId(turn))

@@ -66,7 +66,7 @@ async def list_conversations(request: Request) -> HTTPResponse:
 @conversations.post("/")
 async def create_conversation(request: Request) -> HTTPResponse:
     """Create an empty conversation, which becomes the session's current one."""
-    guard.check(request)
+    guard.reject_navigation(request)
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
@@ -137,7 +137,7 @@ def _render(
 @conversations.patch("/<conversation:str>")
 async def change_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Rename or pin a conversation, set its model or system prompt, or show another branch."""
-    guard.check(request)
+    guard.reject_navigation(request)
     body = parsing.parse_body(request, ConversationChange)
     fields = _parse_fields(request, body)
     if not fields and body.branch is None:
@@ -162,7 +162,7 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
 @conversations.delete("/<conversation:str>")
 async def delete_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Stop a conversation's running turn, then delete the conversation."""
-    guard.check(request)
+    guard.reject_navigation(request)
     found = await _find(request, conversation)
     store, owner = _open_store(request)
     for _ in range(_MAX_DELETE_TRIES):

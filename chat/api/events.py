@@ -17,7 +17,7 @@ events = Blueprint("events")
 @events.get(EVENTS_PATH)
 async def stream_events(request: Request) -> HTTPResponse | None:
     """Stream the owner's events until the client disconnects or the server stops."""
-    guard.check(request)
+    guard.reject_navigation(request)
     if request.method != "GET":  # sanic-ext routes HEAD here, which would never end
         return HTTPResponse(status=405, headers={"Allow": "GET"})
     query = parsing.parse_query(request)
@@ -25,15 +25,15 @@ async def stream_events(request: Request) -> HTTPResponse | None:
     if names not in ("on", "off"):
         raise BadRequest("Invalid `names`: expected `on` or `off`.")
     after = _parse_last_event_id(request, query)
-    async with get_state(request).feeds.open(get_session(request).owner, after) as listener:
+    async with get_state(request).feeds.open(get_session(request).owner, after) as subscriber:
         response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
         await response.send(event_channel.OPENING)
-        while listener.is_open:
+        while subscriber.is_open:
             frames = [
                 event_channel.encode(str(one.id), one.type, one.fields, is_named=names == "on")
-                for one in await listener.take(HEARTBEAT_S)
+                for one in await subscriber.take(HEARTBEAT_S)
             ]
-            if listener.is_open:
+            if subscriber.is_open:
                 await response.send(b"".join(frames) or sse.HEARTBEAT)
         await response.eof()
     return None

@@ -57,7 +57,7 @@ def check_source(request: Request) -> None:
         )
 
 
-def check(request: Request) -> None:
+def reject_navigation(request: Request) -> None:
     """Raise Forbidden if a navigation or a prefetch would begin or change something."""
     mode = request.headers.get("sec-fetch-mode")
     if mode == "navigate" or (mode is None and _looks_like_navigation(request)):

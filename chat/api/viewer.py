@@ -14,7 +14,7 @@ from sanic.response import json
 from chat.api.error_handlers import STREAM_HEADERS, STREAM_TYPE
 from chat.api.negotiation import WireFormat
 from chat.errors import Conflict, TurnFailed, Unavailable
-from chat.formats import ndjson, sse, text, whole
+from chat.formats import json_object, ndjson, sse, text
 from chat.log.format import Encode, Format, Send
 from chat.log.log import Log, LogState
 from chat.log.tail_viewer import HEARTBEAT_S, Push
@@ -109,7 +109,7 @@ async def send_view(
     if view.log.ref.is_legacy and wire_format is not WireFormat.SSE:
         raise Conflict("This answer began before an upgrade: request it with the format `sse`.")
     if wire_format is WireFormat.JSON:
-        return await send_whole(request, view, whole.read)
+        return await send_whole(request, view, json_object.read)
     if wire_format is WireFormat.TEXT:
         await send_stream(request, view, _TEXT, _TEXT_TYPE, ends_on_failure=False)
         return None
@@ -145,7 +145,7 @@ async def send_stream(
     if is_complete or (ends_on_failure and view.log.state is LogState.FINISHED):
         await response.eof()
     else:
-        _cut_off(request)
+        _truncate_body(request)
 
 
 async def _relay(request: Request, view: View, viewer_format: Format, send: Send) -> bool:
@@ -177,7 +177,7 @@ async def send_whole(
                 response = await request.respond(
                     headers=STREAM_HEADERS, content_type="application/json"
                 )
-            await response.send(whole.HEARTBEAT)
+            await response.send(json_object.HEARTBEAT)
     if view.replay:
         data = view.replay.records
     elif log.state is LogState.FINISHED:
@@ -185,12 +185,12 @@ async def send_whole(
     elif response is None:
         raise _create_detached()
     else:
-        _cut_off(request)
+        _truncate_body(request)
         return None
     if response is None:
         _raise_failure(data)
         return json(build(data), headers=STREAM_HEADERS)
-    await response.send(whole.encode(build(data)))
+    await response.send(json_object.encode(build(data)))
     await response.eof()
     return None
 
@@ -205,7 +205,7 @@ async def _wait_for_output(log: Log) -> None:
         async with asyncio.timeout(HEARTBEAT_S):
             while log.is_open:
                 data = await log.read(offset, log.committed)
-                if whole.has_output(data):
+                if json_object.has_output(data):
                     return
                 offset += len(data)
                 await log.wait_for_commit()
@@ -214,13 +214,13 @@ async def _wait_for_output(log: Log) -> None:
     if log.state is LogState.DETACHED:
         raise _create_detached()
     data = await log.read(0, log.committed)
-    if not whole.has_output(data):
+    if not json_object.has_output(data):
         _raise_failure(data)
 
 
 def _raise_failure(data: bytes) -> None:
     """Raise TurnFailed if the records are those of a failed turn."""
-    body = whole.read(data)
+    body = json_object.read(data)
     if "error" in body:
         raise TurnFailed(body["error"], body["answer"])
 
@@ -232,7 +232,7 @@ def _create_detached() -> Unavailable:
     )
 
 
-def _cut_off(request: Request) -> None:
+def _truncate_body(request: Request) -> None:
     """Close the connection without the end of the body, so that the client sees a truncated one.
 
     For an HTTP/1.0 client, a normal close is the end of the body: the connection is reset instead.

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chat.errors import Draining, RateLimited
-from chat.events.listener import Listener
+from chat.events.subscriber import Subscriber
 from sessions import keys
 from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, ResponseError
 from sessions.client.notifications import Notifications
@@ -19,7 +19,7 @@ from sessions.keys import Owner
 
 logger = logging.getLogger("holdline.events")
 
-MAX_LISTENERS = 32
+MAX_SUBSCRIBERS = 32
 """Maximum number of connections of one owner on one worker; a browser holds one for its tabs."""
 
 _CONFIRM_TIMEOUT_S = 2.0
@@ -41,8 +41,8 @@ class Feeds:
             await asyncio.Event().wait()
 
     @asynccontextmanager
-    async def open(self, owner: Owner, after: EventId | None) -> AsyncIterator[Listener]:
-        """Yield the listener of a connection, which receives the events after an id.
+    async def open(self, owner: Owner, after: EventId | None) -> AsyncIterator[Subscriber]:
+        """Yield the subscriber of a connection, which receives the events after an id.
 
         Without an id, or if events after it are no longer kept, the first event is a `reset`.
         Raises RateLimited, Draining, and UNAVAILABLE_ERRORS.
@@ -50,20 +50,20 @@ class Feeds:
         if self._is_closed:
             raise Draining("The server is restarting. Try again in a moment.", retry_after_s=1)
         feed = self._find_or_follow(owner)
-        if len(feed.listeners) >= MAX_LISTENERS:
+        if len(feed.subscribers) >= MAX_SUBSCRIBERS:
             raise RateLimited("Too many event channels are open. Close some.", retry_after_s=5)
-        listener = Listener()
-        feed.listeners.add(listener)
+        subscriber = Subscriber()
+        feed.subscribers.add(subscriber)
         try:
             async with ReplyTimeout(_CONFIRM_TIMEOUT_S):
                 await feed.confirmed.wait()
             found = await self._read_while_subscribed(feed, after)
             feed.last_id = feed.last_id or found.last_id
-            listener.start(found.last_id, _list_events(found))
-            yield listener
+            subscriber.start(found.last_id, _list_events(found))
+            yield subscriber
         finally:
-            feed.listeners.discard(listener)
-            if not feed.listeners:
+            feed.subscribers.discard(subscriber)
+            if not feed.subscribers:
                 self._unfollow(feed)
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class _Feed:
     def __init__(self, owner: Owner, channel: str) -> None:
         self.owner = owner
         self.channel = channel
-        self.listeners: set[Listener] = set()
+        self.subscribers: set[Subscriber] = set()
         self.confirmed = asyncio.Event()
         self.subscription = 0
         """Number of the subscription; a new one may have missed notifications before it."""
@@ -146,8 +146,8 @@ class _Feed:
 
     def add(self, event: Event) -> None:
         self.last_id = event.id
-        for listener in self.listeners:
-            listener.add(event)
+        for subscriber in self.subscribers:
+            subscriber.add(event)
 
     def extend(self, found: EventRead) -> None:
         """Add events that were read; without all of them the clients get a `reset`."""
@@ -155,13 +155,13 @@ class _Feed:
             for event in found.events:
                 self.add(event)
         else:
-            for listener in self.listeners:
-                listener.start(found.last_id, _list_events(found))
+            for subscriber in self.subscribers:
+                subscriber.start(found.last_id, _list_events(found))
         self.last_id = found.last_id
 
     def end(self) -> None:
-        for listener in self.listeners:
-            listener.end()
+        for subscriber in self.subscribers:
+            subscriber.end()
 
 
 def _list_events(found: EventRead) -> list[Event]:

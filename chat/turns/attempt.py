@@ -51,7 +51,7 @@ class Attempt:
         self.size = 0.0
         """Estimated size of the messages, in tokens."""
         self._record = record
-        self._request = request
+        self._client_request = request
         self._answer = answer
         self._writer = writer
         self._length = len(answer.text)
@@ -102,9 +102,9 @@ class Attempt:
         """
         answer, is_prefill = self._answer, self.mode is Mode.PREFILL
         messages: Messages
-        if self._request:
-            messages = self._request.build_messages(self._partial, prefill=is_prefill)
-            self.size = sum(map(estimate_text, self._request.list_texts()))
+        if self._client_request:
+            messages = self._client_request.build_messages(self._partial, prefill=is_prefill)
+            self.size = sum(map(estimate_text, self._client_request.list_texts()))
         else:
             messages = await prompt.build_messages(
                 self._record, self.upstream, self.model, self._partial, prefill=is_prefill
@@ -126,7 +126,7 @@ class Attempt:
             if self._has_begun or (outcome in _MAY_HAVE_BEGUN and not self._is_queued):
                 output = prompt.count(self.upstream, self.model, answer.size - output_size)
                 answer.add_usage(fill_report(self._usage, tokens, max(0, output)))
-        if not self._request and self._usage and self._usage.prompt_tokens:
+        if not self._client_request and self._usage and self._usage.prompt_tokens:
             prompt.calibrate(self.upstream, self.model, self.size, self._usage.prompt_tokens)
         return ending
 
@@ -135,7 +135,7 @@ class Attempt:
             messages,
             self.model,
             prefill=self.mode is Mode.PREFILL,
-            fields=self._request.fields if self._request else None,
+            fields=self._client_request.fields if self._client_request else None,
             on_position=self._announce_position,
         )
         async with self._gate or nullcontext(), request as completion:

@@ -104,7 +104,7 @@ class Generation:
         interrupted: bool,
     ) -> None:
         self._record = record
-        self._request = request
+        self._client_request = request
         self._writer = writer
         self._prompt = prompt
         self._mode = mode
@@ -139,7 +139,8 @@ class Generation:
     async def run(self) -> None:
         """Return when the answer is complete, with its finish reason set; raises UpstreamError."""
         if self._last_error:
-            if self._request and not self._request.is_kept:  # its client has gone with the worker
+            request = self._client_request
+            if request and not request.is_kept:  # its client has gone with the worker
                 raise self._last_error
             await self._prepare_repetition(self._last_error)
         while True:
@@ -166,7 +167,7 @@ class Generation:
             if answer.text:
                 answer.finish_reason = Ending.TRUNCATED.value
                 return True
-            if not self._request and await self._learn(error):
+            if not self._client_request and await self._learn(error):
                 return False
         if attempt.mode is Mode.PREFILL and rejects_prefill(error):
             await self._note_rejected_prefill()
@@ -204,7 +205,7 @@ class Generation:
             if self._may_continue:
                 return False
             ending = Ending.TRUNCATED
-        if not answer.text.strip() and not self._request:
+        if not answer.text.strip() and not self._client_request:
             if ending is Ending.TRUNCATED:
                 raise upstream.failures.empty_at_limit()
             if ending is Ending.WITHHELD:
@@ -212,7 +213,7 @@ class Generation:
             if ending is Ending.TOOL_CALL:
                 raise upstream.failures.tool_call()
         # A response that added no text would add none if it were requested again.
-        continues = self._request is None or self._request.continues_at_limit
+        continues = self._client_request is None or self._client_request.continues_at_limit
         if (
             ending is Ending.TRUNCATED
             and continues
@@ -226,7 +227,7 @@ class Generation:
 
     @property
     def _may_continue(self) -> bool:
-        if self._request and not self._request.is_plain:
+        if self._client_request and not self._client_request.is_plain:
             return False
         return self.answer.continuations < self._record.max_continuations
 
@@ -236,7 +237,7 @@ class Generation:
         Raises the error if there is no next request.
         """
         answer = self.answer
-        if self._request and not self._request.is_plain and answer.has_output:
+        if self._client_request and not self._client_request.is_plain and answer.has_output:
             raise error
         step = decide(
             error,
@@ -305,15 +306,7 @@ class Generation:
             mode = await self._mode.choose(upstream, model, has_reasoning=bool(answer.reasoning))
         if mode is Mode.PREFILL and not self._may_prefill:
             mode = Mode.PROMPT
-        self._attempt = Attempt(
-            self._record,
-            answer,
-            self._writer,
-            upstream,
-            model,
-            mode,
-            self._request,
-            self._moderator,
-        )
+        sources = self._client_request, self._moderator
+        self._attempt = Attempt(self._record, answer, self._writer, upstream, model, mode, *sources)
         reason = self._last_error.kind if self._last_error else None
         return await self._attempt.run(self._prompt, reason)

@@ -32,7 +32,7 @@ def identify(request: Request) -> Owner:
     if reason:
         raise Unauthorised(f"{reason} Set API_KEYS on the server and send one as a Bearer token.")
     guard.check_source(request)
-    guard.check(request)
+    guard.reject_navigation(request)
     return _LOCAL_OWNER
 
 

@@ -24,7 +24,7 @@ class ClientRequest:
         """Return whether a partial answer may be continued: it is bare text."""
         response_format = self.fields.get("response_format")
         is_text = not response_format or response_format == {"type": "text"}
-        return is_text and not any(self.fields.get(name) for name in _NEVER_JOINED)
+        return is_text and not any(self.fields.get(name) for name in _NOT_CONTINUED)
 
     def build_messages(self, partial: str, *, prefill: bool) -> list[dict[str, Any]]:
         """Return the messages, with a partial answer to continue."""
@@ -77,7 +77,7 @@ def _find_strings(value: object, found: dict[str, None]) -> None:
             _find_strings(one, found)
 
 
-_NEVER_JOINED = ("tools", "functions", "logprobs", "audio", "modalities", "prediction")
+_NOT_CONTINUED = ("tools", "functions", "logprobs", "audio", "modalities", "prediction")
 """Fields with which a partial answer is not continued: the seam would be in JSON or scores."""
 
 CONTINUE_PROMPT = (

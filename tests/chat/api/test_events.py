@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chat.events import feeds
-from chat.events.listener import Listener
+from chat.events.subscriber import Subscriber
 from chat.formats import event_channel
 from chat.log.tail_viewer import HEARTBEAT_S
 from sessions import keys
@@ -263,7 +263,7 @@ async def test_connections_over_the_limit_are_rejected_until_others_close(
     ):
         await client.get("/")
         async with contextlib.AsyncExitStack() as some:
-            for number in range(feeds.MAX_LISTENERS):
+            for number in range(feeds.MAX_SUBSCRIBERS):
                 owner = some if number == 0 else stack
                 await owner.enter_async_context(listening(client))
             rejected = await client.get(EVENTS)
@@ -390,12 +390,12 @@ async def test_a_stopping_server_ends_its_connections_and_another_continues_them
 
 
 async def test_a_connection_that_reads_too_slowly_is_ended() -> None:
-    listener = Listener()
-    listener.start(EventId(1, 0), [])
+    subscriber = Subscriber()
+    subscriber.start(EventId(1, 0), [])
     for number in range(300):
-        listener.add(Event(EventId(2, number), "turn", {}))
-    assert not listener.is_open
-    assert await listener.take(60) == []
+        subscriber.add(Event(EventId(2, number), "turn", {}))
+    assert not subscriber.is_open
+    assert await subscriber.take(60) == []
 
 
 def test_an_event_stream_has_one_line_of_data_for_each_event() -> None:

@@ -9,7 +9,7 @@ MAX_WAITING = 200
 """New events that wait for a slow connection; one more ends it, and the client reconnects."""
 
 
-class Listener:
+class Subscriber:
     """Collects events until the connection takes them.
 
     It is registered before the stored events are read, so that no event is missed in between.
