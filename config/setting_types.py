@@ -44,6 +44,8 @@ def _split_keys(value: object) -> object:
     if not isinstance(value, str):
         return value
     pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
+    if value.strip() and not pairs:
+        raise ValueError("must name at least one key, or be unset")
     keys = {name: key for name, _, key in pairs}
     is_valid = all(colon and re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) for name, colon, _ in pairs)
     if not is_valid or len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
@@ -86,6 +88,8 @@ def _check_base_path(value: str) -> str:
     path = value.rstrip("/")
     if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", path):
         raise ValueError("must begin with / and contain only letters, digits and . _ ~ - between /")
+    if re.match(r"/(api|v1|docs)(/|$)", path):
+        raise ValueError("must not begin with /api, /v1 or /docs, which are Holdline's own")
     return path
 
 
