@@ -27,16 +27,22 @@ KEY = "sk-test-secret-key-0123456789"
 
 
 _ANY_REDIS = [
-    Path(__file__).parent / folder
-    for folder in (
+    Path(__file__).parent / path
+    for path in (
         "browser",
+        "chat/api/http",
         "chat/api/openapi",
-        "chat/upstream",
+        "chat/api/test_cors.py",
+        "chat/api/test_formats.py",
+        "chat/api/test_guard.py",
+        "chat/api/test_rejected_bodies.py",
+        "chat/api/v1/test_access.py",
         "chat/turns/moderation",
+        "chat/upstream",
         "proxies",
     )
 ]
-"""For the page, proxies, descriptions, model servers and moderation, any kind of Redis will do."""
+"""For the page, proxies, HTTP, formats, model servers and moderation, any kind of Redis will do."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item, pytest.Function)
         and hasattr(item, "callspec")
         and item.callspec.params.get("redis_url") == "cluster"
-        and any(item.path.is_relative_to(folder) for folder in _ANY_REDIS)
+        and any(item.path.is_relative_to(path) for path in _ANY_REDIS)
     }
     if dropped:
         config.hook.pytest_deselected(items=list(dropped))
