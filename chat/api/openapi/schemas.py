@@ -99,6 +99,7 @@ class ChannelEvent(Struct, forbid_unknown_fields=True):
     event: Literal["turn", "end", "conversation", "reset", "message"]
     data: Annotated[str, Meta(description="A `Change` as JSON.", extra_json_schema=_CHANGE)]
     id: str
+    retry: int | UnsetType = UNSET
 
 
 class Info(Struct, forbid_unknown_fields=True):
