@@ -27,10 +27,10 @@ test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real b
 	@.ci/system-packages
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
-test-clients: $(VENV)/dev.lock $(PAGE) $(CLIENTS_VENV)/done $(CLIENTS)  ## Run the tests with other client libraries and browsers
+test-clients: $(VENV)/dev.lock $(PAGE) $(CLIENTS_VENV)/done $(CLIENTS)  ## Run the tests with other client libraries and browsers; FRONT=nginx puts a proxy before Holdline
 	@.ci/system-packages
 	-@.ci/system-packages curl firefox-esr WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb
-	$(BIN)/python -m pytest tests/clients
+	$(BIN)/python -m pytest tests/clients --front $(or $(FRONT),direct)
 
 test-model: $(VENV)/dev.lock $(PAGE) $(MODEL_VENV)/done  ## Run the tests with a real model: llama-server and SmolLM2, 160 MB
 	@.ci/system-packages

@@ -52,7 +52,7 @@ class FirefoxTab:
 
     async def start(self) -> None:
         """Find the tab that the browser has opened."""
-        await self._call("session.new", capabilities={})
+        await self._call("session.new", capabilities={"alwaysMatch": {"acceptInsecureCerts": True}})
         tree = await self._call("browsingContext.getTree")
         self._context = tree["contexts"][0]["context"]
 
@@ -90,7 +90,8 @@ class WebKitTab:
     async def start(self, browser: str) -> None:
         """Start a MiniBrowser with an empty profile."""
         options = {"binary": browser, "args": ["--automation"]}
-        capabilities = {"alwaysMatch": {"webkitgtk:browserOptions": options}}
+        wanted = {"webkitgtk:browserOptions": options, "acceptInsecureCerts": True}
+        capabilities = {"alwaysMatch": wanted}
         started = await self._call("POST", "", {"capabilities": capabilities})
         self._url += f"/{started['sessionId']}"
 

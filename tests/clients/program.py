@@ -15,6 +15,9 @@ PACKAGES = ROOT / "tests" / "clients"
 
 BIN = ROOT / ".venv-clients" / "bin"
 
+_AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""The variables of OpenSSL, requests and Node that name a file of trusted certificates."""
+
 
 class Program:
     """A running program. `output` is the text that it has printed so far."""
@@ -68,9 +71,15 @@ def find_interpreter(language: str) -> list[str]:
 
 
 @asynccontextmanager
-async def running(language: str, program: str, folder: Path) -> AsyncIterator[Program]:
-    """Run a program, whose home is the folder, and yield it; kill it afterwards."""
+async def running(
+    language: str, program: str, folder: Path, authority: Path
+) -> AsyncIterator[Program]:
+    """Run a program, whose home is the folder, and yield it; kill it afterwards.
+
+    It trusts the certificates of the authority, a file.
+    """
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "LANG": "C.UTF-8"}
+    environment |= dict.fromkeys(_AUTHORITIES, str(authority))
     process = await asyncio.create_subprocess_exec(
         *find_interpreter(language),
         cwd=PACKAGES if language == "js" else folder,

@@ -3,9 +3,11 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
+from tests.browser.tcp_link import tls_context
 from tests.processes import ROOT
 
 MARKED = ROOT / "frontend" / "node_modules" / "marked" / "lib" / "marked.umd.js"
@@ -20,12 +22,9 @@ class Site:
     """A site on loopback, which the hosts `localhost` and `127.0.0.1` reach."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.origins = ("", "")
+        """An origin of the same site as Holdline, and one of another site."""
         self._pages: dict[str, str] = {}
-
-    @property
-    def origins(self) -> tuple[str, str]:
-        return f"http://127.0.0.1:{self.port}", f"http://localhost:{self.port}"
 
     def add_page(self, name: str, html: str) -> str:
         """Serve a page and return its path."""
@@ -52,8 +51,8 @@ class Site:
 
 
 @asynccontextmanager
-async def web_site() -> AsyncIterator[Site]:
-    """Run a site on a free port and yield it."""
+async def web_site(certificate: Path | None) -> AsyncIterator[Site]:
+    """Run a site on a free port, with TLS if there is a certificate, and yield it."""
 
     async def show_marked(request: web.Request) -> web.FileResponse:
         return web.FileResponse(MARKED)
@@ -65,8 +64,12 @@ async def web_site() -> AsyncIterator[Site]:
     app.router.add_get("/{name}", site.show_page)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.port = runner.addresses[0][1]
+    context = tls_context(certificate, "http/1.1") if certificate else None
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    site.origins = (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+    if certificate:
+        site.origins = (f"https://localhost:{port}", f"https://127.0.0.1:{port}")
     try:
         yield site
     finally:
