@@ -73,6 +73,12 @@ async def link(server: Server, tls: Path | None) -> AsyncIterator[TcpLink]:
         yield opened
 
 
+@pytest.fixture
+def home(tmp_path: Path, certificate: Path) -> Path:
+    """Return the home of a program, with the authority that it trusts."""
+    return Path(shutil.copy(certificate / "ca.pem", tmp_path)).parent
+
+
 @pytest_asyncio.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """Yield an empty tab of Chromium with its own profile."""

@@ -16,7 +16,7 @@ PACKAGES = ROOT / "tests" / "clients"
 BIN = ROOT / ".venv-clients" / "bin"
 
 _AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-"""The variables of OpenSSL, requests and Node that name a file of trusted certificates."""
+"""The variables of OpenSSL, requests and Node that name a file of trusted authorities."""
 
 
 class Program:
@@ -71,18 +71,13 @@ def find_interpreter(language: str) -> list[str]:
 
 
 @asynccontextmanager
-async def running(
-    language: str, program: str, folder: Path, authority: Path
-) -> AsyncIterator[Program]:
-    """Run a program, whose home is the folder, and yield it; kill it afterwards.
-
-    It trusts the certificates of the authority, a file.
-    """
-    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "LANG": "C.UTF-8"}
-    environment |= dict.fromkeys(_AUTHORITIES, str(authority))
+async def running(language: str, program: str, home: Path) -> AsyncIterator[Program]:
+    """Run a program, which trusts `ca.pem` in its home, and yield it; kill it afterwards."""
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "LANG": "C.UTF-8"}
+    environment |= dict.fromkeys(_AUTHORITIES, str(home / "ca.pem"))
     process = await asyncio.create_subprocess_exec(
         *find_interpreter(language),
-        cwd=PACKAGES if language == "js" else folder,
+        cwd=PACKAGES if language == "js" else home,
         env=environment,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

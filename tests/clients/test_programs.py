@@ -27,16 +27,9 @@ OPENAI = (
 
 @pytest.mark.parametrize("name", [*NATIVE, *OPENAI, "llm", "curl"])
 async def test_a_client_prints_each_piece_of_an_answer_when_it_arrives(
-    name: str,
-    server: Server,
-    upstream: ScriptedUpstream,
-    question: str,
-    tmp_path: Path,
-    certificate: Path,
+    name: str, server: Server, upstream: ScriptedUpstream, question: str, home: Path
 ) -> None:
-    async with running(
-        *read_program(name, server.url, question), tmp_path, certificate / "ca.pem"
-    ) as client:
+    async with running(*read_program(name, server.url, question), home) as client:
         exchange = await upstream.exchange(question)
         printed = ""
         for piece in PIECES:
@@ -51,16 +44,9 @@ async def test_a_client_prints_each_piece_of_an_answer_when_it_arrives(
 
 @pytest.mark.parametrize("name", [*NATIVE, *OPENAI, "curl with retries"])
 async def test_a_client_receives_the_whole_answer_in_spite_of_a_cut(
-    name: str,
-    link: TcpLink,
-    upstream: ScriptedUpstream,
-    question: str,
-    tmp_path: Path,
-    certificate: Path,
+    name: str, link: TcpLink, upstream: ScriptedUpstream, question: str, home: Path
 ) -> None:
-    async with running(
-        *read_program(name, link.url, question), tmp_path, certificate / "ca.pem"
-    ) as client:
+    async with running(*read_program(name, link.url, question), home) as client:
         exchange = await upstream.exchange(question)
         await exchange.send_text(*PIECES)
         cut = link.cut_after(LAST_BYTES)
@@ -76,15 +62,9 @@ async def test_a_client_receives_the_whole_answer_in_spite_of_a_cut(
 
 
 async def test_llm_fails_after_a_cut_and_the_server_stops_the_answer(
-    link: TcpLink,
-    upstream: ScriptedUpstream,
-    question: str,
-    tmp_path: Path,
-    certificate: Path,
+    link: TcpLink, upstream: ScriptedUpstream, question: str, home: Path
 ) -> None:
-    async with running(
-        *read_program("llm", link.url, question), tmp_path, certificate / "ca.pem"
-    ) as client:
+    async with running(*read_program("llm", link.url, question), home) as client:
         exchange = await upstream.exchange(question)
         await exchange.send_text("one ")
         await client.wait_for_output("one ")
