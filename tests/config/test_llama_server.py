@@ -1,5 +1,6 @@
 """MODEL: Holdline runs a llama-server, here a fake one, and stops it with itself."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -41,11 +42,12 @@ def write_model(folder: Path, text: str = "answer") -> Path:
 
 
 def find_llama_servers(pid: int) -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(pid).children()
-        if any(word.endswith("/llama-server") for word in child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if any(word.endswith("/llama-server") for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -243,7 +243,7 @@ async def test_another_worker_continues_after_the_last_text_that_had_passed(
     redis: Client,
     question: str,
 ) -> None:
-    settings = settings_of(upstream, moderation) | {"WORKERS": "2", "LEASE_S": "1"}
+    settings = settings_of(upstream, moderation) | {"WORKERS": "2"}
     first, lost = f"First of {question}. ", f"lost of {question}, {REST}"
     moderation.hold(lost)
     turn = "t" + question[-32:]
