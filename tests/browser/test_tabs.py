@@ -1,5 +1,6 @@
 """The tabs of a browser stay in step, over one connection for events, and share six of HTTP/1.1."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 from tests.browser.chat_page import answers, ask, ask_and_answer, bodies
 from tests.browser.tabs import OpenRequests
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server
+from tests.processes import PATIENCE_S, Server
 
 EVENTS = "/api/events/"
 STREAM = "/api/chat_stream/"
@@ -288,8 +289,9 @@ async def test_without_web_locks_each_visible_tab_has_a_connection_for_events(
 async def test_a_page_recovers_from_a_rejected_event_id(page: Page, server: Server) -> None:
     await page.evaluate("(name) => localStorage.setItem(name, 'malformed')", LAST_ID)
     await page.reload()
-    changed = "(name) => localStorage.getItem(name) !== 'malformed'"
-    await page.wait_for_function(changed, arg=LAST_ID)
+    async with asyncio.timeout(PATIENCE_S):
+        while await page.evaluate("(name) => localStorage.getItem(name)", LAST_ID) == "malformed":
+            await asyncio.sleep(0.05)
     async with await open_client(page.context, server) as client:
         await client.post("/api/conversations/", json={"title": "one"})
     await expect(titles(page)).to_have_text(["one"])
