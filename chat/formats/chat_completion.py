@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from chat.log import records
@@ -17,6 +18,8 @@ _DELTAS: dict[int, str] = {
 }
 NO_CONVERSATION = "-"
 """The conversation id of a turn that belongs to no conversation."""
+
+_TEXT = b"\0%c" % Kind.TEXT
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
@@ -100,6 +103,8 @@ class ChunkEncoder:
         else:
             self._extra = self._extra_before
         self._end = begin + len(data)
+        if self._head and not self._extra and data.startswith(_TEXT) and data.count(b"\0") == 1:
+            return self._encode_text(data[2:].decode())  # most commits are one text
         return b"".join(self._encode_records(data))
 
     def _encode_records(self, data: bytes) -> Iterator[bytes]:
@@ -148,7 +153,7 @@ class ChunkEncoder:
         """Return a chunk with only text, which most are; only the text is encoded each time."""
         if not self._head:
             self._head, _, self._tail = self._encode_delta({"content": ""}).rpartition(b'""')
-        return b"%b%b%b" % (self._head, json.dumps(text).encode(), self._tail)
+        return b"%b%b%b" % (self._head, encode_basestring_ascii(text).encode(), self._tail)
 
     def _encode_delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         extra, self._extra = self._extra, {}
