@@ -62,7 +62,7 @@ class ClientRequest:
         return cls(**json.loads(data))
 
 
-_BINARY = re.compile(r"data:[^,]*;base64,.*|[A-Za-z0-9+/_=-]{2000,}", re.DOTALL)
+_BINARY = re.compile(r"(?:data:[\w/.+;=-]{0,99};base64,)?[A-Za-z0-9+/_=-]{2000,}")
 
 
 def _find_strings(value: object, found: dict[str, None]) -> None:
