@@ -12,12 +12,10 @@ connect to `url` as to any other Redis. Three mechanisms keep a DATA_DIR to one 
   the orphan down.
 """
 
-import ctypes
 import fcntl
 import logging
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Self
 
+from config.child_process import starting_child
 from config.redis_binary import EmbeddedRedisError, find_binary
 
 __all__ = ["DataDirError", "EmbeddedRedis", "EmbeddedRedisError", "RedisStartError"]
@@ -42,7 +41,6 @@ READY_TIMEOUT_S = 30.0
 ORPHAN_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_LINES = 8
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class DataDirError(EmbeddedRedisError):
@@ -210,7 +208,7 @@ class EmbeddedRedis:
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         # Redis logs to stdout: errors of the dynamic linker and of its option parser never reach
         # a `logfile`.
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, starting_child() as prepare:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [binary, *arguments],
@@ -220,7 +218,7 @@ class EmbeddedRedis:
                 umask=0o077,
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,  # Ctrl-C must not stop Redis before the workers drain
-                preexec_fn=make_death_signal_hook(),
+                preexec_fn=prepare,
             )
 
     def _wait_until_ready(self) -> None:
@@ -270,21 +268,3 @@ def try_lock(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows either
         return False
     return True
-
-
-def make_death_signal_hook(number: int = signal.SIGTERM) -> Callable[[], None] | None:
-    """Return a function for the child to run between fork and exec; None outside Linux.
-
-    The child receives the signal `number` when the parent dies. libc is loaded here because loading
-    it after the fork could deadlock.
-    """
-    if sys.platform != "linux":
-        return None
-    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
-
-    def set_parent_death_signal() -> None:
-        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the line above
-            os._exit(1)
-
-    return set_parent_death_signal

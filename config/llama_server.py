@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from config.embedded_redis import make_death_signal_hook
+from config.child_process import starting_child
 from config.supervisor import describe_exit
 
 logger = logging.getLogger("holdline.llama_server")
@@ -133,7 +133,10 @@ class LlamaServer:
             "--host": "127.0.0.1",
             "--port": str(self._port),
         }
-        with open(self._log, "ab", opener=open_private) as log:
+        with (
+            open(self._log, "ab", opener=open_private) as log,
+            starting_child(signal.SIGKILL) as prepare,
+        ):
             self._process = subprocess.Popen(
                 [self._binary, *(word for pair in arguments.items() for word in pair)],
                 # Every user of the machine can read arguments, but not the environment.
@@ -142,7 +145,7 @@ class LlamaServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C must not stop it before the workers drain
-                preexec_fn=make_death_signal_hook(signal.SIGKILL),
+                preexec_fn=prepare,
             )
 
     def _wait_until_ready(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from config import embedded_redis
+from config import child_process, embedded_redis
 from config.embedded_redis import DataDirError, EmbeddedRedis, RedisStartError
 from config.redis_binary import RedisNotFoundError
 from tests.config.conftest import find_server, is_free, write_script
@@ -522,7 +522,7 @@ def leave_orphan(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> "subprocess
     The caller must reap it, because this process is its parent.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(embedded_redis, "make_death_signal_hook", lambda: None)
+        patch.setattr(child_process, "make_death_signal_hook", lambda number: None)
         supervisor = EmbeddedRedis(data_dir)
         supervisor.start()
     process = supervisor._process
