@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if isinstance(item, pytest.Function)
         and hasattr(item, "callspec")
-        and item.callspec.params.get("redis_url") == "cluster"
+        and "cluster" in item.callspec.params.values()
         and any(item.path.is_relative_to(path) for path in _ANY_REDIS)
     }
     if dropped:
@@ -72,7 +72,10 @@ async def redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", params=REDIS_KINDS)
 async def lone_redis_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """Yield the same without a Holdline, which would take over the turns that a test releases."""
+    """Yield the same without the other tests' Holdlines.
+
+    They would take over a turn that is released, or whose worker is killed, with their settings.
+    """
     async with redis_of_kind(request.param) as url:
         yield url
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from redis.asyncio import Redis
 
+from sessions.client.connection import Client, connect
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import Server, holdline
 from tests.streams import read
@@ -409,7 +409,7 @@ async def test_a_body_of_images_may_have_20_mib(
 
 
 async def test_a_client_that_disconnects_closes_the_upstream_request(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Redis
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Client
 ) -> None:
     for stream in (True, False):
         asked = f"{stream} {question}"
@@ -421,7 +421,7 @@ async def test_a_client_that_disconnects_closes_the_upstream_request(
 
 
 async def test_a_request_without_a_key_leaves_only_its_log(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Redis
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Client
 ) -> None:
     known = {key async for key in redis.scan_iter("holdline:{local}:*")}
     response, _ = await post(client, upstream, question, "gone")
@@ -433,7 +433,7 @@ async def test_a_request_without_a_key_leaves_only_its_log(
 
 
 async def test_the_same_idempotency_key_never_asks_twice(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Redis
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, redis: Client
 ) -> None:
     key = {
         "Idempotency-Key": f"é key {secrets.token_hex(100)}"[:255]
@@ -557,20 +557,28 @@ async def test_a_kept_answer_survives_the_death_of_its_worker(
 
 
 async def test_an_answer_without_a_key_ends_with_its_worker(
-    redis_url: str, upstream: ScriptedUpstream, question: str, redis: Redis
+    lone_redis_url: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    settings = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m"}
-    async with holdline(**settings) as first, holdline(**settings):
+    settings = {
+        "REDIS_URL": lone_redis_url,
+        "OPENAI_BASE_URL": upstream.base_url,
+        "CHAT_MODEL": "m",
+    }
+    async with (
+        holdline(**settings) as first,
+        holdline(**settings),
+        connect(lone_redis_url) as redis,
+    ):
         async with httpx.AsyncClient(base_url=first.url, timeout=60) as client:
             sending = asyncio.create_task(client.post(PATH, json=ask(question, stream=True)))
             exchange = await upstream.exchange(question)
             await exchange.send_text("before")
-            known = {key async for key in redis.scan_iter("holdline:{local}:turn:*")}
+            (turn,) = [key async for key in redis.scan_iter("holdline:{local}:turn:*")]
             await first.stop(signal.SIGKILL)
             with pytest.raises(httpx.HTTPError):
                 await sending
             async with asyncio.timeout(30):
-                while any([await redis.hget(key, "state") == b"running" for key in known]):
+                while await redis.hget(turn, "state") == b"running":
                     await asyncio.sleep(0.1)
         assert len(upstream.find_requests(question)) == 1
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 
-from sessions.client.connection import Client
+from sessions.client.connection import Client, connect
 from tests.chat.turns.moderation.conftest import settings_of
 from tests.fake_moderation import FAILING, FLAGGED, FakeModeration
 from tests.fake_upstream import ScriptedUpstream
@@ -237,10 +237,9 @@ async def test_a_continued_answer_is_checked_across_its_seam(
 
 
 async def test_another_worker_continues_after_the_last_text_that_had_passed(
-    redis_url: str,
+    lone_redis_url: str,
     upstream: ScriptedUpstream,
     moderation: FakeModeration,
-    redis: Client,
     question: str,
 ) -> None:
     settings = settings_of(upstream, moderation) | {"WORKERS": "2"}
@@ -248,7 +247,7 @@ async def test_another_worker_continues_after_the_last_text_that_had_passed(
     moderation.hold(lost)
     turn = "t" + question[-32:]
     async with (
-        holdline(REDIS_URL=redis_url, **settings) as server,
+        holdline(REDIS_URL=lone_redis_url, **settings) as server,
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         async with asking(client, message=question, turn=turn) as source:
@@ -271,7 +270,9 @@ async def test_another_worker_continues_after_the_last_text_that_had_passed(
         usage = json.loads(events_after[-2].data)
         assert usage["estimated"] is True
         assert usage["completion_tokens"] > len(first) / 4
-        await expect_nowhere(f"lost of {question}", client, redis, server, started["conversation"])
+        async with connect(lone_redis_url) as redis:
+            conversation = started["conversation"]
+            await expect_nowhere(f"lost of {question}", client, redis, server, conversation)
 
 
 async def test_a_flagged_answer_goes_to_no_other_upstream(
