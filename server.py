@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -23,9 +23,10 @@ from chat.api import (
     page,
 )
 from chat.api.http.request import PrefixedRequest, install_redirect
-from chat.api.http.server import HttpServer
+from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
 from chat.api.state import State, get_state
+from chat.api.trust import proxies
 from chat.api.v1 import access, chat_completions
 from chat.events.feeds import Feeds
 from chat.log.batches import Batches
@@ -77,6 +78,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     # Adds HEAD and OPTIONS. Its own documentation is OpenAPI 3.0, and loads scripts of other hosts.
     Extend(app, config={"oas": False, "cors": False})
     error_handlers.install(app)
+    proxies.install(app, settings.trusted_proxies)
     cors.install(app, settings.cors_origins)
     guard.install(app)  # before a session is opened
     middleware.install(
@@ -224,15 +226,6 @@ def serve(
     app = create_app(settings, redis_url)
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
         runner.run(run_worker(app, settings.drain_s, listener, channel))
-
-
-def choose_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the constructor of uvloop's event loop if it is installed, else of asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def run_worker(

@@ -1,6 +1,7 @@
 """The types of settings that need a specific check; its ValueError states the accepted values."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -93,12 +94,28 @@ def _check_base_path(value: str) -> str:
     return path
 
 
+def _split_networks(value: object) -> object:
+    """Return the networks of a comma-separated list; an address is a network of one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ip_network(one.strip()) for one in value.split(",") if one.strip())
+    except ValueError:
+        raise ValueError(
+            "must list addresses or networks such as 10.0.0.5 or 10.0.0.0/8, comma-separated; "
+            "a network's bits after its prefix must be 0"
+        ) from None
+
+
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 BasePath = Annotated[str, AfterValidator(_check_base_path)]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)
+]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 
 

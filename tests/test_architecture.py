@@ -56,9 +56,10 @@ IMPORTS = {
         "chat.turns.context"
     },
     "chat.api.http": set(),
+    "chat.api.trust": set(),
     "chat.api": {
-        "sessions", "sessions.client", "chat.errors", "chat.events", "chat.export", "chat.formats",
-        "chat.log", "chat.turns"
+        "sessions", "sessions.client", "chat.api.trust", "chat.errors", "chat.events",
+        "chat.export", "chat.formats", "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -114,6 +115,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
+        "trust.proxies",
         "viewer",
         "v1.access",
         "v1.body",
