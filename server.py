@@ -86,6 +86,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         app,
         lambda request: get_state(request).session_store,
         guard.needs_session,
+        lambda request: proxies.get_scheme(request) == "https",
         cookie_max_age_s=settings.session_max_s,
         is_cross_site=settings.cookie_samesite == "none",
     )
