@@ -11,7 +11,7 @@ from sanic.response import empty, json
 from chat.api import guard, parsing, viewer
 from chat.api.negotiation import choose_format
 from chat.api.state import get_state
-from chat.errors import BadRequest, NotFound, TooLarge
+from chat.errors import BadRequest, Conflict, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
 from sessions.keys import TurnId
@@ -119,7 +119,8 @@ async def _find_or_begin_turn(
     question = _build_question(request, parameters, message)
     first = await _find_first_session(request, question.turn)
     if first:
-        return await turns.begin(first, question), offset
+        with suppress(Conflict):  # another client chose the same id
+            return await turns.begin(first, question), offset
     record = await turns.begin(session, question)
     await keep_session(request, question.turn)
     return record, offset
