@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -23,10 +23,11 @@ from chat.api import (
     page,
 )
 from chat.api.http.request import PrefixedRequest, install_redirect
-from chat.api.http.server import HttpServer
+from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
 from chat.api.state import State, get_state
-from chat.api.v1 import access, chat_completions
+from chat.api.trust import hosts, proxies
+from chat.api.v1 import chat_completions
 from chat.events.feeds import Feeds
 from chat.log.batches import Batches
 from chat.log.follower import Follower
@@ -44,7 +45,7 @@ from chat.upstream.moderations import ModerationEndpoint
 from chat.upstream.response.completion import Timeouts
 from config import settings as configuration
 from config.background import run_in_background
-from config.banner import print_banner, print_drain
+from config.banner import print_banner, print_drain, warn_of_rebinding
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
@@ -77,12 +78,15 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     # Adds HEAD and OPTIONS. Its own documentation is OpenAPI 3.0, and loads scripts of other hosts.
     Extend(app, config={"oas": False, "cors": False})
     error_handlers.install(app)
+    proxies.install(app, settings.trusted_proxies)
+    hosts.install(app, settings.allowed_hosts, is_local=hosts.is_loopback(settings.host))
     cors.install(app, settings.cors_origins)
     guard.install(app)  # before a session is opened
     middleware.install(
         app,
         lambda request: get_state(request).session_store,
         guard.needs_session,
+        lambda request: proxies.get_scheme(request) == "https",
         cookie_max_age_s=settings.session_max_s,
         is_cross_site=settings.cookie_samesite == "none",
     )
@@ -169,7 +173,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             message_max=settings.message_max,
             is_demo=settings.demo,
             api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
-            is_local=access.is_loopback(settings.host),
+            is_local=hosts.is_loopback(settings.host),
             allowed_origins=settings.cors_origins,
         )
 
@@ -224,15 +228,6 @@ def serve(
     app = create_app(settings, redis_url)
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
         runner.run(run_worker(app, settings.drain_s, listener, channel))
-
-
-def choose_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the constructor of uvloop's event loop if it is installed, else of asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def run_worker(
@@ -290,6 +285,7 @@ def main() -> int:
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
+        warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
         listener = bind(settings.host, settings.port)
         with ExitStack() as children:
             llama_server = (

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from config.network_settings import NetworkSettings
 from config.setting_types import (
     ApiKeys,
-    BasePath,
     HttpUrl,
     Key,
     Origin,
@@ -30,7 +30,7 @@ class SettingsError(Exception):
     """A setting is invalid; the message names the variable and the values that it accepts."""
 
 
-class Settings(BaseSettings):
+class Settings(NetworkSettings):
     """The configuration of one server: the variable `PORT` sets the field `port`, and so on."""
 
     model_config = SettingsConfigDict(
@@ -41,13 +41,6 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
-    port: int = Field(
-        8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
-    )
-    base_path: BasePath = Field(
-        "", description="Path prefix behind a reverse proxy, such as /chat; unset: none"
-    )
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
     data_dir: Path = Field(
         Path(".data"), description="Directory in which the embedded Redis stores its data"

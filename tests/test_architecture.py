@@ -52,13 +52,14 @@ IMPORTS = {
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
-        "chat.turns.context"
+        "sessions", "sessions.client", "chat.api", "chat.api.trust", "chat.errors",
+        "chat.formats", "chat.turns", "chat.turns.context"
     },
     "chat.api.http": set(),
+    "chat.api.trust": {"chat.errors"},
     "chat.api": {
-        "sessions", "sessions.client", "chat.errors", "chat.events", "chat.export", "chat.formats",
-        "chat.log", "chat.turns"
+        "sessions", "sessions.client", "chat.api.trust", "chat.errors", "chat.events",
+        "chat.export", "chat.formats", "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -114,6 +115,8 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
+        "trust.hosts",
+        "trust.proxies",
         "viewer",
         "v1.access",
         "v1.body",

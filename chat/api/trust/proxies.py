@@ -1,0 +1,77 @@
+"""Read the client's address and scheme from `X-Forwarded-*`, if the peer is a trusted proxy.
+
+Any client can send these headers. Only those of TRUSTED_PROXIES count.
+"""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from sanic import Request, Sanic
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+")
+"""An address with a port, or an IPv6 address in brackets, as some proxies write them."""
+
+
+def install(app: Sanic[Any, Any], trusted: Sequence[Network]) -> None:
+    """Set the networks of TRUSTED_PROXIES."""
+    app.ctx.trusted_proxies = tuple(trusted)
+
+
+def client_address(request: Request) -> Address | None:
+    """Return the client's address; None if a trusted proxy does not state a valid one.
+
+    Each proxy appends its peer's address to `X-Forwarded-For`. So the right-most address that is no
+    trusted proxy's was stated by a trusted proxy; the client can forge all before it.
+    """
+    peer = _parse(request.ip)
+    if not is_from_trusted_proxy(request):
+        return peer
+    address = None
+    for entry in reversed(_split(request, "x-forwarded-for")):
+        address = _parse(entry)
+        if address is None or not _is_trusted(request, address):
+            break
+    return address
+
+
+def get_scheme(request: Request) -> str:
+    """Return the scheme, `http` or `https`, that the client uses, by the first of the values.
+
+    The first proxy, which the client connects to, writes the first value.
+    """
+    values = _split(request, "x-forwarded-proto") if is_from_trusted_proxy(request) else []
+    return values[0].lower() if values and values[0].lower() in ("http", "https") else "http"
+
+
+def is_from_trusted_proxy(request: Request) -> bool:
+    """Return whether the peer is one of TRUSTED_PROXIES, or connected through a Unix socket."""
+    if request.conn_info and isinstance(request.conn_info.sockname, str):
+        return True
+    peer = _parse(request.ip)
+    return peer is not None and _is_trusted(request, peer)
+
+
+def _is_trusted(request: Request, address: Address) -> bool:
+    return any(address in network for network in request.app.ctx.trusted_proxies)
+
+
+def _split(request: Request, name: str) -> list[str]:
+    """Return the values of all header fields of a name, which may be lists (RFC 9110 §5.3)."""
+    fields: list[str] = request.headers.getall(name, [])
+    return [value.strip() for value in ",".join(fields).split(",") if value.strip()]
+
+
+def _parse(text: str) -> Address | None:
+    """Return an address without port and zone, an IPv4 one if it is mapped into IPv6."""
+    if found := _WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

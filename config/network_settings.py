@@ -1,0 +1,29 @@
+"""The settings of the connection to clients: where the server listens, and whom it believes."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from config.setting_types import BasePath, Hosts, Networks
+
+
+class NetworkSettings(BaseSettings):
+    """The first settings of `Settings`."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
+    port: int = Field(
+        8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
+    )
+    base_path: BasePath = Field(
+        "", description="Path prefix behind a reverse proxy, such as /chat; unset: none"
+    )
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Names of the server, comma-separated; "
+        "unset: if HOST is loopback, localhost and addresses",
+    )
+    trusted_proxies: Networks = Field(
+        "127.0.0.0/8,::1",
+        validate_default=True,
+        description="Addresses and networks of the proxies whose X-Forwarded headers count, "
+        "comma-separated",
+    )
