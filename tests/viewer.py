@@ -29,6 +29,8 @@ class Viewer:
         self.text = ""
         self.discarded: list[str] = []
         """The texts that were shown before a `restart` or a reload."""
+        self.failures: list[str] = []
+        """The data of `failed` frames."""
         self.rejections: list[int] = []
         """The statuses of the responses that were not a stream."""
         self.begun = asyncio.Event()
@@ -125,5 +127,8 @@ class Viewer:
             self._discard()
         elif name in ("end", "failed"):
             self.endings.append(name)
-            assert name == "failed" or data == self.text
+            if name == "failed":
+                self.failures.append(data)
+            else:
+                assert data == self.text
         self.begun.set()

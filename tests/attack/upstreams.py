@@ -6,7 +6,8 @@ import json
 import time
 import zlib
 
-from tests.attack.target import KEY, Outcome, Target, is_served
+from tests import raw_server
+from tests.attack.target import KEY, Outcome, Target, is_served, own_target
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.streams import STREAM
 
@@ -37,16 +38,25 @@ def _describe(text: str, passed_s: float) -> str:
 
 
 async def redirect_in_a_loop(target: Target) -> Outcome:
-    """Redirect each request to the same address."""
-
-    async def respond(exchange: Exchange) -> None:
-        exchange.reply(307, {}, {"Location": "/v1/chat/completions"})
-
-    target.respond = respond
-    text, passed = await _ask(target, 20)
-    count = len(target.upstream.exchanges)
+    """Redirect each request to the same address, with each status that redirects."""
+    del target
+    found = []
+    async with raw_server.raw_server() as upstream:
+        url = f"http://127.0.0.1:{upstream.port}/v1"
+        async with own_target(OPENAI_BASE_URL=url) as other:
+            for status in (301, 302, 303, 307, 308):
+                upstream.serve = raw_server.respond(
+                    f"HTTP/1.1 {status} X\r\nLocation: {url}/chat/completions\r\n"
+                    "Content-Length: 0\r\n\r\n".encode()
+                )
+                before = len(upstream.heads)
+                text, _ = await _ask(other, 10)
+                asked = [head for head in upstream.heads[before:] if b"/models" not in head]
+                found.append((len(asked), "event: failed" in text))
+    counts = [count for count, _ in found]
     return Outcome(
-        count <= 2 and "event: failed" in text, f"{count} requests; {_describe(text, passed)}"
+        max(counts) <= 2 and all(failed for _, failed in found),
+        f"requests for 301, 302, 303, 307, 308: {counts}",
     )
 
 

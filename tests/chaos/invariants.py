@@ -14,8 +14,8 @@ class Outcome:
     question: str
     shown: Sequence[str]
     """Every text that a viewer showed, at its longest."""
-    endings: Sequence[str]
-    """The last frames that viewers received."""
+    failures: Sequence[str]
+    """The data of the `failed` frames that viewers received."""
     was_replaced: bool
     """Whether the user sent another question while the answer was being generated."""
     rejections: Sequence[int]
@@ -69,8 +69,7 @@ def _check_answer(outcome: Outcome, answer: str | None) -> list[str]:
         found.append(f"the stored answer has {len(answer)} characters that are not the upstream's")
     if not all((answer or "").startswith(text) for text in outcome.shown):
         found.append("a viewer saw text that is not the beginning of the stored answer")
-    if "failed" in outcome.endings:
-        found.append("a viewer received `failed`")
+    found += [f"a viewer received `failed`: {data}" for data in set(outcome.failures)]
     if unexpected := set(outcome.rejections) - _EXPECTED_REJECTIONS:
         found.append(f"a viewer received the status {sorted(unexpected)}")
     if outcome.requests > outcome.fence:

@@ -123,7 +123,7 @@ def _describe(question: Question, narrator: Narrator, fence: int) -> Outcome:
     return Outcome(
         question=question.text,
         shown=[text for tab in question.tabs for text in (*tab.discarded, tab.text)],
-        endings=[name for tab in question.tabs for name in tab.endings],
+        failures=[data for tab in question.tabs for data in tab.failures],
         was_replaced=question.was_replaced,
         rejections=[status for tab in question.tabs for status in tab.rejections],
         requests=len(narrator.requests.get(question.text, [])),

@@ -35,7 +35,7 @@ def test_a_seed_gives_the_same_plan_every_time(arrangement: Arrangement) -> None
 HELD = Outcome(
     question="q1",
     shown=[tell("q1"), tell("q1")[:3], ""],
-    endings=["end"],
+    failures=[],
     was_replaced=False,
     rejections=[503],
     requests=2,
@@ -67,7 +67,7 @@ def test_a_replaced_answer_may_end_early_but_not_before_the_shown_text() -> None
         ({}, [("assistant", "x"), *HISTORY]),  # an answer without a question
         ({}, [HISTORY[0], ("assistant", tell("q1")[:-1]), *HISTORY[2:]]),  # a truncated answer
         ({"shown": ["other"]}, HISTORY),
-        ({"endings": ["failed"]}, HISTORY),
+        ({"failures": ["{}"]}, HISTORY),
         ({"rejections": [404]}, HISTORY),
         ({"requests": 3}, HISTORY),
     ],
