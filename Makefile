@@ -14,7 +14,7 @@ SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-.PHONY: help run test test-clients test-model test-proxies check format lock bench screenshots clean
+.PHONY: help run test test-clients test-model test-proxies chaos attack check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -40,6 +40,14 @@ test-proxies: $(VENV)/dev.lock $(PAGE)  ## Run the tests with real proxies and t
 	@.ci/system-packages
 	-@.ci/system-packages nginx caddy haproxy apache2 curl
 	$(BIN)/python -m pytest -n 4 --dist loadfile tests/proxies
+
+chaos: $(VENV)/dev.lock $(PAGE)  ## Kill, freeze and restart processes while users chat; SEED=7 MINUTES=2 ARRANGEMENT=one, two or cluster
+	@.ci/system-packages
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),1) $(if $(ARRANGEMENT),--arrangement $(ARRANGEMENT))
+
+attack: $(VENV)/dev.lock $(PAGE)  ## Attack servers on this machine, and print which defences held; URL=http://127.0.0.1:8000 attacks that server
+	@.ci/system-packages
+	$(BIN)/python -m tests.attack $(if $(URL),--url $(URL))
 
 check: $(VENV)/dev.lock  ## Lint, check the format, check the types
 	$(BIN)/ruff check $(SOURCES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -35,12 +36,15 @@ class Exchange:
         return self.messages[-1]["content"]
 
     async def open(
-        self, content_type: str = "text/event-stream", headers: dict[str, str] | None = None
+        self,
+        content_type: str = "text/event-stream",
+        headers: dict[str, str] | None = None,
+        status: int = 200,
     ) -> web.StreamResponse:
         """Send the response headers, unless they were sent before."""
         if self._response is None:
             self._response = web.StreamResponse(
-                headers={"Content-Type": content_type, **(headers or {})}
+                status=status, headers={"Content-Type": content_type, **(headers or {})}
             )
             await self._response.prepare(self._request)
         return self._response
@@ -109,9 +113,15 @@ class Exchange:
 
 
 class ScriptedUpstream:
-    """Record every request as an Exchange, which a test finds by its last message and answers."""
+    """Record every request as an Exchange, which a test finds by its last message and answers.
 
-    def __init__(self) -> None:
+    With `respond`, that function answers each of them.
+    """
+
+    def __init__(
+        self, respond: Callable[[Exchange], Coroutine[Any, Any, None]] | None = None
+    ) -> None:
+        self._respond = respond
         self.base_url = ""
         self.exchanges: list[Exchange] = []
         self._arrived = asyncio.Condition()
@@ -158,4 +168,10 @@ class ScriptedUpstream:
         async with self._arrived:
             self.exchanges.append(exchange)
             self._arrived.notify_all()
-        return await exchange.serve()
+        if self._respond is None:
+            return await exchange.serve()
+        async with asyncio.TaskGroup() as tasks:
+            responding = tasks.create_task(self._respond(exchange))
+            response = await exchange.serve()
+            responding.cancel()  # nothing is left to send
+        return response

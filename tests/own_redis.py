@@ -4,20 +4,21 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.processes import PATIENCE_S, private_folder
+from tests.processes import PATIENCE_S, cluster_options, form_cluster, private_folder
 
 
 class OwnRedis:
     """A `redis-server` on a Unix socket; `admin` is a client for commands of the test itself."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         self.home = home
+        self._options = options
         self.url = f"unix://{home / 'redis.sock'}"
         self.admin = Redis.from_url(self.url)
         self._process: asyncio.subprocess.Process
@@ -31,6 +32,7 @@ class OwnRedis:
         self._process = await asyncio.create_subprocess_exec(
             "redis-server", "--port", "0", "--unixsocket", str(self.home / "redis.sock"),
             "--dir", str(self.home), "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+            *self._options,
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         async with asyncio.timeout(PATIENCE_S):
@@ -53,16 +55,30 @@ class OwnRedis:
 
     async def kill(self) -> None:
         """Kill the process with SIGKILL, even if it is frozen."""
+        await self.stop(signal.SIGKILL)
+
+    async def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send the process a signal that ends it."""
         if self._process.returncode is None:
-            self._process.kill()
+            self._process.send_signal(number)
         await self._process.wait()
 
 
 @asynccontextmanager
-async def own_redis() -> AsyncIterator[OwnRedis]:
+async def own_cluster() -> AsyncIterator[tuple[str, list[OwnRedis]]]:
+    """Run a Redis Cluster of three masters; yield its URL and the masters."""
+    async with AsyncExitStack() as stack:
+        ports = cluster_options(3)
+        nodes = [await stack.enter_async_context(own_redis(*options)) for _, _, options in ports]
+        addresses = [(port, bus) for port, bus, _ in ports]
+        yield await form_cluster([node.admin for node in nodes], addresses), nodes
+
+
+@asynccontextmanager
+async def own_redis(*options: str) -> AsyncIterator[OwnRedis]:
     """Run a Redis that writes every command to its append-only file before it replies."""
     async with private_folder() as home:
-        redis = OwnRedis(home)
+        redis = OwnRedis(home, *options)
         await redis.start()
         try:
             yield redis

@@ -67,8 +67,11 @@ async def holdline(**settings: str) -> AsyncIterator[Server]:
             await server.stop()
 
 
-async def start(home: Path, **settings: str) -> Server:
-    """Start a server with its data, settings and log in `home`; return when it is ready."""
+async def start(home: Path, *wrapper: str, **settings: str) -> Server:
+    """Start a server with its data, settings and log in `home`; return when it is ready.
+
+    `wrapper` is a command that runs the server, such as `prlimit`.
+    """
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
     }
@@ -82,7 +85,7 @@ async def start(home: Path, **settings: str) -> Server:
     log = home / "server.log"
     with log.open("ab") as sink:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(ROOT / "server.py"),
+            *wrapper, sys.executable, str(ROOT / "server.py"),
             cwd=home, env=environment, stdout=asyncio.subprocess.PIPE, stderr=sink,
         )  # fmt: skip
     assert process.stdout is not None
@@ -126,37 +129,53 @@ async def redis_cluster(replicas: int = 0) -> AsyncIterator[str]:
     Each master has `replicas` replicas.
     """
     async with AsyncExitStack() as stack:
-        count = 3 * (1 + replicas)
-        ports = free_ports(2 * count)
-        refs = list(zip(ports[:count], ports[count:], strict=True))
         nodes: list[Client] = []
-        for port, bus in refs:
-            path = await stack.enter_async_context(
-                redis_server(
-                    "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus),
-                    "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0",
-                )
-            )  # fmt: skip
+        places = cluster_options(3 * (1 + replicas))
+        for _, _, options in places:
+            path = await stack.enter_async_context(redis_server(*options))
             nodes.append(await stack.enter_async_context(Redis.from_url(path)))
-        for number, node in enumerate(nodes[:3]):
-            slots = (16384 * number // 3, 16384 * (number + 1) // 3 - 1)
-            await node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
-            await node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-        for port, bus in refs:
-            await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
-        async with asyncio.timeout(PATIENCE_S):
-            for node in nodes:
-                await wait_for_cluster_info(node, cluster_known_nodes=count, cluster_slots_ok=16384)
-            for number, node in enumerate(nodes[3:]):
-                master = await nodes[number % 3].execute_command("CLUSTER MYID")
-                await node.execute_command("CLUSTER REPLICATE", master)
-            for node in nodes:
-                while (info := await node.info("replication"))["role"] == "slave" and (
-                    info["master_link_status"] != "up"
-                ):
-                    await asyncio.sleep(0.02)
-                await wait_for_cluster_info(node, cluster_state="ok")
-        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in refs)
+        yield await form_cluster(nodes, [(port, bus) for port, bus, _ in places])
+
+
+def cluster_options(count: int) -> list[tuple[int, int, tuple[str, ...]]]:
+    """Return for each node of a Cluster its port, its port for other nodes, and its options."""
+    ports = free_ports(2 * count)
+    return [
+        (
+            port,
+            bus,
+            (
+                "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus),
+                "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0",
+            ),
+        )
+        for port, bus in zip(ports[:count], ports[count:], strict=True)
+    ]  # fmt: skip
+
+
+async def form_cluster(nodes: list[Client], addresses: list[tuple[int, int]]) -> str:
+    """Make a Cluster of running nodes, the first three of them masters, and return its URL."""
+    for number, node in enumerate(nodes[:3]):
+        slots = (16384 * number // 3, 16384 * (number + 1) // 3 - 1)
+        await node.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
+        await node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    for port, bus in addresses:
+        await nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
+    async with asyncio.timeout(PATIENCE_S):
+        for node in nodes:
+            await wait_for_cluster_info(
+                node, cluster_known_nodes=len(nodes), cluster_slots_ok=16384
+            )
+        for number, node in enumerate(nodes[3:]):
+            master = await nodes[number % 3].execute_command("CLUSTER MYID")
+            await node.execute_command("CLUSTER REPLICATE", master)
+        for node in nodes:
+            while (info := await node.info("replication"))["role"] == "slave" and (
+                info["master_link_status"] != "up"
+            ):
+                await asyncio.sleep(0.02)
+            await wait_for_cluster_info(node, cluster_state="ok")
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port, _ in addresses)
 
 
 async def wait_for_cluster_info(node: Client, **expected: object) -> None:

@@ -1,6 +1,7 @@
 """A viewer that reads one turn's stream as an EventSource does."""
 
 import asyncio
+from collections.abc import Callable
 
 import httpx
 from httpx_sse import aconnect_sse
@@ -17,12 +18,27 @@ class Viewer:
     It fails if a frame arrives after the last one, or if `end` differs from the joined deltas.
     """
 
-    def __init__(self, client: httpx.AsyncClient, query: dict[str, str]) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        query: dict[str, str],
+        *,
+        retry_s: float = _RETRY_S,
+        on_text: Callable[[], None] = lambda: None,
+    ) -> None:
         self.text = ""
+        self.discarded: list[str] = []
+        """The texts that were shown before a `restart` or a reload."""
+        self.failures: list[str] = []
+        """The data of `failed` frames."""
+        self.rejections: list[int] = []
+        """The statuses of the responses that were not a stream."""
         self.begun = asyncio.Event()
         self.endings: list[str] = []
         self._client = client
         self._query = query
+        self._retry_s = retry_s
+        self._on_text = on_text
         self._last_id = ""
         self._connection: asyncio.Task[None] | None = None
 
@@ -54,8 +70,13 @@ class Viewer:
 
     def reset(self) -> None:
         """Discard the text and the last id, as a page reload does."""
-        self.text, self._last_id = "", ""
+        self._discard()
+        self._last_id = ""
         self.endings.clear()
+
+    def _discard(self) -> None:
+        self.discarded.append(self.text)
+        self.text = ""
 
     async def wait_until(self, reached: asyncio.Event) -> None:
         """Reconnect, as an EventSource does, until this event is set."""
@@ -67,7 +88,7 @@ class Viewer:
             waiting.cancel()
             if self._connection.done():
                 self._connection.result()
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._retry_s)
 
     async def read_to_end(self) -> None:
         """Reconnect, as an EventSource does, until the last frame has arrived."""
@@ -75,7 +96,7 @@ class Viewer:
             self.connect()
             assert self._connection is not None
             await self._connection
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(self._retry_s)
 
     async def _read_stream(self) -> None:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
@@ -85,6 +106,9 @@ class Viewer:
             ) as source:
                 if source.response.status_code == 204:
                     assert self.endings
+                    return
+                if source.response.status_code != 200:
+                    self.rejections.append(source.response.status_code)
                     return
                 async for event in source.aiter_sse():
                     # httpx-sse yields a heartbeat as an empty message.
@@ -98,9 +122,13 @@ class Viewer:
         assert not self.endings, "a frame arrived after the last one"
         if name == "message":
             self.text += data
+            self._on_text()
         elif name == "restart":
-            self.text = ""
+            self._discard()
         elif name in ("end", "failed"):
             self.endings.append(name)
-            assert name == "failed" or data == self.text
+            if name == "failed":
+                self.failures.append(data)
+            else:
+                assert data == self.text
         self.begun.set()
