@@ -1,14 +1,19 @@
 """Sessions in Redis: the owner that belongs to a cookie; use extends a session."""
 
 import json
+import logging
 import secrets
 import time
 from dataclasses import dataclass, field
+
+import msgspec
 
 from sessions import cookie, keys
 from sessions.client.connection import Client
 from sessions.client.scripts import call
 from sessions.keys import Owner, SessionDigest
+
+logger = logging.getLogger("holdline.session_store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,13 @@ class SessionStore:
         record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
         if record is None:
             return None
-        fields = json.loads(record)
-        if fields["created"] + self._ttl_s < time.time():
+        fields = _parse_record(record)
+        if fields is None:
+            logger.warning("the session %s… is unreadable; dropped", digest[:8])
+        if fields is None or fields.created + self._ttl_s < time.time():
             await call(self._redis, "DEL", [keys.session(digest)], [])
             return None
-        return Session(digest, Owner(fields["owner"]))
+        return Session(digest, Owner(fields.owner))
 
     async def create(self) -> tuple[str, Session]:
         """Create a session with a new owner; return the cookie's id, which is not stored, first."""
@@ -52,3 +59,17 @@ class SessionStore:
         record = json.dumps({"owner": session.owner, "created": int(time.time())})
         await call(self._redis, "SET", [keys.session(digest)], [record, "EX", self._idle_s])
         return session_id, session
+
+
+class _Record(msgspec.Struct):
+    owner: str
+    created: int
+
+
+def _parse_record(data: bytes) -> _Record | None:
+    """Return a stored session; None for a malformed one."""
+    try:
+        record = msgspec.json.decode(data, type=_Record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return record if keys.is_owner(record.owner) else None

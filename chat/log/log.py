@@ -278,9 +278,12 @@ class Log:
     def _push(self, begin: int) -> None:
         data = self.buffered(begin, self.committed)
         for viewer_format, viewers in self._tail.items():
-            frames = viewer_format.encode_pushed(self.ref.turn, begin, data)
+            try:
+                frames = viewer_format.encode_pushed(self.ref.turn, begin, data)
+            except Exception:  # its viewers fail by themselves, when they read the record
+                frames = None
             for viewer in list(viewers):
-                if not viewer.push(frames, self.committed):
+                if frames is None or not viewer.push(frames, self.committed):
                     del viewers[viewer]
                     viewer.wake()
 

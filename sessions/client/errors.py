@@ -14,6 +14,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError as NoPermissionError
 from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -28,6 +29,7 @@ class WritesUnavailable(ResponseError):
 
 UNAVAILABLE_ERRORS = (
     *CONNECTION_ERRORS,
+    NoPermissionError,
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
@@ -36,12 +38,16 @@ UNAVAILABLE_ERRORS = (
     AskError,
     TryAgainError,
 )
-"""Redis is unavailable: unreachable, timed out, loading, read-only, out of memory, resharding."""
+"""Redis is unavailable: unreachable, loading, read-only, out of memory, resharding, or its ACL
+rejects a command until the operator changes it."""
 
-_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY")
+_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
 """First words of errors that reject commands for now and for which redis-py has no class."""
 
-_SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
+_SCRIPT_ERROR = re.compile(
+    r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
+    r"|user executing the script can't"  # its ACL
+)
 """The form of such an error inside a script, before Redis 7.0."""
 
 CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
