@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from config.embedded_redis import make_death_signal_hook
-from config.supervisor import describe_exit
+from config.restarts import describe_exit
 
 logger = logging.getLogger("holdline.llama_server")
 
