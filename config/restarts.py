@@ -77,7 +77,7 @@ class Children:
         began = time.monotonic()
         try:
             child.start()
-        except Exception as error:  # the workers go on: a later try may succeed
+        except Exception as error:  # the workers continue: a later try may succeed
             now = time.monotonic()
             restarts.note_start(now)
             delay_s = restarts.note_death(now)

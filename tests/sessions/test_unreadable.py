@@ -16,6 +16,7 @@ from sessions import cookie, keys
 from sessions.client import scripts
 from sessions.client.connection import Client
 from sessions.client.unreadable import TYPES, get_type
+from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.turn_record import TurnRef
 from sessions.turn_store import TurnStore
@@ -23,6 +24,7 @@ from tests.config.test_supervisor import find_children
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, Server, holdline
+from tests.questions import question_at
 from tests.streams import STREAM, ask, asking, read
 
 HUGE = b"\xff\xfe\x00" * 1_000_000
@@ -250,6 +252,25 @@ def test_every_kind_of_key_has_a_type() -> None:
     assert {get_type(ids.name_key(name)) for name in KEYS} <= set(TYPES.values())
     assert None not in {get_type(ids.name_key(name)) for name in KEYS}
     assert get_type("holdline:{key:name}:turn:x") == "hash"
+
+
+async def test_a_call_runs_again_without_the_keys_of_another_type(redis: Client) -> None:
+    ref = TurnRef(Owner(secrets.token_urlsafe(8)), ConversationId("c" * 16), TurnId("t" * 16))
+    names = [
+        ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
+        keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
+        keys.turns(ref.owner, ref.conversation), keys.rate(ref.owner), keys.events(ref.owner),
+    ]  # fmt: skip
+    for name in names:
+        await redis.delete(name)
+        await (redis.rpush if get_type(name) == "string" else redis.set)(name, b"\xff")
+    turns = TurnStore(redis, lease_s=600, ttl_s=1000, rate=(10, 60))
+    assert (await turns.begin(question_at(ref))).outcome == "begun"
+    assert (await turns.read(ref, 0, 100)).data == b"<user-1>"
+    assert await turns.finish(ref, 1, 8, b"last", "done", '{"role": "assistant"}')
+    store = ConversationStore(redis, ttl_s=1000)
+    assert len(await store.read_branch(ref.owner, ref.conversation)) == 2
+    assert len((await store.read_page(ref.owner, 10, None))[0]) == 1
 
 
 async def test_three_thousand_entries_without_a_turn_disappear_in_one_sweep(
