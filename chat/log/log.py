@@ -30,7 +30,11 @@ _RETAINED_BYTES = 2048
 """Committed bytes that stay in memory, about four seconds of an answer; twice as many at most."""
 
 _DELETED = json.dumps(
-    {"type": "not_found", "message": "The conversation was deleted.", "retryable": False}
+    {
+        "type": "not_found",
+        "message": "The answer no longer exists: its conversation was deleted, or it was dropped.",
+        "retryable": False,
+    }
 )
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]

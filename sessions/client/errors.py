@@ -8,6 +8,7 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    InvalidResponse,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -19,8 +20,8 @@ from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError)
-"""The connection was lost, or Redis did not reply in time: the command may have run."""
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse)
+"""The connection was lost, the reply was late or not of Redis: the command may have run."""
 
 
 class WritesUnavailable(ResponseError):
