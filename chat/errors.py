@@ -15,13 +15,15 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── Unavailable         503    Retry-After
 │   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
 │   └── ModerationUnavailable  the moderation endpoint gave no verdict on the question
+├── Unreadable          500    stored data is malformed; the log names it
 ├── TurnFailed                 a turn failed before anything of its answer was sent
 └── UpstreamError              after a turn has begun: a `failed` frame
     ├── UpstreamRejected       key, model or request rejected: a retry does not help
     │   └── ContextExceeded    the request is longer than the model's context window
     ├── UpstreamFailed         unreachable, overloaded, timed out or interrupted: a retry may help
     │   └── UpstreamEnded      it answered, but its answer is not complete
-    └── ModerationFailed       no verdict on the answer; it is never continued
+    ├── ModerationFailed       no verdict on the answer; it is never continued
+    └── HistoryUnavailable     Redis was unavailable for too long before the first delta
 
 Messages are sent to clients: they must not contain a key, a header or a traceback.
 """
@@ -116,6 +118,12 @@ class ModerationUnavailable(Unavailable):
     type = "moderation_unavailable"
 
 
+class Unreadable(HoldlineError):
+    """Stored data is malformed; nothing that the client can send changes that."""
+
+    type = "unreadable"
+
+
 class TurnFailed(HoldlineError):
     """A turn failed before anything of its answer was sent.
 
@@ -165,5 +173,11 @@ class UpstreamEnded(UpstreamFailed):
 
 class ModerationFailed(UpstreamError):
     """The moderation endpoint gave no verdict on the answer: only the user may ask again."""
+
+    retryable = True
+
+
+class HistoryUnavailable(UpstreamError):
+    """Redis was unavailable for too long before the first request of an answer."""
 
     retryable = True

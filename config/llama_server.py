@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from config.child_process import starting_child
-from config.supervisor import describe_exit
+from config.restarts import describe_exit
 
 logger = logging.getLogger("holdline.llama_server")
 

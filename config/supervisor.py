@@ -2,8 +2,8 @@
 
 Sanic's manager does not replace a killed worker, and when all of them are dead the port accepts
 connections that no process serves. Therefore workers are forked here, each a plain single-process
-server on the shared socket. A worker that dies is replaced. All workers exit with the supervisor,
-even if it is killed.
+server on the shared socket. A worker that dies is replaced, with a growing delay if it dies soon
+after its start. All workers exit with the supervisor, even if it is killed.
 
 Only the supervisor ends workers, by an order over their channel. A terminal or an init system may
 send its signals to every process. Therefore a worker ignores SIGINT, and drains after SIGTERM.
@@ -18,14 +18,17 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
 
+from config.restarts import Child, Children, Restarts, describe_exit
 from config.worker_channel import READY, Order, WorkerChannel
 
 logger = logging.getLogger("holdline.supervisor")
 
 STOP_TIMEOUT_S = 12
 """Seconds after DRAIN_S in which workers must hand over their turns and exit; they need under 9."""
+
+GIVE_UP_S = 300.0
+"""Seconds without a worker that is ready after which the server exits."""
 
 _POLL_INTERVAL_S = 1.0
 """How often the children are polled; the death of a worker is noticed immediately."""
@@ -35,19 +38,6 @@ _fork = multiprocessing.get_context("fork")
 
 class StartError(Exception):
     """The server cannot start; the message names the setting to change."""
-
-
-class Child(Protocol):
-    """Another process that the server needs, restarted when it dies, such as the embedded Redis.
-
-    `poll` returns an exit status when the process must be restarted.
-    """
-
-    name: str
-
-    def poll(self) -> int | None: ...
-    def stop(self) -> None: ...
-    def start(self) -> None: ...
 
 
 Serve = Callable[[socket.socket, WorkerChannel], None]
@@ -65,11 +55,6 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def describe_exit(code: int | None) -> str:
-    """Describe the exit code of a `Process` or `Popen`, such as "signal 9" or "exit status 1"."""
-    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-
-
 class Phase(Enum):
     """The phase of a worker's life."""
 
@@ -82,8 +67,10 @@ class Phase(Enum):
 class Worker:
     """A worker process, and the supervisor's end of its channel."""
 
-    def __init__(self, process: BaseProcess, channel: Connection) -> None:
+    def __init__(self, process: BaseProcess, channel: Connection, restarts: Restarts) -> None:
         self.process = process
+        self.restarts = restarts
+        """The starts of this worker and of those that it replaces."""
         self.channel: Connection | None = channel
         """None when the worker has closed its end, which it does only by exiting."""
         self.phase = Phase.STARTING
@@ -136,9 +123,12 @@ class Supervisor:
         self._serve = serve
         self._listener = listener
         self._count = count
-        self._children = children
+        self._children = Children(children)
         self._drain_s = drain_s
         self._workers: list[Worker] = []
+        self._waiting: list[Restarts] = []
+        """Workers that are dead, and when they are replaced."""
+        self._ready_at = 0.0
         self._signals = 0  # received so far
         self._is_stopping = False
         self._wakeup_reader, self._wakeup_writer = socket.socketpair()
@@ -147,27 +137,30 @@ class Supervisor:
     def run(self, on_ready: Callable[[], None], on_drain: Callable[[int], None]) -> int:
         """Start the workers, replace those that die, and return the exit status.
 
-        `on_ready` is called once, when all workers are ready; `on_drain` when they drain, with the
-        number of answers that they finish, unless it is 0.
+        The status is 1 after GIVE_UP_S without a worker that is ready. `on_ready` is called once,
+        when all workers are ready; `on_drain` when they drain, with the number of answers that they
+        finish, unless it is 0.
         """
         self._handle_signals()
-        for _ in range(self._count):
-            self._start_worker()
+        self._ready_at = time.monotonic()
+        self._waiting = [Restarts() for _ in range(self._count)]
         announced = False
         while not self._signals:
+            self._start_due_workers()
             self._wait()
-            dead = self._remove_dead_workers()
-            if dead and not announced:
-                status = describe_exit(dead[0].process.exitcode)
-                logger.error("a worker failed to start (%s); stopping", status)
+            for worker in self._remove_dead_workers():
+                self._replace_dead_worker(worker)
+            phases = [one.phase for one in self._workers]
+            if Phase.SERVING in phases:
+                self._ready_at = time.monotonic()
+            elif time.monotonic() - self._ready_at > GIVE_UP_S:
+                logger.error("no worker has become ready for %g s; stopping", GIVE_UP_S)
                 self._stop_workers(Order.HAND_OVER, on_drain)
                 return 1
-            if not announced and all(one.phase is not Phase.STARTING for one in self._workers):
+            if not announced and not self._waiting and Phase.STARTING not in phases:
                 announced = True
                 on_ready()
-            for worker in dead:
-                self._replace_dead_worker(worker)
-            self._restart_dead_children()
+            self._children.restart_dead()
         self._stop_workers(Order.DRAIN, on_drain)
         return 0
 
@@ -179,12 +172,20 @@ class Supervisor:
     def _count_signal(self, number: int, frame: object) -> None:
         self._signals += 1
 
-    def _start_worker(self) -> int:
+    def _start_due_workers(self) -> None:
+        now = time.monotonic()
+        due = [restarts for restarts in self._waiting if restarts.due_at <= now]
+        self._waiting = [restarts for restarts in self._waiting if restarts.due_at > now]
+        for restarts in due:
+            self._start_worker(restarts)
+
+    def _start_worker(self, restarts: Restarts) -> int:
+        restarts.note_start(time.monotonic())
         ours, theirs = _fork.Pipe()
         process = _fork.Process(target=self._run_worker, args=(ours, theirs), daemon=False)
         process.start()
         theirs.close()
-        self._workers.append(Worker(process, ours))
+        self._workers.append(Worker(process, ours, restarts))
         assert process.pid is not None
         return process.pid
 
@@ -198,10 +199,12 @@ class Supervisor:
         self._serve(self._listener, WorkerChannel(theirs))
 
     def _wait(self) -> None:
-        """Return on a report, a signal or the death of a worker, or after `_POLL_INTERVAL_S`."""
+        """Return on a report, a signal or the death of a worker, or when a start may be due."""
         workers = {one.channel: one for one in self._workers if one.channel}
         sentinels = [one.process.sentinel for one in self._workers]
-        for source in wait([*workers, *sentinels, self._wakeup_reader], _POLL_INTERVAL_S):
+        delays_s = [restarts.due_at - time.monotonic() for restarts in self._waiting]
+        timeout_s = max(0, min([_POLL_INTERVAL_S, *delays_s]))
+        for source in wait([*workers, *sentinels, self._wakeup_reader], timeout_s):
             if source is self._wakeup_reader:
                 self._wakeup_reader.recv(4096)
             elif isinstance(source, Connection):
@@ -211,7 +214,7 @@ class Supervisor:
         worker.receive()
         if worker.phase is Phase.DRAINING and not (self._signals or self._is_stopping):
             # The worker alone has received SIGTERM.
-            pid = self._start_worker()
+            pid = self._start_worker(Restarts())
             logger.info("worker %d drains; worker %d replaces it", worker.process.pid, pid)
 
     def _remove_dead_workers(self) -> list[Worker]:
@@ -226,8 +229,9 @@ class Supervisor:
             self._log_exit(dead)
             return
         pid, status = dead.process.pid, describe_exit(dead.process.exitcode)
-        logger.error("worker %d died (%s); replacing it", pid, status)
-        logger.info("worker %d replaces worker %d", self._start_worker(), pid)
+        delay_s = dead.restarts.note_death(time.monotonic())
+        self._waiting.append(dead.restarts)
+        logger.error("worker %d died (%s); replacing it in %g s", pid, status, delay_s)
 
     def _log_exit(self, worker: Worker) -> None:
         """Log that a worker which had to exit has stopped, or that it died instead."""
@@ -241,16 +245,6 @@ class Supervisor:
                 pid,
                 describe_exit(status),
             )
-
-    def _restart_dead_children(self) -> None:
-        for child in self._children:
-            if (status := child.poll()) is not None:
-                logger.error("%s died (%s); restarting it", child.name, describe_exit(status))
-                started_at = time.monotonic()
-                child.stop()
-                child.start()
-                elapsed_s = time.monotonic() - started_at
-                logger.warning("%s restarted in %.2f s", child.name, elapsed_s)
 
     def _stop_workers(self, order: Order, on_drain: Callable[[int], None]) -> None:
         """Let the workers obey an order, and after a second signal hand over their answers."""
@@ -274,7 +268,7 @@ class Supervisor:
                 announced = True
                 if running := sum(one.running for one in self._workers):
                     on_drain(running)
-            self._restart_dead_children()
+            self._children.restart_dead()
             if time.monotonic() - ordered_at > timeout_s:
                 self._kill_workers(timeout_s)
 

@@ -6,46 +6,33 @@ alternatives.
 The field `head` of a conversation names the last message of the branch that is shown.
 """
 
-import json
+import logging
+import re
 import secrets
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
+from sessions.conversation_record import (
+    CONVERSATION_FIELDS,
+    Conversation,
+    Message,
+    parse_children,
+    parse_conversation,
+    parse_message,
+)
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
+
+logger = logging.getLogger("holdline.conversation_store")
+
+_CURSOR = re.compile(r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,64})")
 
 MAX_TITLE_LENGTH = 120
 """Maximum length of a title, in characters."""
 
 MAX_UNLINKED_TURNS = 500
 """Maximum number of turns that one script call unlinks, so that Redis is not blocked for long."""
-
-_FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation without its messages; times are in ms since the epoch."""
-
-    id: ConversationId
-    title: str
-    created: int
-    updated: int
-    running: TurnId | None
-    pinned: bool
-    model: str
-    system: str | None
-
-
-class Message(NamedTuple):
-    """A message of a history; `body` holds role, content, created and further fields."""
-
-    id: MessageId
-    parent: MessageId | None
-    body: dict[str, Any]
 
 
 class ConversationStore:
@@ -62,7 +49,13 @@ class ConversationStore:
         key = keys.current(session.owner, session.digest)
         chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self._ttl_s])
         is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
-        return ConversationId(found.decode()), bool(is_new)
+        current = found.decode(errors="replace")
+        if keys.is_conversation_id(current):
+            return ConversationId(current), bool(is_new)
+        logger.warning("%s is malformed; replaced", key)
+        new = ConversationId(new_id())
+        await call(self._redis, "SET", [key], [new, "EX", self._ttl_s])
+        return new, True
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
         """Create an empty conversation, make it the session's current one and return its id."""
@@ -81,8 +74,8 @@ class ConversationStore:
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
         """Return a conversation, or None."""
         key = keys.conversation(owner, conversation_id)
-        return _parse_conversation(
-            conversation_id, await call(self._redis, "HMGET", [key], _FIELDS)
+        return parse_conversation(
+            conversation_id, await call(self._redis, "HMGET", [key], CONVERSATION_FIELDS)
         )
 
     async def read_page(
@@ -101,10 +94,10 @@ class ConversationStore:
             [keys.conversations(owner)],
             [top, "-inf", "WITHSCORES", "LIMIT", 0, count],
         )
-        ids = [
-            (member.decode(), int(score))
-            for member, score in zip(flat[::2], flat[1::2], strict=True)
-        ]
+        ids, malformed = _parse_members(flat)
+        if malformed:
+            logger.warning("removed %d malformed members of the conversations", len(malformed))
+            await call(self._redis, "ZREM", [keys.conversations(owner)], malformed)
         if cursor:
             ids = [(member, score) for member, score in ids if score < int(top) or member < last]
         page = ids[:limit]
@@ -115,9 +108,11 @@ class ConversationStore:
         """Return those of the conversations that exist."""
         if not ids:
             return []
-        calls: list[Call] = [("HMGET", [keys.conversation(owner, one)], _FIELDS) for one in ids]
+        calls: list[Call] = [
+            ("HMGET", [keys.conversation(owner, one)], CONVERSATION_FIELDS) for one in ids
+        ]
         rows = raise_errors(await call_all(self._redis, calls))
-        found = [_parse_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
+        found = [parse_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
         return [conversation for conversation in found if conversation]
 
     async def read_branch(
@@ -150,7 +145,7 @@ class ConversationStore:
             ("branch", names, [start, max_bytes, max_count]),
         ]
         system, flat = await call_in_order(self._redis, calls)
-        return None if system is None else system.decode(), _parse_branch(flat)
+        return system and system.decode(errors="replace"), _parse_branch(flat)
 
     async def read_message(
         self, owner: Owner, conversation_id: ConversationId, message_id: str
@@ -171,7 +166,7 @@ class ConversationStore:
         parents = [f">{message.parent or ''}" for message in messages]
         names = [keys.messages(owner, conversation_id)]
         found = await call(self._redis, "HMGET", names, parents)
-        return [[MessageId(one) for one in (ids or b"").decode().split()] for ids in found]
+        return [parse_children(ids) for ids in found]
 
     async def select(
         self, owner: Owner, conversation_id: ConversationId, message_id: str
@@ -237,39 +232,33 @@ def make_title(question: str) -> str:
 
 def _parse_branch(flat: list[bytes]) -> list[Message]:
     pairs = zip(flat[::2], flat[1::2], strict=True)
-    return [_parse_message(message_id.decode(), entry) for message_id, entry in pairs]
+    found = [_parse_message(name.decode(errors="replace"), entry) for name, entry in pairs]
+    return [message for message in found if message]
 
 
-def _parse_message(message_id: str, entry: bytes) -> Message:
-    parent, _, body = entry.partition(b"\n")
-    return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
-
-
-def _parse_conversation(
-    conversation_id: ConversationId, values: list[bytes | None]
-) -> Conversation | None:
-    """Return a conversation from the values of _FIELDS; None without a time of creation."""
-    text = {
-        name: value.decode()
-        for name, value in zip(_FIELDS, values, strict=True)
-        if value is not None
-    }
-    if "created" not in text:
+def _parse_message(message_id: str, entry: bytes) -> Message | None:
+    """Return a message; None, and a warning, for a malformed one."""
+    try:
+        return parse_message(message_id, entry)
+    except (ValueError, RecursionError) as error:
+        logger.warning("message %r is unreadable (%s); left out", message_id[:64], error)
         return None
-    return Conversation(
-        id=conversation_id,
-        title=text.get("title", ""),
-        created=int(text["created"]),
-        updated=int(text["updated"]),
-        running=TurnId(text["running"]) if "running" in text else None,
-        pinned=text.get("pinned") == "1",
-        model=text.get("model", ""),
-        system=text.get("system"),
-    )
+
+
+def _parse_members(flat: list[bytes]) -> tuple[list[tuple[str, int]], list[bytes]]:
+    """Return ids with their scores, from a reply with scores, and the malformed members."""
+    ids, malformed = [], []
+    for member, score in zip(flat[::2], flat[1::2], strict=True):
+        name = member.decode(errors="replace")
+        if keys.is_id(name) and score.isdigit():
+            ids.append((name, int(score)))
+        else:
+            malformed.append(member)
+    return ids, malformed
 
 
 def _parse_cursor(cursor: str) -> tuple[str, str]:
-    score, dot, member = cursor.partition(".")
-    if not dot or not score.isascii() or not score.isdigit():
+    found = _CURSOR.fullmatch(cursor)
+    if not found:
         raise ValueError("not a cursor of this list")
-    return score, member
+    return found[1], found[2]

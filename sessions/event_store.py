@@ -61,12 +61,19 @@ class EventStore:
     async def read(self, owner: Owner, after: EventId | None) -> EventRead:
         """Return the events after an id, or only the last id; raises UNAVAILABLE_ERRORS."""
         position = (after.ms, after.number) if after else ("", "")
-        reply = await call(self._redis, "events", [keys.events(owner)], position)
-        is_complete, last_id, *entries = reply
+        key = keys.events(owner)
+        reply = await call(self._redis, "events", [key], position)
+        last = parse_id(reply[1].decode())
+        if last is None:  # no event could follow an id of another clock
+            logger.warning("dropped %s: its last id is not a time", key)
+            await call(self._redis, "UNLINK", [key], [])
+            reply = await call(self._redis, "events", [key], ("", ""))
+            last = parse_id(reply[1].decode())
+        if last is None:
+            raise ValueError("the clock of Redis is not a time")
+        is_complete, _, *entries = reply
         pairs = zip(entries[::2], entries[1::2], strict=True)
         found = [parse_notification(event_id + b" " + text) for event_id, text in pairs]
-        last = parse_id(last_id.decode())
-        assert last
         return EventRead(bool(is_complete), last, [event for event in found if event])
 
 

@@ -14,11 +14,22 @@ MessageId = NewType("MessageId", str)
 TurnId = NewType("TurnId", str)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_GENERATED_ID = re.compile(r"[A-Za-z0-9_-]{16}")
 
 
 def is_id(text: str) -> bool:
     """Return whether `text` has the form of an id: 1 to 64 of `[A-Za-z0-9_-]`."""
     return _ID.fullmatch(text) is not None
+
+
+def is_conversation_id(text: str) -> bool:
+    """Return whether `text` has the form of a conversation's id, which Holdline generates: 16."""
+    return _GENERATED_ID.fullmatch(text) is not None
+
+
+def is_message_id(text: str) -> bool:
+    """Return whether `text` has the form of a message's id, which Holdline generates: 16."""
+    return _GENERATED_ID.fullmatch(text) is not None
 
 
 def is_owner(text: str) -> bool:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sessions import cookie, keys
 from sessions.client.connection import Client
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
@@ -18,6 +20,8 @@ logger = logging.getLogger("holdline.sessions")
 
 _MAX_IDS = 2
 """A browser may hold a partitioned cookie and an older one of this name."""
+
+logger = logging.getLogger("holdline.session_store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class SessionStore:
         self._ttl_s = ttl_s
         self._instance: Instance | None = None
 
+<<<<<<< HEAD
     async def get_instance(self) -> Instance:
         """Return the identity in Redis, which the first call ever creates."""
         if self._instance is None:
@@ -60,6 +65,23 @@ class SessionStore:
                 )
             self._instance = Instance(name.decode(), bytes.fromhex(secret.decode()))
         return self._instance
+=======
+    async def find(self, cookie_value: str | None) -> Session | None:
+        """Return a cookie's session and extend it; None if it is unknown or expired."""
+        digest = cookie.hash_id(cookie_value)
+        if digest is None:
+            return None
+        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
+        if record is None:
+            return None
+        fields = _parse_record(record)
+        if fields is None:
+            logger.warning("the session %s… is unreadable; dropped", digest[:8])
+        if fields is None or fields.created + self._ttl_s < time.time():
+            await call(self._redis, "DEL", [keys.session(digest)], [])
+            return None
+        return Session(digest, Owner(fields.owner))
+>>>>>>> recovery
 
     async def find(self, fields: Sequence[str], *, secure: bool) -> Session | None:
         """Return the session of the `Cookie` fields of a request, and extend it.
@@ -101,6 +123,7 @@ class SessionStore:
         )
         return session_id, session
 
+<<<<<<< HEAD
     async def store(self, session: Session, turn: TurnId | None = None) -> None:
         """Store a session at its first write; a repeat stores the same.
 
@@ -141,3 +164,18 @@ class SessionStore:
             await call(self._redis, "DEL", [name], [])
             return None
         return Session(digest, Owner(owner), created=created)
+=======
+
+class _Record(msgspec.Struct):
+    owner: str
+    created: int
+
+
+def _parse_record(data: bytes) -> _Record | None:
+    """Return a stored session; None for a malformed one."""
+    try:
+        record = msgspec.json.decode(data, type=_Record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return record if keys.is_owner(record.owner) else None
+>>>>>>> recovery

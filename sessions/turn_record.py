@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from sessions import keys
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
@@ -11,6 +11,15 @@ State = Literal["running", "done", "stopped", "failed"]
 
 Moderation = Literal["off", "due", "passed"]
 """Whether a question must be checked before its turn begins."""
+
+
+RECORD_FIELDS = (
+    "state", "conversation", "digest", "model", "user", "answer", "continues", "length", "records",
+    "request",
+)  # fmt: skip
+"""The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
+
+_OPTIONAL_FIELDS = 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class TakeOver:
     """The result of `take_over`: the new fence with the turn's record.
 
     A `fence` of 0 means that the lease has not expired, -1 that the turn does not run. Then there
-    is no record, nor for a turn that lacks a field.
+    is no record.
     """
 
     fence: int
@@ -109,3 +118,29 @@ class LogRead(NamedTuple):
     length: int
     """Length of the log in bytes; 0 once it has expired."""
     data: bytes
+
+
+def parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
+    """Return a record from the values of RECORD_FIELDS; None if all of them are missing.
+
+    Raises ValueError for a malformed one.
+    """
+    if not any(value is not None for value in values):
+        return None
+    if None in values[:-_OPTIONAL_FIELDS]:
+        raise ValueError("a field is missing")
+    text: list[Any] = [(value or b"").decode() for value in values]
+    state, conversation, digest, model, user, answer, continues, length, records, request = text
+    if state not in get_args(State) or not all(map(keys.is_id, (conversation, user, answer))):
+        raise ValueError("a field is malformed")
+    return TurnRecord(
+        ref=TurnRef(owner, ConversationId(conversation), turn_id, is_legacy=not records),
+        state=state,
+        digest=digest,
+        model=model,
+        question_id=MessageId(user),
+        answer_id=MessageId(answer),
+        max_continuations=int(continues),
+        length=int(length or 0),
+        has_request=bool(request),
+    )

@@ -10,7 +10,9 @@ from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, WritesUnavailable, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.running_index import build_registrations, build_unregistration, sweep
 from sessions.turn_record import (
+    RECORD_FIELDS,
     BeginResult,
     LogRead,
     Moderation,
@@ -19,21 +21,10 @@ from sessions.turn_record import (
     TakeOver,
     TurnRecord,
     TurnRef,
+    parse_record,
 )
 
 logger = logging.getLogger("holdline.turn_store")
-
-MAX_EXPIRED = 100
-"""Maximum number of turns that `expired_leases` returns."""
-
-_RECORD_FIELDS = (
-    "state", "conversation", "digest", "model", "user", "answer", "continues", "length", "records",
-    "request",
-)  # fmt: skip
-"""The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
-
-_OPTIONAL_FIELDS = 3
-
 
 LogAppend = tuple[TurnRef, int, int, bytes]
 """Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
@@ -63,7 +54,7 @@ class TurnStore:
         build = self._build_begin_without_conversation if has_no_conversation else self._build_begin
         begin = build(question, moderation)
         # Registered first: a turn that is not in the index would be lost with its worker.
-        calls = [*_build_registrations([ref], self._lease_ms), begin]
+        calls = [*build_registrations([ref], self._lease_ms), begin]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
         if outcome in ("unknown", "attach", "busy", "limited", "unchecked"):
@@ -115,8 +106,13 @@ class TurnStore:
 
     async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
         """Return the record of an owner's turn, or None."""
-        values = await call(self._redis, "HMGET", [keys.turn(owner, turn_id)], _RECORD_FIELDS)
-        return _parse_record(owner, turn_id, values)
+        values = await call(self._redis, "HMGET", [keys.turn(owner, turn_id)], RECORD_FIELDS)
+        try:
+            return parse_record(owner, turn_id, values)
+        except ValueError as error:
+            logger.warning("turn %s is unreadable (%s); dropped", turn_id, error)
+            await self.drop(TurnRef(owner, ConversationId(""), turn_id))
+            return None
 
     async def read(self, ref: TurnRef, offset: int, max_bytes: int) -> LogRead:
         """Return at most `max_bytes` of a turn's log from `offset`, its length and the state."""
@@ -162,7 +158,7 @@ class TurnStore:
             )
             for group in groups
         ]
-        registrations = _build_registrations([ref for ref, _ in leases], self._lease_ms)
+        registrations = build_registrations([ref for ref, _ in leases], self._lease_ms)
         return await self._call_for_turns(calls, registrations)
 
     async def _call_for_turns(self, calls: list[Call], others: Sequence[Call] = ()) -> list[Any]:
@@ -184,10 +180,10 @@ class TurnStore:
         return found
 
     async def take_over(self, ref: TurnRef, attempt: str) -> TakeOver:
-        """Take over a turn whose lease has expired."""
-        arguments: list[Argument] = [attempt, self._lease_ms, *_RECORD_FIELDS]
+        """Take over a turn whose lease has expired; raises ValueError for a malformed record."""
+        arguments: list[Argument] = [attempt, self._lease_ms, *RECORD_FIELDS]
         fence, *values = await call(self._redis, "take_over", [ref.turn_key], arguments)
-        return TakeOver(fence, _parse_record(ref.owner, ref.turn, values) if values else None)
+        return TakeOver(fence, parse_record(ref.owner, ref.turn, values) if values else None)
 
     async def finish(
         self, ref: TurnRef, fence: int, offset: int, records: bytes, state: State, answer: str
@@ -215,27 +211,40 @@ class TurnStore:
 
     async def release(self, ref: TurnRef, fence: int) -> None:
         """Release a turn's lease, so that any worker may take the turn over immediately."""
-        calls: list[Call] = [("release", [ref.turn_key], [fence]), *_build_registrations([ref], 0)]
+        calls: list[Call] = [("release", [ref.turn_key], [fence]), *build_registrations([ref], 0)]
         await call_in_order(self._redis, calls)
 
     async def unregister(self, ref: TurnRef) -> None:
         """Remove a turn from the index of running turns."""
-        await call(self._redis, *_build_unregistration(ref))
+        await call(self._redis, *build_unregistration(ref))
 
     async def expired_leases(self) -> list[TurnRef]:
-        """Return up to MAX_EXPIRED registered turns whose lease has expired."""
-        indexes = [keys.running(), keys.legacy_running()]
-        calls: list[Call] = [("expired", [index], [MAX_EXPIRED]) for index in indexes]
-        expired: list[TurnRef] = []
-        for index, found in zip(indexes, await call_in_order(self._redis, calls), strict=True):
-            refs = {member: _decode_ref(member, index) for member in found}
-            malformed = [member for member in found if refs[member] is None]
-            for member in malformed:  # every poll of every worker would find it again
-                logger.warning("removed a malformed member of %s: %r", index, member[:200])
-            if malformed:
-                await call(self._redis, "unregister", [index], malformed)
-            expired += [ref for ref in refs.values() if ref]
-        return expired[:MAX_EXPIRED]
+        """Return running turns whose lease has expired; see `sweep`."""
+        return await sweep(self._redis)
+
+    async def postpone(self, ref: TurnRef) -> None:
+        """Let a turn whose lease holds be found again after a lease's time, behind all others."""
+        await call_in_order(self._redis, build_registrations([ref], self._lease_ms))
+
+    async def drop(self, ref: TurnRef) -> None:
+        """Drop a turn whose record or log cannot be read; its conversation takes new questions.
+
+        Its log stays for a day, for the operator.
+        """
+        owner, turn = ref.owner, ref.turn
+        names = [
+            ref.turn_key, keys.request(owner, turn), keys.records(owner, turn),
+            keys.legacy_log(owner, turn),
+        ]  # fmt: skip
+        conversation_prefix = keys.conversation(owner, ConversationId(""))
+        arguments: list[Argument] = [
+            turn,
+            ref.conversation,
+            conversation_prefix,
+            keys.REQUEST_TTL_S,
+        ]
+        await call(self._redis, "drop", names, arguments)
+        await self.unregister(ref)
 
     async def request_stop(self, ref: TurnRef) -> bool:
         """Request that the worker of a turn stops it; return False if the turn does not run."""
@@ -251,52 +260,3 @@ def _list_conversation_keys(ref: TurnRef) -> list[str]:
         ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
         keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
     ]  # fmt: skip
-
-
-def _get_index(ref: TurnRef) -> str:
-    """Return the index of running turns that a turn belongs to."""
-    return keys.legacy_running() if ref.is_legacy else keys.running()
-
-
-def _build_registrations(refs: list[TurnRef], lease_ms: int) -> list[Call]:
-    members: dict[str, list[Argument]] = {}
-    for ref in refs:
-        members.setdefault(_get_index(ref), [lease_ms]).append(_encode_ref(ref))
-    return [("register", [index], arguments) for index, arguments in members.items()]
-
-
-def _build_unregistration(ref: TurnRef) -> Call:
-    return ("unregister", [_get_index(ref)], [_encode_ref(ref)])
-
-
-def _parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> TurnRecord | None:
-    """Return a record from the values of _RECORD_FIELDS; the optional ones may be missing."""
-    if None in values[:-_OPTIONAL_FIELDS]:
-        return None
-    text: list[Any] = [(value or b"").decode() for value in values]
-    state, conversation, digest, model, user, answer, continues, length, records, request = text
-    return TurnRecord(
-        ref=TurnRef(owner, ConversationId(conversation), turn_id, is_legacy=not records),
-        state=state,
-        digest=digest,
-        model=model,
-        question_id=MessageId(user),
-        answer_id=MessageId(answer),
-        max_continuations=int(continues),
-        length=int(length or 0),
-        has_request=bool(request),
-    )
-
-
-def _encode_ref(ref: TurnRef) -> str:
-    return f"{ref.owner} {ref.conversation} {ref.turn}"
-
-
-def _decode_ref(member: bytes, index: str) -> TurnRef | None:
-    """Return the turn that a member of the running turns names; None for a malformed one."""
-    parts = member.decode("ascii", "replace").split(" ")
-    if len(parts) != 3 or not keys.is_owner(parts[0]) or not all(map(keys.is_id, parts[1:])):
-        return None
-    owner, conversation, turn = parts
-    is_legacy = index == keys.legacy_running()
-    return TurnRef(Owner(owner), ConversationId(conversation), TurnId(turn), is_legacy)

@@ -170,15 +170,16 @@ def _build_question(request: Request, parameters: StreamRequest, message: str | 
     max_length = get_state(request).message_max
     if len(text) > max_length:
         raise TooLarge(f"`message` has {len(text)} characters: the maximum is {max_length}.")
-    conversation = parameters.conversation
+    conversation, parent = parameters.conversation, parameters.parent
+    regenerate = parameters.regenerate
     return Question(
         message=text,
         conversation=parsing.parse_conversation_id(conversation) if conversation else None,
         turn=TurnId(parameters.turn) if parameters.turn else None,
         model=parsing.parse_model(request, parameters.model),
         may_continue=parameters.may_continue,
-        parent=parameters.parent,
-        regenerate=parameters.regenerate,
+        parent=parsing.parse_message_id(parent) if parent else parent,
+        regenerate=parsing.parse_message_id(regenerate) if regenerate else None,
     )
 
 

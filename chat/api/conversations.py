@@ -13,7 +13,8 @@ from chat.api import guard, parsing
 from chat.api.state import get_state
 from chat.errors import BadRequest, Conflict, NotFound
 from chat.export import rendering
-from sessions.conversation_store import MAX_TITLE_LENGTH, Conversation, ConversationStore, Message
+from sessions.conversation_record import Conversation, Message
+from sessions.conversation_store import MAX_TITLE_LENGTH, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner
 from sessions.middleware import get_session, keep_session
 
@@ -81,11 +82,12 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
     With `before`, the id of a message, only earlier messages are returned.
     """
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
-    found = await _find(request, conversation)
     limit = _parse_limit(query)
+    named = parsing.parse_message_id(query["before"]) if "before" in query else None
+    found = await _find(request, conversation)
     start = None
-    if "before" in query:
-        before = await store.read_message(owner, found.id, query["before"])
+    if named:
+        before = await store.read_message(owner, found.id, named)
         if before is None:
             raise NotFound("There is no such message.")
         start = before.parent
@@ -145,10 +147,11 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
         raise BadRequest(
             "The body changes nothing: send `title`, `pinned`, `model`, `system` or `branch`."
         )
+    branch = None if body.branch is None else parsing.parse_message_id(body.branch)
     found = await _find(request, conversation)
     store, owner = _open_store(request)
-    if body.branch is not None:
-        selected = await store.select(owner, found.id, body.branch)
+    if branch is not None:
+        selected = await store.select(owner, found.id, branch)
         if selected is None:
             raise NotFound("There is no such message.")
         if not selected:
@@ -201,15 +204,18 @@ async def _read_messages(
     The messages are read in pages, because one long read would block Redis.
     """
     found: list[Message] = []
+    seen: set[MessageId] = set()
     while True:
         count = _MAX_PAGE if limit is None else limit - len(found)
         page = await store.read_branch(owner, conversation_id, start=start, max_count=count + 1)
         found += page[:count]
-        if len(page) <= count:
+        seen.update(one.id for one in page[:count])
+        # A malformed message is left out of a page: the messages before it may still be read.
+        start = page[count].id if len(page) > count else page[-1].parent if page else None
+        if start is None or start in seen:  # parents that form a circle would never end
             return found[::-1], False
         if len(found) == limit:
             return found[::-1], True
-        start = page[count].id
 
 
 def _parse_limit(query: dict[str, str]) -> int | None:

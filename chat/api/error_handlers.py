@@ -20,9 +20,10 @@ from chat.errors import (
     TooLarge,
     TurnFailed,
     Unauthorised,
+    Unreadable,
 )
 from chat.formats import chat_completion, sse
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 
 logger = logging.getLogger("holdline.api")
 
@@ -49,6 +50,10 @@ _FAILURE_STATUSES = {
 _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
 
+_UNREADABLE = (
+    "Stored data of this request could not be read. The server's log names it: its operator can "
+    "restore a backup. Other conversations are not affected."
+)
 _MESSAGES = {
     400: "The request is not valid HTTP.",
     404: "There is nothing at this URL.",
@@ -92,6 +97,11 @@ def install(app: Sanic[Any, Any]) -> None:
         return _create_response(
             request, 503, "unavailable", "Redis is unavailable. Try again in a moment.", 5
         )
+
+    @app.exception(ResponseError)
+    async def handle_rejected_command(request: Request, error: Exception) -> HTTPResponse:
+        logger.error("Redis rejected a command of %s (%s)", request.endpoint, error)
+        return _create_response(request, 500, Unreadable.type, _UNREADABLE)
 
     @app.exception(SanicException)
     async def handle_sanic_error(request: Request, error: SanicException) -> HTTPResponse:

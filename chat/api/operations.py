@@ -4,6 +4,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from chat.api.state import get_state
+from sessions import keys
 from sessions.client import scripts
 from sessions.client.errors import UNAVAILABLE_ERRORS
 
@@ -23,7 +24,7 @@ async def report_ready(request: Request) -> HTTPResponse:
     if state.turns.is_draining:
         return json({"status": "stopping"}, status=503)
     try:
-        await scripts.ping(state.redis)
+        await scripts.ping(state.redis, keys.stops())
     except UNAVAILABLE_ERRORS:
         return json({"status": "Redis is unavailable"}, status=503)
     return json({"status": "ready"})

@@ -11,7 +11,7 @@ from sanic import Request
 from chat.api.state import get_state
 from chat.errors import BadRequest, NotFound
 from sessions import keys
-from sessions.keys import ConversationId
+from sessions.keys import ConversationId, MessageId
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -46,9 +46,16 @@ def decode_json(request: Request, body: bytes, kind: type[Body] | None = None) -
 
 def parse_conversation_id(text: str) -> ConversationId:
     """Return `text` as the id of a conversation; raises NotFound if it cannot be an id."""
-    if not keys.is_id(text) or text == keys.NO_CONVERSATION:
+    if not keys.is_conversation_id(text):
         raise NotFound("There is no such conversation.")
     return ConversationId(text)
+
+
+def parse_message_id(text: str) -> MessageId:
+    """Return `text` as the id of a message; raises NotFound if it cannot be an id."""
+    if not keys.is_message_id(text):
+        raise NotFound("There is no such message.")
+    return MessageId(text)
 
 
 def parse_model(request: Request, model: str | None) -> str | None:

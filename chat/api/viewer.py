@@ -1,6 +1,7 @@
 """Send a turn to one viewer, in the format that it asked for."""
 
 import asyncio
+import logging
 import struct
 import time
 from collections.abc import Callable
@@ -13,12 +14,17 @@ from sanic.response import json
 
 from chat.api.error_handlers import STREAM_HEADERS, STREAM_TYPE
 from chat.api.negotiation import WireFormat
-from chat.errors import Conflict, TurnFailed, Unavailable
+from chat.errors import Conflict, TurnFailed, Unavailable, Unreadable
 from chat.formats import json_object, ndjson, sse, text
 from chat.log.format import Encode, Format, Send
 from chat.log.log import Log, LogState
 from chat.log.tail_viewer import HEARTBEAT_S, Push
 from chat.turns.view import View
+
+logger = logging.getLogger("holdline.api")
+
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+"""Errors of a format that meets a malformed record."""
 
 _MAX_BUFFER_BYTES = 64 << 10
 """Bytes that may wait in a viewer's connection; a viewer with more is sent slices of the log."""
@@ -155,7 +161,11 @@ async def _relay(request: Request, view: View, viewer_format: Format, send: Send
         await send(viewer_format.encode(turn, 0, replay.records))
         await send(viewer_format.encode_end(turn, replay.length, replay.answer))
         return True
-    return await view.log.relay(view.offset, viewer_format, send, _create_push(request))
+    try:
+        return await view.log.relay(view.offset, viewer_format, send, _create_push(request))
+    except MALFORMED as error:
+        logger.warning("turn %s: a record is malformed (%r)", view.log.ref.turn, error)
+        return False
 
 
 async def send_whole(
@@ -187,10 +197,17 @@ async def send_whole(
     else:
         _truncate_body(request)
         return None
+    try:
+        body = _read(log, build, data)
+    except Unreadable:
+        if response is None:
+            raise
+        _truncate_body(request)
+        return None
     if response is None:
-        _raise_failure(data)
-        return json(build(data), headers=STREAM_HEADERS)
-    await response.send(json_object.encode(build(data)))
+        _raise_failure(log, data)
+        return json(body, headers=STREAM_HEADERS)
+    await response.send(json_object.encode(body))
     await response.eof()
     return None
 
@@ -215,12 +232,23 @@ async def _wait_for_output(log: Log) -> None:
         raise _create_detached()
     data = await log.read(0, log.committed)
     if not json_object.has_output(data):
-        _raise_failure(data)
+        _raise_failure(log, data)
 
 
-def _raise_failure(data: bytes) -> None:
-    """Raise TurnFailed if the records are those of a failed turn."""
-    body = json_object.read(data)
+def _read(log: Log, build: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:
+    """Return what `build` makes of the records; raises Unreadable if one is malformed."""
+    try:
+        return build(data)
+    except MALFORMED as error:
+        logger.warning("turn %s: a record is malformed (%r)", log.ref.turn, error)
+        raise Unreadable(
+            "A record of this answer is malformed. Request it as `text/event-stream`."
+        ) from None
+
+
+def _raise_failure(log: Log, data: bytes) -> None:
+    """Raise TurnFailed if the records are those of a failed turn; raises Unreadable."""
+    body = _read(log, json_object.read, data)
     if "error" in body:
         raise TurnFailed(body["error"], body["answer"])
 

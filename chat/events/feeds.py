@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from chat.errors import Draining, RateLimited
 from chat.events.subscriber import Subscriber
 from sessions import keys
-from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, ResponseError
+from sessions.client.errors import ReplyTimeout
 from sessions.client.notifications import Notifications
 from sessions.event_store import Event, EventId, EventRead, EventStore, parse_notification
 from sessions.keys import Owner
@@ -123,7 +123,7 @@ class Feeds:
                 feed.read_again = False
                 found = await self._store.read(feed.owner, feed.last_id)
                 feed.extend(found)
-        except (*UNAVAILABLE_ERRORS, ResponseError) as error:
+        except Exception as error:  # no event may end the worker
             logger.warning("cannot read events (%s); the clients reconnect", type(error).__name__)
             feed.end()
         finally:

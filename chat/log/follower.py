@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from chat.log.log import Log
 from sessions import keys
-from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.client.notifications import Notifications
 from sessions.turn_record import TurnRef
 from sessions.turn_store import TurnStore
@@ -139,7 +138,7 @@ class Follower:
                 followed.read_again = False
                 await self._catch_up(followed)
             followed.up_to_date.set()
-        except (*UNAVAILABLE_ERRORS, ResponseError) as error:  # the next poll reads it again
+        except Exception as error:  # the next poll reads it again; no log may end the worker
             logger.warning("cannot read turn %s (%s)", followed.log.ref.turn, type(error).__name__)
         finally:
             followed.is_reading = False

@@ -30,7 +30,11 @@ _RETAINED_BYTES = 2048
 """Committed bytes that stay in memory, about four seconds of an answer; twice as many at most."""
 
 _DELETED = json.dumps(
-    {"type": "not_found", "message": "The conversation was deleted.", "retryable": False}
+    {
+        "type": "not_found",
+        "message": "The answer no longer exists: its conversation was deleted, or it was dropped.",
+        "retryable": False,
+    }
 )
 
 Read = Callable[[TurnRef, int, int], Awaitable[bytes]]
@@ -278,9 +282,12 @@ class Log:
     def _push(self, begin: int) -> None:
         data = self.buffered(begin, self.committed)
         for viewer_format, viewers in self._tail.items():
-            frames = viewer_format.encode_pushed(self.ref.turn, begin, data)
+            try:
+                frames = viewer_format.encode_pushed(self.ref.turn, begin, data)
+            except Exception:  # its viewers fail by themselves, when they read the record
+                frames = None
             for viewer in list(viewers):
-                if not viewer.push(frames, self.committed):
+                if frames is None or not viewer.push(frames, self.committed):
                     del viewers[viewer]
                     viewer.wake()
 

@@ -7,6 +7,7 @@ where a record begins, or the log's end. A reader skips the kinds that it does n
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -101,9 +102,22 @@ def decode_answer(data: bytes) -> PartialAnswer:
     return PartialAnswer(
         "".join(payloads[Kind.TEXT]),
         "".join(payloads[Kind.REASONING]),
-        [json.loads(seam) for seam in payloads[Kind.CONTINUED]],
-        [json.loads(attempt) for attempt in payloads[Kind.ATTEMPT]],
+        _parse_objects(payloads[Kind.CONTINUED], {"at": int, "why": str}),
+        _parse_objects(payloads[Kind.ATTEMPT], {"mode": str}),
     )
+
+
+def _parse_objects(payloads: list[str], fields: dict[str, type]) -> list[dict[str, Any]]:
+    """Return the payloads that are objects with these fields; a malformed record is left out."""
+    found = []
+    for payload in payloads:
+        with suppress(ValueError, RecursionError):
+            value = json.loads(payload)
+            if isinstance(value, dict) and all(
+                isinstance(value.get(name), kind) for name, kind in fields.items()
+            ):
+                found.append(value)
+    return found
 
 
 def _split_text(text: str) -> Iterator[str]:

@@ -49,7 +49,7 @@ class Answer:
         repeated = [
             attempt
             for attempt in self.attempts
-            if attempt["mode"] != "new" or attempt["reason"] == "interrupted"
+            if attempt["mode"] != "new" or attempt.get("reason") == "interrupted"
         ]
         return max(len(repeated), len(self.continued))
 

@@ -12,6 +12,7 @@ from chat.turns.answer import Answer
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.context.prompt import Prompt, estimate_size, estimate_text
 from chat.turns.continuation.joining import Joiner, Outcome
+from chat.turns.history import read_patiently
 from chat.turns.moderation.gate import Gate
 from chat.turns.moderation.moderator import Moderator
 from chat.turns.moderation.windows import split_text
@@ -106,8 +107,12 @@ class Attempt:
             messages = self._client_request.build_messages(self._partial, prefill=is_prefill)
             self.size = sum(map(estimate_text, self._client_request.list_texts()))
         else:
-            messages = await prompt.build_messages(
-                self._record, self.upstream, self.model, self._partial, prefill=is_prefill
+            messages = await read_patiently(
+                self._record.ref.turn,
+                lambda: prompt.build_messages(
+                    self._record, self.upstream, self.model, self._partial, prefill=is_prefill
+                ),
+                may_fail=not answer.has_output,
             )
             self.size = estimate_size(messages)
         answer.model, answer.upstream = self.model, self.upstream.name

@@ -27,6 +27,7 @@ from chat.turns.continuation.policy import (
     decide,
     rejects_prefill,
 )
+from chat.turns.history import read_patiently
 from chat.turns.moderation.moderator import Moderator
 from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
 from chat.turns.usage import restore_usage
@@ -285,7 +286,11 @@ class Generation:
         self._has_learned = True
         upstream, model, size = self._attempt.upstream, self._attempt.model, self._attempt.size
         self._prompt.learn(upstream, model, size, error)
-        messages = await self._prompt.build_messages(self._record, upstream, model)
+        messages = await read_patiently(
+            self._record.ref.turn,
+            lambda: self._prompt.build_messages(self._record, upstream, model),
+            may_fail=not self.answer.has_output,
+        )
         self._last_error = error
         return estimate_size(messages) < size
 

@@ -57,11 +57,13 @@ class QuestionBuilder:
         turn_id: TurnId,
         is_new: bool,
     ) -> NewTurn:
-        """Return the turn to begin; raises NotFound for a message that does not exist.
+        """Return the turn to begin; raises NotFound for a conversation or message that is missing.
 
         A conversation that `is_new` is not read.
         """
         conversation = None if is_new else await self._store.read(session.owner, conversation_id)
+        if conversation is None and question.conversation and not is_new:
+            raise NotFound("There is no such conversation.")
         model = question.model or (conversation.model if conversation else "") or self._models[0]
         again = await self._existing_question(session.owner, conversation_id, question)
         user = again or MessageId(new_id())

@@ -106,7 +106,8 @@ class Turns:
             if begun.turn and question.request:
                 raise Conflict("The conversation is being answered. Ask again after its answer.")
             if begun.turn:
-                await self.stop(session.owner, begun.turn)
+                with suppress(NotFound):  # it could not be read, and was dropped
+                    await self.stop(session.owner, begun.turn)
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)
 
     async def _find_begun(self, session: Session, question: Question) -> TurnRecord:

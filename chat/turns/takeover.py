@@ -41,6 +41,8 @@ class Takeover:
                 self._takeover_allowed_at = time.monotonic() + self._store.lease_s
             except ResponseError as error:
                 logger.error("cannot look for expired leases (%s)", error)
+            except Exception:  # neither a record nor a reply of Redis may end the worker
+                logger.exception("cannot look for expired leases")
 
     async def take_over(self, ref: TurnRef) -> None:
         """Continue a turn here if its lease has expired; raises UNAVAILABLE_ERRORS."""
@@ -50,26 +52,32 @@ class Takeover:
             await self._take_over(ref)
         except UNAVAILABLE_ERRORS:
             raise
-        except Exception:  # its data are malformed: no other turn, nor the worker, may end by it
-            logger.exception("turn %s cannot be taken over", ref.turn)
-            await self._store.unregister(ref)
+        except Exception as error:  # its data are malformed: no other turn may end by it
+            logger.warning(
+                "turn %s cannot be taken over (%s: %s); dropped. Its log stays for a day: %s",
+                ref.turn,
+                type(error).__name__,
+                error,
+                ref.log_key,
+            )
+            await self._store.drop(ref)
 
     async def _take_over(self, ref: TurnRef) -> None:
         found = await self._store.take_over(ref, secrets.token_urlsafe(12))
         if found.fence < 0:
             await self._store.unregister(ref)
+        if found.fence == 0:
+            await self._store.postpone(ref)
         if found.record is None:
-            if found.fence > 0:  # every poll would find it again
-                logger.warning("turn %s lacks a field; removed from the running turns", ref.turn)
-                await self._store.unregister(ref)
             return
         if self._turns.is_draining:  # since the last poll
             await self._store.release(ref, found.fence)
             return
         log = await self._store.read(found.record.ref, 0, MAX_READ_BYTES)
+        if len(log.data) < log.length:  # its commits would be rejected, again and again
+            raise ValueError(f"its log has {log.length} bytes")
         request = None
         if found.record.has_request:
-            stored = await self._store.read_request(ref)
-            request = ClientRequest.decode(stored) if stored else ClientRequest([])
+            request = ClientRequest.decode(await self._store.read_request(ref))
         logger.warning("turn %s is taken over, with fence %d", ref.turn, found.fence)
         self._turns.start(found.record, log.data, found.fence, request=request, interrupted=True)

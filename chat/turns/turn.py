@@ -5,11 +5,10 @@ import json
 import logging
 from enum import Enum
 
-from chat.errors import UpstreamError, UpstreamFailed
+from chat.errors import UpstreamError
 from chat.log.batch import Fenced, Writer
 from chat.log.records import Kind
 from chat.turns.generation import Generation
-from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.turn_record import State, TurnRecord
 
 logger = logging.getLogger("holdline.turn")
@@ -116,10 +115,6 @@ class Turn:
                 raise
         except UpstreamError as error:
             failure = error
-        except UNAVAILABLE_ERRORS:
-            failure = UpstreamFailed(
-                "history_unavailable", "The conversation could not be read. Try again in a moment."
-            )
         except Fenced:
             raise
         except Exception:  # another request would fail, and cost, again

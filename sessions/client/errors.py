@@ -8,18 +8,20 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    InvalidResponse,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError as NoPermissionError
 from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError)
-"""The connection was lost, or Redis did not reply in time: the command may have run."""
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse)
+"""The connection was lost, the reply was late or not of Redis: the command may have run."""
 
 
 class WritesUnavailable(ResponseError):
@@ -28,6 +30,7 @@ class WritesUnavailable(ResponseError):
 
 UNAVAILABLE_ERRORS = (
     *CONNECTION_ERRORS,
+    NoPermissionError,
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
@@ -36,12 +39,16 @@ UNAVAILABLE_ERRORS = (
     AskError,
     TryAgainError,
 )
-"""Redis is unavailable: unreachable, timed out, loading, read-only, out of memory, resharding."""
+"""Redis is unavailable: unreachable, loading, read-only, out of memory, resharding, or its ACL
+rejects a command until the operator changes it."""
 
-_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY")
+_WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
 """First words of errors that reject commands for now and for which redis-py has no class."""
 
-_SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
+_SCRIPT_ERROR = re.compile(
+    r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
+    r"|user executing the script can't"  # its ACL
+)
 """The form of such an error inside a script, before Redis 7.0."""
 
 CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)

@@ -11,6 +11,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import (
     UNAVAILABLE_ERRORS,
+    NoPermissionError,
+    ResponseError,
     as_connection_error,
     count_cancellations,
 )
@@ -80,9 +82,17 @@ class Notifications:
                     await self._connect()
                     self._tasks.create_task(self._receive())
                     self._tasks.create_task(self._ping())
-            except* UNAVAILABLE_ERRORS as group:
+            except* NoPermissionError as group:
+                logger.error(
+                    "Redis's ACL rejects a subscription (%s): allow the user of REDIS_URL all "
+                    "commands, keys and channels that it needs (docs/operations.md)",
+                    group.exceptions[0],
+                )
+            except* (*UNAVAILABLE_ERRORS, ResponseError) as group:
                 error = type(group.exceptions[0]).__name__
                 logger.warning("lost the Redis pub/sub connection (%s)", error)
+            except* Exception as group:  # no message may end the worker
+                logger.error("the Redis pub/sub connection failed", exc_info=group)
             await self.close()
             await asyncio.sleep(_RECONNECT_DELAY_S)
 

@@ -16,6 +16,7 @@ from sessions.client.errors import (
     as_connection_error,
     classify_reply,
 )
+from sessions.client.unreadable import find_unreadable, is_type_error
 
 _FOLDER = Path(__file__).parents[1] / "lua"
 _ANNOUNCE = (_FOLDER / "shared" / "announce.lua").read_bytes()
@@ -52,14 +53,36 @@ async def call_in_order(redis: Client, calls: Sequence[Call]) -> list[Any]:
 
 
 async def call_all(redis: Client, calls: Sequence[Call]) -> list[Any]:
-    """Run calls in one write for each node; an error of Redis is returned as the call's reply."""
+    """Run calls in one write for each node; an error of Redis is returned as the call's reply.
+
+    A key of the wrong type is dropped, and the call that needs it runs again.
+    """
     replies = await _send(redis, calls)
     if NoScriptError in map(type, replies):  # Redis has restarted
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         await load(redis)
-        for i, reply in zip(missing, await _send(redis, [calls[i] for i in missing]), strict=True):
-            replies[i] = reply
+        await _repeat(redis, calls, replies, missing)
+    if unreadable := [i for i, reply in enumerate(replies) if is_type_error(reply)]:
+        await _drop_unreadable(redis, [key for i in unreadable for key in calls[i][1]])
+        await _repeat(redis, calls, replies, unreadable)
     return replies
+
+
+async def _repeat(
+    redis: Client, calls: Sequence[Call], replies: list[Any], numbers: list[int]
+) -> None:
+    """Run some of the calls again, and replace their replies."""
+    again = await _send(redis, [calls[i] for i in numbers])
+    for i, reply in zip(numbers, again, strict=True):
+        replies[i] = reply
+
+
+async def _drop_unreadable(redis: Client, names: list[str]) -> None:
+    names = list(dict.fromkeys(names))
+    types = raise_errors(await _send(redis, [("TYPE", [name], []) for name in names]))
+    drops: list[Call] = [("UNLINK", [name], []) for name in find_unreadable(names, types)]
+    if drops:
+        raise_errors(await _send(redis, drops))
 
 
 def raise_errors(replies: list[Any]) -> list[Any]:
@@ -86,9 +109,12 @@ async def load(redis: Client) -> None:
     raise_errors(replies)
 
 
-async def ping(redis: Client) -> None:
-    """Return when Redis has replied (on a Cluster: one of its nodes); raise UNAVAILABLE_ERRORS."""
-    await call(redis, "PING", [], [])
+async def ping(redis: Client, channel: str) -> None:
+    """Return when Redis (on a Cluster: one of its nodes) has published nothing on a channel.
+
+    Unlike PING, this fails for a user without the channels. Raises UNAVAILABLE_ERRORS.
+    """
+    await call(redis, "PUBLISH", [channel], [""])
 
 
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:

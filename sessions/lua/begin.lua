@@ -27,16 +27,25 @@ if turn[1] then
 end
 
 local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 'open')
+-- A key of the wrong type is an error here, before anything is written.
+redis.call('HLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('SCARD', KEYS[6])
 if not conversation[1] and ARGV[3] ~= '1' then return {'unknown'} end
 if conversation[2] then
-  local digest = redis.call('HGET', ARGV[19] .. conversation[2], 'digest')
+  local digest = redis.pcall('HGET', ARGV[19] .. conversation[2], 'digest')
+  if type(digest) == 'table' then digest = false end
   if digest == ARGV[4] then return {'attach', conversation[2]} end
   -- A question that may yet be flagged does not stop the running answer.
   if digest and ARGV[20] ~= 'due' then return {'busy', conversation[2]} end
 end
 
 if tonumber(ARGV[14]) > 0 and ARGV[20] ~= 'passed' then
-  local count = redis.call('INCR', KEYS[8])
+  local count = redis.pcall('INCR', KEYS[8])
+  if type(count) == 'table' then  -- not a number
+    redis.call('SET', KEYS[8], 1)
+    count = 1
+  end
   if count == 1 then redis.call('EXPIRE', KEYS[8], ARGV[15]) end
   if count > tonumber(ARGV[14]) then return {'limited', redis.call('TTL', KEYS[8])} end
 end
@@ -51,7 +60,9 @@ if ARGV[6] ~= '' then
   if open then
     message = open
   else
-    local parent = ARGV[18] == '.' and (conversation[3] or '') or ARGV[18]
+    local head = conversation[3] or ''
+    if redis.call('HEXISTS', KEYS[4], head) == 0 then head = '' end
+    local parent = ARGV[18] == '.' and head or ARGV[18]
     local children = redis.call('HGET', KEYS[4], '>' .. parent)
     redis.call('HSET', KEYS[4], message, parent .. '\n' .. ARGV[6],
       '>' .. parent, children and children .. ' ' .. message or message)

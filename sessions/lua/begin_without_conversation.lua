@@ -19,7 +19,11 @@ if turn[1] then
 end
 
 if tonumber(ARGV[10]) > 0 and ARGV[15] ~= 'passed' then
-  local count = redis.call('INCR', KEYS[4])
+  local count = redis.pcall('INCR', KEYS[4])
+  if type(count) == 'table' then  -- not a number
+    redis.call('SET', KEYS[4], 1)
+    count = 1
+  end
   if count == 1 then redis.call('EXPIRE', KEYS[4], ARGV[11]) end
   if count > tonumber(ARGV[10]) then return {'limited', redis.call('TTL', KEYS[4])} end
 end

@@ -4,6 +4,7 @@
 -- Result  1
 -- Idempotent: a repeat sets the same fields, keeps the time of creation and announces nothing.
 
+redis.call('ZCARD', KEYS[2])  -- a key of the wrong type is an error before anything is written
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local is_new = redis.call('HSETNX', KEYS[1], 'created', now) == 1

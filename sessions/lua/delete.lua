@@ -9,9 +9,10 @@
 --       conversation with the same id; KEYS 5 belongs to the deleted conversation alone.
 
 local conversation = redis.call('HMGET', KEYS[1], 'created', 'running')
-if conversation[1] == ARGV[2] then
+redis.call('ZCARD', KEYS[3])  -- a key of the wrong type is an error before anything is written
+if conversation[1] and (tonumber(conversation[1]) or 0) == tonumber(ARGV[2]) then
   local turn = conversation[2]
-  if turn and redis.call('HGET', ARGV[4] .. turn, 'state') == 'running' then return turn end
+  if turn and redis.pcall('HGET', ARGV[4] .. turn, 'state') == 'running' then return turn end
   if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[5]) end
   redis.call('UNLINK', KEYS[1], KEYS[2])
   redis.call('ZREM', KEYS[3], ARGV[1])

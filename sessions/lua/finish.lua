@@ -8,6 +8,11 @@
 --         | -2 the offset is not the log's end
 -- Idempotent: a turn that finished with these records is finished, also once it has been deleted.
 
+-- A key of the wrong type is an error here, before anything is written.
+redis.call('STRLEN', KEYS[2])
+redis.call('HLEN', KEYS[3])
+redis.call('HLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before', 'request')
 if not turn[1] then return 2 end
 if turn[1] ~= ARGV[1] then return -1 end

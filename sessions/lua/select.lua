@@ -4,11 +4,13 @@
 -- Result  1 shown | 0 no such message | -1 an answer is being generated
 -- Idempotent: a repeat shows the same branch; only another branch is announced.
 
+local MAX_STEPS = 100000  -- parents that form a circle must not block Redis
+
 local conversation = redis.call('HMGET', KEYS[1], 'created', 'running', 'head')
 if not conversation[1] or redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
 if conversation[2] then return -1 end
 local head = ARGV[1]
-while true do
+for _ = 1, MAX_STEPS do
   local children = redis.call('HGET', KEYS[2], '>' .. head)
   if not children then break end
   head = string.match(children, '%S+$')

@@ -57,6 +57,7 @@ REJECTIONS = {
     "moderated": "问题或系统提示词未通过内容审核",
     "moderation_unavailable": "暂时无法完成内容审核",
     "internal": "服务器内部出错",
+    "unreadable": "存储的数据已损坏",
     "http": "服务器返回了错误（400）",
 }
 """The type of a rejected request, and the text it is shown as."""

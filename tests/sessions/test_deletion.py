@@ -11,7 +11,8 @@ import pytest
 from sessions import conversation_store, keys
 from sessions.client.connection import Client
 from sessions.client.scripts import call
-from sessions.conversation_store import MAX_UNLINKED_TURNS, Conversation, ConversationStore
+from sessions.conversation_record import Conversation
+from sessions.conversation_store import MAX_UNLINKED_TURNS, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.turn_record import NewTurn, TurnRef
 from sessions.turn_store import TurnStore

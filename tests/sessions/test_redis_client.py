@@ -21,6 +21,19 @@ from tests.own_redis import own_redis
 from tests.proxy import redis_proxy
 
 
+async def test_a_server_of_another_protocol_counts_as_unavailable() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(UNAVAILABLE_ERRORS):
+            await scripts.ping(client, "channel")
+        await client.aclose()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -28,6 +41,7 @@ from tests.proxy import redis_proxy
         "MISCONF Redis is configured to save RDB snapshots, but it cannot persist on disk.",
         "Error running script (call to f_1): @user_script:1: -OOM command not allowed when used",
         "Error running script (call to f_1): @user_script:1: -READONLY You can't write against",
+        "The user executing the script can't publish to the channel mentioned in the command",
     ],
 )
 def test_an_error_that_rejects_writes_for_now_counts_as_unavailable(text: str) -> None:

@@ -146,6 +146,13 @@ async def test_every_script_sent_twice_takes_effect_once(
     assert await twice(lambda: turns.finish(alone, 1, 8, b"last", "done", "{}"))
     assert await turns.read_request(alone) is None
     assert 0 < await redis.ttl(alone.turn_key) <= keys.LOG_TTL_S
+    unreadable = replace(ref, owner=Owner(secrets.token_urlsafe(8)))
+    await turns.begin(question_at(unreadable))
+    await twice(lambda: turns.drop(unreadable))
+    assert await turns.find(unreadable.owner, unreadable.turn) is None
+    found = await store.read(unreadable.owner, unreadable.conversation)
+    assert found
+    assert found.running is None
     session, created = SessionDigest("digest"), ConversationId("created")
     names = [
         keys.conversation(owner, created), keys.conversations(owner), keys.current(owner, session),
@@ -366,7 +373,7 @@ async def test_a_released_turn_is_listed_as_expired_until_it_is_unregistered(
     redis: Client, question: NewTurn
 ) -> None:
     turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
-    await turns.renew([(question.ref, 1)])
+    await turns.begin(question)
     assert question.ref not in await turns.expired_leases()
     await turns.release(question.ref, 1)
     assert question.ref in await turns.expired_leases()
@@ -424,6 +431,7 @@ async def test_a_malformed_running_turn_is_dropped_and_hides_no_other(
     redis: Client, turns: TurnStore, question: NewTurn, member: bytes
 ) -> None:
     await redis.zadd(keys.running(), {member: 1})
+    await turns.begin(question)
     await turns.release(question.ref, 1)
     assert question.ref in await turns.expired_leases()
     assert await redis.zscore(keys.running(), member) is None

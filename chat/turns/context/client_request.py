@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
@@ -57,9 +59,12 @@ class ClientRequest:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def decode(cls, data: bytes) -> "ClientRequest":
-        """Return the request of `encode`."""
-        return cls(**json.loads(data))
+    def decode(cls, data: bytes | None) -> "ClientRequest":
+        """Return the request of `encode`; one that is not kept for missing or malformed data."""
+        try:
+            return msgspec.json.decode(data or b"", type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return cls([])
 
 
 _BINARY = re.compile(r"(?:data:[\w/.+;=-]{0,99};base64,)?[A-Za-z0-9+/_=-]{2000,}")

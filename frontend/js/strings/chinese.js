@@ -99,6 +99,7 @@ export const chinese = {
       moderated: "问题或系统提示词未通过内容审核，既未保存，也未发送给模型。",
       moderation_unavailable: "暂时无法完成内容审核，请稍后重试。",
       internal: "服务器内部出错，请稍后重试。",
+      unreadable: "存储的数据已损坏，无法读取。详情见服务器日志。",
       http: (status) => `服务器返回了错误（${status}）。`,
       server_unreachable: "无法连接服务器，请检查网络后重试。",
     },

@@ -1,0 +1,49 @@
+"""Drop keys that hold another type than theirs: they hold nothing that Holdline has written."""
+
+import logging
+import re
+
+logger = logging.getLogger("holdline.unreadable")
+
+TYPES = {
+    "conversation": "hash",
+    "conversations": "zset",
+    "current": "string",
+    "deleted": "set",
+    "events": "stream",
+    "log": "string",
+    "messages": "hash",
+    "rate": "string",
+    "records": "string",
+    "rejected_prefill": "string",
+    "request": "string",
+    "running": "zset",
+    "session": "string",
+    "turn": "hash",
+    "turns": "set",
+}
+"""The type of each kind of key in sessions/keys.py, as TYPE names it."""
+
+_KIND = re.compile(r"[a-z]+:(?:\{[^}]*\}:)?([a-z_]+)")
+
+
+def is_type_error(reply: object) -> bool:
+    """Return whether a reply reports a key of the wrong type; scripts of Redis 6 embed the word."""
+    return isinstance(reply, Exception) and "WRONGTYPE" in str(reply)
+
+
+def get_type(key: str) -> str | None:
+    """Return the type that a key must have, or None if its kind is unknown."""
+    found = _KIND.match(key)
+    return TYPES.get(found[1]) if found else None
+
+
+def find_unreadable(keys: list[str], types: list[bytes]) -> list[str]:
+    """Return those of the keys whose type is wrong, and log them; `types` are replies of TYPE."""
+    unreadable = []
+    for key, found in zip(keys, types, strict=True):
+        expected = get_type(key)
+        if expected and found.decode() not in (expected, "none"):
+            logger.warning("dropped %s: it is a %s instead of a %s", key, found.decode(), expected)
+            unreadable.append(key)
+    return unreadable
