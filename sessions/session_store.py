@@ -11,7 +11,6 @@ import msgspec
 
 from sessions import cookie, keys
 from sessions.client.connection import Client
-from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.client.scripts import Call, call, call_all, raise_errors
 from sessions.cookie import Instance
 from sessions.keys import Owner, SessionDigest, TurnId
@@ -20,8 +19,6 @@ logger = logging.getLogger("holdline.sessions")
 
 _MAX_IDS = 2
 """A browser may hold a partitioned cookie and an older one of this name."""
-
-logger = logging.getLogger("holdline.session_store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,6 @@ class SessionStore:
         self._ttl_s = ttl_s
         self._instance: Instance | None = None
 
-<<<<<<< HEAD
     async def get_instance(self) -> Instance:
         """Return the identity in Redis, which the first call ever creates."""
         if self._instance is None:
@@ -65,23 +61,6 @@ class SessionStore:
                 )
             self._instance = Instance(name.decode(), bytes.fromhex(secret.decode()))
         return self._instance
-=======
-    async def find(self, cookie_value: str | None) -> Session | None:
-        """Return a cookie's session and extend it; None if it is unknown or expired."""
-        digest = cookie.hash_id(cookie_value)
-        if digest is None:
-            return None
-        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
-        if record is None:
-            return None
-        fields = _parse_record(record)
-        if fields is None:
-            logger.warning("the session %s… is unreadable; dropped", digest[:8])
-        if fields is None or fields.created + self._ttl_s < time.time():
-            await call(self._redis, "DEL", [keys.session(digest)], [])
-            return None
-        return Session(digest, Owner(fields.owner))
->>>>>>> recovery
 
     async def find(self, fields: Sequence[str], *, secure: bool) -> Session | None:
         """Return the session of the `Cookie` fields of a request, and extend it.
@@ -123,7 +102,6 @@ class SessionStore:
         )
         return session_id, session
 
-<<<<<<< HEAD
     async def store(self, session: Session, turn: TurnId | None = None) -> None:
         """Store a session at its first write; a repeat stores the same.
 
@@ -148,23 +126,17 @@ class SessionStore:
 
     async def _read(self, digest: SessionDigest) -> Session | None:
         """Return a stored session and extend it; None if it is unknown, unreadable or too old."""
-        name = keys.session(digest)
-        try:
-            record = await call(self._redis, "GETEX", [name], ["EX", self._idle_s])
-            fields = json.loads(record) if record is not None else {}
-            owner, created = str(fields.get("owner", "")), int(fields.get("created", 0))
-        except UNAVAILABLE_ERRORS:
-            raise
-        except (ResponseError, ValueError, TypeError, AttributeError) as error:
-            logger.warning("A session is unreadable (%s)", type(error).__name__)
+        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
+        if record is None:
             return None
-        if not keys.is_owner(owner):
+        fields = _parse_record(record)
+        if fields is None:
+            logger.warning("the session %s… is unreadable; dropped", digest[:8])
+        if fields is None or fields.created + self._ttl_s < time.time():
+            await call(self._redis, "DEL", [keys.session(digest)], [])
             return None
-        if created + self._ttl_s < time.time():
-            await call(self._redis, "DEL", [name], [])
-            return None
-        return Session(digest, Owner(owner), created=created)
-=======
+        return Session(digest, Owner(fields.owner), created=fields.created)
+
 
 class _Record(msgspec.Struct):
     owner: str
@@ -178,4 +150,3 @@ def _parse_record(data: bytes) -> _Record | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return record if keys.is_owner(record.owner) else None
->>>>>>> recovery

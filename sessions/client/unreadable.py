@@ -11,6 +11,8 @@ TYPES = {
     "current": "string",
     "deleted": "set",
     "events": "stream",
+    "first_turn": "string",
+    "instance": "hash",
     "log": "string",
     "messages": "hash",
     "rate": "string",
