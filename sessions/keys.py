@@ -43,6 +43,9 @@ NO_CONVERSATION = ConversationId("-")
 REQUEST_TTL_S = 86_400
 """Lifetime of a stored request, and of an unfinished turn without a conversation, in seconds."""
 
+EXPORT_TTL_S = 60
+"""Time after which an export that has not ended no longer prevents another one, in seconds."""
+
 LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
 
@@ -148,6 +151,11 @@ def events(owner: Owner) -> str:
 def rate(owner: Owner) -> str:
     """String: number of turns that the owner began in the current window of RATE_LIMIT."""
     return f"holdline:{{{owner}}}:rate"
+
+
+def export(owner: Owner) -> str:
+    """String: an id of the owner's running export. Expires after EXPORT_TTL_S."""
+    return f"holdline:{{{owner}}}:export"
 
 
 def rejected_prefill(digest: str) -> str:

@@ -67,6 +67,8 @@ IMPORTS = {
 PURE = {
     "chat.errors",
     "chat.event_stream",
+    "chat.export.markdown",
+    "chat.export.nesting",
     "chat.formats.chat_completion",
     "chat.formats.event_channel",
     "chat.formats.ndjson",

@@ -1,8 +1,8 @@
 """Serve the JSON API of conversations: list, create, read, export, change, delete."""
 
-import asyncio
 import dataclasses
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -11,8 +11,10 @@ from sanic.response import empty, json
 
 from chat.api import guard, parsing
 from chat.api.state import get_state
-from chat.errors import BadRequest, Conflict, NotFound
+from chat.errors import BadRequest, Conflict, NotFound, RateLimited
 from chat.export import rendering
+from sessions import export_slot
+from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.conversation_record import Conversation, Message
 from sessions.conversation_store import MAX_TITLE_LENGTH, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner
@@ -111,13 +113,17 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     if kind not in _EXPORTS:
         raise BadRequest(f"Invalid `format`: expected one of {', '.join(_EXPORTS)}.")
     found = await _find(request, conversation)
-    messages, _ = await _read_messages(store, owner, found.id, None, None)
     content_type, extension = _EXPORTS[kind]
-    language = rendering.choose_language(request.headers.get("accept-language", ""))
-    # In a thread, because rendering takes about 3 ms per kB and would delay every stream.
-    content = await asyncio.to_thread(
-        _render, kind, _conversation_json(found), [_message_json(one) for one in messages], language
-    )
+    async with _claim_export(request, owner):
+        messages, _ = await _read_messages(store, owner, found.id, None, None)
+        shown = [_message_json(one) for one in messages]
+        if kind == "json":
+            content = rendering.as_json({**_conversation_json(found), "messages": shown})
+        else:
+            file_format: rendering.FileFormat = "html" if kind == "html" else "markdown"
+            language = rendering.choose_language(request.headers.get("accept-language", ""))
+            renderer = get_state(request).renderer
+            content = await renderer.render(file_format, found.title, shown, language)
     headers = {
         "Content-Disposition": rendering.format_disposition(found.title, extension),
         "Vary": "Accept-Language",
@@ -125,16 +131,19 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     return HTTPResponse(content, content_type=f"{content_type}; charset=utf-8", headers=headers)
 
 
-def _render(
-    kind: str,
-    conversation: dict[str, Any],
-    messages: list[dict[str, Any]],
-    language: rendering.Language,
-) -> str:
-    if kind == "json":
-        return rendering.as_json({**conversation, "messages": messages})
-    render = rendering.as_html if kind == "html" else rendering.as_markdown
-    return render(conversation["title"], messages, language)
+@asynccontextmanager
+async def _claim_export(request: Request, owner: Owner) -> AsyncIterator[None]:
+    """Let the owner export nothing else meanwhile; raises RateLimited."""
+    redis = get_state(request).redis
+    if not await export_slot.claim(redis, owner):
+        raise RateLimited(
+            "Another export is running. Export again when it has ended.", retry_after_s=1
+        )
+    try:
+        yield
+    finally:
+        with suppress(*UNAVAILABLE_ERRORS):  # then the claim expires
+            await export_slot.release(redis, owner)
 
 
 @conversations.patch("/<conversation:str>")

@@ -1,11 +1,12 @@
 """The parts of a worker that request handlers use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sanic import Request
 
 from chat.events.feeds import Feeds
+from chat.export.renderer import Renderer
 from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
@@ -32,6 +33,7 @@ class State:
     """Whether the server listens on an address of this machine's loopback network."""
     allowed_origins: tuple[str, ...]
     """CORS_ORIGINS: other origins whose pages may use the API."""
+    renderer: Renderer = field(default_factory=Renderer)
 
 
 def get_state(request: Request) -> State:

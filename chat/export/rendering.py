@@ -1,11 +1,12 @@
-"""Render Markdown to safe HTML, and export a conversation as a file. Pure.
+"""Export a conversation as a file, which loads nothing. Pure.
 
-Texts of models and users are hostile: HTML in them is shown as text, the rendered Markdown is
-sanitised by nh3, and an exported file loads nothing.
+A file is a head, a piece for each message and a tail, because `Renderer` renders the pieces in a
+process of its own.
 """
 
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,30 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-import nh3
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.rules_block import StateBlock, reference
-from markdown_it.token import Token
-from mdit_py_cjk_friendly import cjk_friendly
+from chat.export.markdown import find_closing_line, markdown_to_html
 
-_TAGS = {
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li",
-    "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
-}  # fmt: skip
-_ATTRIBUTES = {
-    "a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "td": {"align"}, "th": {"align"},
-}  # fmt: skip
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _MAX_NAME_BYTES = 200
 """File name without its extension: file systems accept 255 bytes."""
-_MAX_DEFINITION_LINES = 10
-"""Lines that the definition of a link may span."""
-_MAX_NESTING = 50
-"""Levels of lists and quotes; deeper text is dropped. The default, 20, drops it from level ten."""
-
 Message = dict[str, Any]
 Language = Literal["en", "zh-CN"]
+FileFormat = Literal["markdown", "html"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +35,7 @@ class _Texts:
     finish_reasons: dict[str, str]
     seam_reasons: dict[str, str]
     seam: Callable[[int, str, str], str]
+    plain_text: str
 
 
 def _describe_seam_in_english(at: int, reason: str, model: str) -> str:
@@ -84,6 +70,7 @@ _TEXTS: dict[Language, _Texts] = {
             "": "was interrupted",
         },
         seam=_describe_seam_in_english,
+        plain_text="This message could not be formatted. It is shown as plain text.",
     ),
     "zh-CN": _Texts(
         space="",
@@ -106,6 +93,7 @@ _TEXTS: dict[Language, _Texts] = {
             "": "中断",
         },
         seam=_describe_seam_in_chinese,
+        plain_text="此消息无法排版，已按纯文本显示。",
     ),
 }
 
@@ -124,49 +112,37 @@ def choose_language(accept_language: str) -> Language:
     return "zh-CN" if best.partition("-")[0] == "zh" else "en"
 
 
-def markdown_to_html(text: str) -> str:
-    """Return safe HTML. Images become links; links open a new tab and send no referrer."""
-    return nh3.clean(
-        _create_parser().render(text),
-        tags=_TAGS,
-        attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
-        url_relative="deny",  # in a saved file, a relative link leads to the user's other files
-        link_rel="noopener noreferrer",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    )
-
-
-def as_markdown(title: str, messages: Sequence[Message], language: Language = "en") -> str:
-    """Export the conversation as Markdown: each text unchanged, then the end of an open block."""
+def render_file(
+    kind: FileFormat, title: str, pieces: Sequence[str], language: Language = "en"
+) -> str:
+    """Return the file of a conversation; `pieces` are its messages, as `render_message` returns."""
     texts = _TEXTS[language]
-    parts = [f"# {' '.join(title.split()) or texts.untitled}"]
-    for message in messages:
-        parts.append(f"## {texts.roles[message['role']]} · {_format_time(message)}")
-        parts.append(message["content"] + _find_closing_line(message["content"]))
-        if note := _describe_answer(message, texts):
-            parts.append(f"*{note}*")
-    return "\n\n".join(parts) + "\n"
-
-
-def as_json(conversation: dict[str, Any]) -> str:
-    """Export the conversation as the API returns it."""
-    return json.dumps(conversation, ensure_ascii=False, indent=2) + "\n"
-
-
-def as_html(title: str, messages: Sequence[Message], language: Language = "en") -> str:
-    """Export the conversation as one self-contained file of HTML."""
-    texts = _TEXTS[language]
+    if kind == "markdown":
+        return f"# {' '.join(title.split()) or texts.untitled}\n" + "".join(pieces)
     escaped = html.escape(title or texts.untitled)
     return (
         f'<!doctype html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escaped}</title>\n<style>\n{_read_style()}</style>\n</head>\n"
-        f"<body>\n<h1>{escaped}</h1>\n"
-        + "".join(_render_article(message, texts) for message in messages)
-        + "</body>\n</html>\n"
+        f"<body>\n<h1>{escaped}</h1>\n" + "".join(pieces) + "</body>\n</html>\n"
     )
+
+
+def render_message(
+    kind: FileFormat, message: Message, language: Language = "en", *, is_plain: bool = False
+) -> str:
+    """Return a message as a piece of a file.
+
+    Its cost can grow faster than the text, unless `is_plain`: then it is plain text, with a note.
+    """
+    render = _render_section if kind == "markdown" else _render_article
+    return render(message, _TEXTS[language], is_plain)
+
+
+def as_json(conversation: dict[str, Any]) -> str:
+    """Export the conversation as the API returns it."""
+    return json.dumps(conversation, ensure_ascii=False, indent=2) + "\n"
 
 
 def format_disposition(title: str, extension: str) -> str:
@@ -190,23 +166,31 @@ def _parse_quality(parameter: str) -> float:
         return 0.0
 
 
-def _find_closing_line(text: str) -> str:
-    """Return the line that closes an open block at the end of a text, such as a code block."""
-    last = _create_block_parser().parse(f"{text}\n\n# x")[-1]
-    for end in (last.markup, "-->", "</script>", "?>", "]]>", ">"):
-        if last.type == "heading_close":
-            break
-        if _create_block_parser().parse(f"{text}\n{end}\n\n# x")[-1].type == "heading_close":
-            return f"\n{end}"
-    return ""
+def _render_section(message: Message, texts: _Texts, is_plain: bool) -> str:
+    """Return the text unchanged, then the end of an open block; a plain text is a code block."""
+    text = message["content"]
+    body = _fence(text) if is_plain else text + find_closing_line(text)
+    note = _describe_message(message, texts, is_plain)
+    parts = [f"## {texts.roles[message['role']]} · {_format_time(message)}", body]
+    parts += [f"*{note}*"] if note else []
+    return "".join(f"\n{part}\n" for part in parts)
 
 
-def _render_article(message: Message, texts: _Texts) -> str:
+def _fence(text: str) -> str:
+    """Return a code block with the text; its fence is longer than any in the text."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _render_article(message: Message, texts: _Texts, is_plain: bool) -> str:
     role, text = message["role"], message["content"]
-    plain = f'<p class="plain">{html.escape(text)}</p>\n'
-    body = markdown_to_html(text) if role == "assistant" else plain
+    if role == "assistant" and not is_plain:
+        body = markdown_to_html(text)
+    else:
+        body = f'<p class="plain">{html.escape(text)}</p>\n'
     model = f" · {html.escape(message['model'])}" if message.get("model") else ""
-    note = html.escape(_describe_answer(message, texts), quote=False)
+    note = html.escape(_describe_message(message, texts, is_plain), quote=False)
     time = _format_time(message)
     iso_time = time.replace(" UTC", "Z").replace(" ", "T")
     return (
@@ -217,9 +201,10 @@ def _render_article(message: Message, texts: _Texts) -> str:
     )
 
 
-def _describe_answer(message: Message, texts: _Texts) -> str:
-    """Return where and why an answer was continued, and why it is incomplete."""
-    notes = [_describe_seam(seam, texts) for seam in message.get("continued", ())]
+def _describe_message(message: Message, texts: _Texts, is_plain: bool) -> str:
+    """Return why a text is plain, where it was continued, and why it is incomplete."""
+    notes = [texts.plain_text] if is_plain else []
+    notes += [_describe_seam(seam, texts) for seam in message.get("continued", ())]
     notes.append(texts.finish_reasons.get(message.get("finish_reason", ""), ""))
     return texts.space.join(filter(None, notes))
 
@@ -232,56 +217,6 @@ def _describe_seam(seam: dict[str, Any], texts: _Texts) -> str:
 
 def _format_time(message: Message) -> str:
     return datetime.fromtimestamp(message["created"] / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-@cache
-def _create_parser() -> MarkdownIt:
-    options = {"html": False, "linkify": True, "maxNesting": _MAX_NESTING}
-    markdown = MarkdownIt("gfm-like", options).use(cjk_friendly)
-    markdown.block.ruler.at("reference", _parse_short_reference)
-    markdown.add_render_rule("image", _render_image_as_link)
-    for cell in ("td_open", "th_open"):
-        markdown.add_render_rule(cell, _render_cell_with_align)
-    return markdown
-
-
-@cache
-def _create_block_parser() -> MarkdownIt:
-    """Return a parser that finds blocks as other programs do, with HTML blocks."""
-    markdown = MarkdownIt("commonmark", {"maxNesting": _MAX_NESTING})
-    markdown.disable(["inline", "text_join"])
-    markdown.block.ruler.at("reference", _parse_short_reference)
-    return markdown
-
-
-def _parse_short_reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Parse the definition of a link, from a few lines only.
-
-    The built-in rule reads the rest of the paragraph for each definition: 29 kB took 16 s.
-    """
-    last, state.lineMax = state.lineMax, min(state.lineMax, start + _MAX_DEFINITION_LINES)
-    try:
-        return reference(state, start, end, silent)
-    finally:
-        state.lineMax = last
-
-
-def _render_image_as_link(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
-) -> str:
-    token = tokens[index]
-    address = str(token.attrs.get("src", ""))
-    text = self.renderInlineAsText(token.children, options, env) or address
-    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
-
-
-def _render_cell_with_align(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
-) -> str:
-    """Replace the style of a table cell by `align`, because nh3 removes styles."""
-    token = tokens[index]
-    align = str(token.attrs.pop("style", "")).removeprefix("text-align:")
-    return f'<{token.tag} align="{align}">' if align else f"<{token.tag}>"
 
 
 @cache

@@ -56,6 +56,8 @@ _STREAM_ERRORS = {
     504: "The upstream was too slow (`text` and `json`).",
 }
 
+_CONVERSATION_ERRORS = {400: _INVALID, 403: _FOREIGN, 404: _NO_CONVERSATION, 503: _UNAVAILABLE}
+
 _OPENAI_ERRORS = {401: "The API key is missing or wrong, or API_KEYS is not set.", 403: _FOREIGN}
 
 OPERATIONS = (
@@ -164,7 +166,7 @@ OPERATIONS = (
                 content={JSON: (schemas.ConversationContent,)},
             )
         },
-        errors={400: _INVALID, 403: _FOREIGN, 404: _NO_CONVERSATION, 503: _UNAVAILABLE},
+        errors=_CONVERSATION_ERRORS,
     ),
     Operation(
         method="patch",
@@ -221,7 +223,7 @@ OPERATIONS = (
                 headers=("Content-Disposition",),
             )
         },
-        errors={400: _INVALID, 403: _FOREIGN, 404: _NO_CONVERSATION, 503: _UNAVAILABLE},
+        errors=_CONVERSATION_ERRORS | {429: "Another export of the session is running."},
     ),
     Operation(
         method="post",

@@ -6,13 +6,16 @@
 
 import { Marked } from "../../vendor/marked.js";
 import DOMPurify from "../../vendor/purify.js";
+import { BoundedLexer, limits } from "./bounded_lexer.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
+import { checkTime } from "./time_limit.js";
 import { strings } from "../strings/strings.js";
 
 const INVISIBLE = new Set(["space", "def"]); // types of tokens
 const LINE_BREAK = /^<br\s*\/?>/i;
+const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a millisecond each
 
-const marked = new Marked({ gfm: true }, cjkEmphasis, {
+const marked = new Marked({ gfm: true }, cjkEmphasis, limits, {
   tokenizer: {
     html: () => undefined,
     // The only line break that a table cell can have.
@@ -22,6 +25,8 @@ const marked = new Marked({ gfm: true }, cjkEmphasis, {
     },
   },
   renderer: {
+    // A short reference can repeat a long address many times.
+    link: () => checkTime() ?? false,
     image({ href, title, text }) {
       const words = { type: "text", raw: text, text: text || href };
       return this.link({ type: "link", raw: text, href, title, text, tokens: [words] });
@@ -42,17 +47,20 @@ const SANITISE_OPTIONS = {
   ALLOW_ARIA_ATTR: false,
 };
 
-/** Split a text into its top-level blocks, as marked's tokens. */
+/** Split a text into its top-level blocks, as marked's tokens; may throw OutOfTime. */
 export function lex(text) {
-  return marked.lexer(text);
+  return new BoundedLexer(marked.defaults).lex(text);
 }
 
-/** Render tokens as safe DOM. */
+/** Render tokens as safe DOM; may throw OutOfTime. */
 export function renderTokens(tokens) {
-  const fragment = DOMPurify.sanitize(marked.parser(tokens), SANITISE_OPTIONS);
+  const html = marked.parser(tokens);
+  checkTime();
+  const fragment = DOMPurify.sanitize(html, SANITISE_OPTIONS);
   fragment.querySelectorAll("a").forEach(openInNewTab);
-  fragment.querySelectorAll("pre").forEach(frameCode);
+  [...fragment.querySelectorAll("pre")].slice(0, MAX_FRAMES).forEach(frameCode);
   fragment.querySelectorAll("table").forEach(makeScrollable);
+  checkTime();
   return fragment;
 }
 

@@ -11,7 +11,7 @@ import { lex, renderTokens } from "./render.js";
 import { StreamingText } from "./streaming_text.js";
 
 const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
-const UNDECIDED_END = /(?:[*`~]|[^\S\n])+$/;
+const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
 const TABLE_ROW = /^\s*\|/;
 const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
@@ -19,6 +19,7 @@ const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
+const MAX_OPEN_LENGTH = 20_000; // characters of a block whose open markup is closed
 const CHUNK_SIZE = 100; // items or rows
 const CONTAINER = { list: "ul, ol", table: "tbody" };
 const START_CHUNK = { list: startListChunk, table: startTableChunk };
@@ -173,12 +174,16 @@ function trimUndecided(text) {
   const lines = text.split("\n");
   if (UNDECIDED_LINE.test(lines.at(-1))) lines.pop();
   if (TABLE_ROW.test(lines.at(-1)) && !TABLE_ROW.test(lines.at(-2))) lines.pop();
-  return lines.join("\n").replace(UNDECIDED_END, "");
+  const rest = lines.join("\n");
+  let end = rest.length; // a regular expression would try each of the marks as the first one
+  while (end && UNDECIDED_MARK.test(rest[end - 1])) end -= 1;
+  return rest.slice(0, end);
 }
 
 // Bold text, code spans and links look like that as soon as they begin.
 function closeOpenMarkup(token) {
   if (!PROSE.has(token.type)) return token;
+  if (token.raw.length > MAX_OPEN_LENGTH) return token;
   const raw = token.raw.replace(HALF_LINK, "$1");
   const line = raw.slice(raw.lastIndexOf("\n") + 1).replace(CODE_SPAN, "");
   const ending = line.includes("`") ? "`" : isOdd(line, /\*\*/g) ? "**" : "";

@@ -81,6 +81,7 @@ export const chinese = {
     failed: "回答已中断",
   },
   reconnecting: "连接已断开，正在重新连接…",
+  plainTextNote: "此回答无法排版，已按纯文本显示。",
   answerReady: "回答已完成。",
   tooLong: (length, limit) =>
     `已输入 ${length.toLocaleString("zh-CN")} 个字符，上限 ${limit.toLocaleString("zh-CN")}`,

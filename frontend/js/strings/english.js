@@ -88,6 +88,7 @@ export const english = {
     failed: "Interrupted",
   },
   reconnecting: "Connection lost. Reconnecting…",
+  plainTextNote: "This answer could not be formatted. It is shown as plain text.",
   answerReady: "The answer is complete.",
   tooLong: (length, limit) =>
     `${length.toLocaleString("en")} characters; the limit is ${limit.toLocaleString("en")}`,

@@ -1,8 +1,6 @@
 /** Show one message. */
 
-import { withContinuationMark } from "../markdown/continuation_mark.js";
-import { renderMarkdown } from "../markdown/render.js";
-import { StreamingMarkdown } from "../markdown/streaming_markdown.js";
+import { AnswerBody } from "../markdown/answer_body.js";
 import { describeFailure, strings } from "../strings/strings.js";
 import { copyFrom } from "./clipboard.js";
 import { QuestionEditor } from "./question_editor.js";
@@ -20,7 +18,6 @@ export class MessageView {
   #parts;
   #shown = {};
   #isBusy = false;
-  #writer = null;
   #editor = null;
 
   /**
@@ -34,8 +31,11 @@ export class MessageView {
     this.#delegate = delegate;
     const reasoning = this.element.querySelector(".reasoning");
     const wait = this.element.querySelector(".wait");
+    const body = this.element.querySelector(".message-body");
+    const note = this.element.querySelector(".plain-text-note");
     this.#parts = {
-      body: this.element.querySelector(".message-body"),
+      body,
+      answer: note && new AnswerBody(body, note),
       reasoning: reasoning && new Reasoning(reasoning),
       wait: wait && new WaitStatus(wait),
       failure: this.element.querySelector(".failure"),
@@ -59,7 +59,7 @@ export class MessageView {
     this.switcher.show(message, isBusy);
     for (const button of this.#parts.branchButtons) button.disabled = isBusy;
     if (message.role === "user") this.#updateQuestion(message);
-    else if (message !== before) this.#updateAnswer(message, before);
+    else if (message !== before) this.#updateAnswer(message);
   }
 
   /** Open a question's editor. */
@@ -95,32 +95,14 @@ export class MessageView {
     if (this.#editor) this.#editor.isBusy = this.#isBusy;
   }
 
-  #updateAnswer(message, before) {
+  #updateAnswer(message) {
     this.element.toggleAttribute("data-streaming", Boolean(message.streaming));
     this.element.setAttribute("aria-busy", String(Boolean(message.streaming)));
-    this.#write(message, before);
+    this.#parts.answer.update(message);
     this.#parts.reasoning.update(message);
     this.#parts.wait.update(message);
     this.#showFailure(message.failure);
     this.#showFooter(message);
-  }
-
-  #write(message, before) {
-    const { body } = this.#parts;
-    if (message.streaming) {
-      this.#writer ??= new StreamingMarkdown(body);
-      const wasEmpty = !body.hasChildNodes();
-      this.#writer.write(message.content);
-      if (wasEmpty && body.hasChildNodes()) resetDirection(body);
-    } else if (this.#writer || !isSameText(message, before)) {
-      const isFinished = !message.continued?.length && this.#writer?.finish(message.content);
-      this.#writer = null;
-      if (!isFinished) this.#render(message);
-    }
-  }
-
-  #render({ content, continued }) {
-    this.#parts.body.replaceChildren(renderMarkdown(content, continued, withContinuationMark));
   }
 
   #showFailure(failure) {
@@ -143,23 +125,10 @@ export class MessageView {
   }
 }
 
-// Chromium does not always detect the direction again when the first text arrives.
-function resetDirection(block) {
-  block.removeAttribute("dir");
-  block.dir = "auto";
-}
-
 function describeAnswer({ model, tokens, estimated, continued }) {
   const count = tokens && `${estimated ? "≈ " : ""}${strings.tokens(tokens)}`;
   const continuations = continued?.length && strings.continued(continued.length);
   return [model, count, continuations].filter(Boolean).join(" · ");
-}
-
-function isSameText(message, before) {
-  const { continued: seams = [] } = message;
-  const { continued: oldSeams = [] } = before;
-  if (message.content !== before.content || seams.length !== oldSeams.length) return false;
-  return seams.every(({ at }, index) => at === oldSeams[index].at);
 }
 
 function copyCode(event) {

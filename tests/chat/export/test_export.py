@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from chat.export import rendering
+from chat.export.markdown import TAGS
+from tests.exports import export_as
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server
 from tests.streams import ask
@@ -87,7 +89,7 @@ async def start_conversation(
 )
 def test_a_block_that_a_text_leaves_open_ends_with_the_text(open_text: str) -> None:
     messages = conversation_of("q", open_text, "next", finish_reason="stopped")
-    markdown = rendering.as_markdown("t", messages)
+    markdown = export_as("markdown", "t", messages)
     assert [heading.partition(" ")[0] for heading in headings(markdown)] == [
         "You",
         "Assistant",
@@ -101,12 +103,12 @@ def test_a_block_that_a_text_leaves_open_ends_with_the_text(open_text: str) -> N
     "text", ["plain", "```\nclosed\n```", "- ```\n  in a list", "<b>x", "", "a\n\n> q"]
 )
 def test_a_text_without_an_open_block_is_unchanged(text: str) -> None:
-    assert f"UTC\n\n{text}\n\n## " in rendering.as_markdown("t", conversation_of(text, "answer"))
+    assert f"UTC\n\n{text}\n\n## " in export_as("markdown", "t", conversation_of(text, "answer"))
 
 
 @given(st.lists(TEXTS, max_size=4))
 def test_any_text_is_complete_in_markdown_under_its_heading(texts: list[str]) -> None:
-    markdown = rendering.as_markdown("t", conversation_of(*texts))
+    markdown = export_as("markdown", "t", conversation_of(*texts))
     place = 0
     for text in texts:
         place = markdown.index(text, place) + len(text)
@@ -115,15 +117,15 @@ def test_any_text_is_complete_in_markdown_under_its_heading(texts: list[str]) ->
 
 
 def test_a_title_cannot_add_a_heading() -> None:
-    markdown = rendering.as_markdown("a\n\n## Assistant · now", conversation_of("q"))
+    markdown = export_as("markdown", "a\n\n## Assistant · now", conversation_of("q"))
     assert markdown.startswith("# a ## Assistant · now\n\n## You · ")
 
 
 @given(TEXTS, st.lists(TEXTS, max_size=3), TEXTS)
 def test_any_conversation_becomes_harmless_html(title: str, texts: list[str], model: str) -> None:
-    page = rendering.as_html(title, conversation_of(*texts, model=model))
+    page = export_as("html", title, conversation_of(*texts, model=model))
     tags = Page(page).tags
-    assert {tag for tag, _ in tags} <= OF_THE_FILE | rendering._TAGS
+    assert {tag for tag, _ in tags} <= OF_THE_FILE | TAGS
     assert [tag for tag, _ in tags].count("article") == len(texts)
     for tag, attributes in tags:
         assert not any(name.startswith("on") or name in ("src", "style") for name in attributes), (
@@ -133,7 +135,7 @@ def test_any_conversation_becomes_harmless_html(title: str, texts: list[str], mo
 
 def test_an_html_export_is_self_contained() -> None:
     messages = conversation_of("q", "![x](https://b.example/i.png)", model="m<1>")
-    page = rendering.as_html("<b>&", messages)
+    page = export_as("html", "<b>&", messages)
     tags = Page(page).tags
     policy = {"http-equiv": "Content-Security-Policy"} | {
         "content": "default-src 'none'; style-src 'unsafe-inline'"
@@ -151,7 +153,7 @@ def test_an_html_export_is_self_contained() -> None:
 
 
 def test_a_question_is_exported_as_it_was_typed() -> None:
-    page = rendering.as_html("t", conversation_of("**a**  <b>\n\tc &amp;"))
+    page = export_as("html", "t", conversation_of("**a**  <b>\n\tc &amp;"))
     assert '<p class="plain">**a**  &lt;b&gt;\n\tc &amp;amp;</p>' in page
 
 
@@ -167,10 +169,10 @@ def test_a_question_is_exported_as_it_was_typed() -> None:
 )
 def test_an_incomplete_answer_names_the_reason(reason: str, note: str) -> None:
     messages = conversation_of("q", "a", finish_reason=reason)
-    assert ('<p class="note">' in rendering.as_html("t", messages)) is bool(note)
-    assert note in rendering.as_html("t", messages)
+    assert ('<p class="note">' in export_as("html", "t", messages)) is bool(note)
+    assert note in export_as("html", "t", messages)
     ending = f"\n\na\n\n*{note}*\n" if note else "\n\na\n"
-    assert rendering.as_markdown("t", messages).endswith(ending)
+    assert export_as("markdown", "t", messages).endswith(ending)
 
 
 SEAMS = [
@@ -193,13 +195,13 @@ def test_each_seam_is_described_under_its_old_or_new_reason() -> None:
         " After character 1,500, the answer was interrupted and was continued automatically."
         " This answer was interrupted."
     )
-    assert rendering.as_markdown("t", messages).endswith(f"*{note}*\n")
-    assert f'<p class="note">{note}</p>' in rendering.as_html("t", messages)
+    assert export_as("markdown", "t", messages).endswith(f"*{note}*\n")
+    assert f'<p class="note">{note}</p>' in export_as("html", "t", messages)
 
 
 def test_a_chinese_export_is_chinese_throughout() -> None:
     messages = conversation_of("q", "a", continued=SEAMS, finish_reason="length")
-    markdown = rendering.as_markdown("", messages, "zh-CN")
+    markdown = export_as("markdown", "", messages, "zh-CN")
     note = (
         "回答在第 1,200 个字符后达到模型的长度上限，随后自动续写。"
         "回答在第 1,300 个字符后因与模型的连接断开而中断，改由 spare 续写。"
@@ -210,7 +212,7 @@ def test_a_chinese_export_is_chinese_throughout() -> None:
     assert markdown.startswith("# 对话\n\n## 用户 · ")
     assert "\n\n## 助手 · " in markdown
     assert markdown.endswith(f"*{note}*\n")
-    page = rendering.as_html("", messages, "zh-CN")
+    page = export_as("html", "", messages, "zh-CN")
     assert ("html", {"lang": "zh-CN"}) in Page(page).tags
     assert "<h1>对话</h1>" in page
     assert f'<p class="note">{note}</p>' in page
@@ -295,7 +297,7 @@ async def test_an_export_equals_the_conversation(
     plain = await client.get(f"{path}/export")
     markdown = await client.get(f"{path}/export", params={"format": "markdown"})
     assert plain.text == markdown.text
-    assert plain.text == rendering.as_markdown(shown["title"], shown["messages"])
+    assert plain.text == export_as("markdown", shown["title"], shown["messages"])
 
 
 async def test_an_unknown_format_is_rejected_with_a_list_of_formats(

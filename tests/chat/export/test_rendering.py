@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.export import rendering
+from chat.export.markdown import TAGS, markdown_to_html
+from tests.exports import export_as
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT
 from tests.streams import ask
@@ -30,7 +32,7 @@ class Seen(HTMLParser):
 
 def harmless(text: str) -> None:
     for tag, attributes in Seen(text).tags:
-        assert tag in rendering._TAGS
+        assert tag in TAGS
         assert set(attributes) <= {"href", "title", "class", "start", "align", "rel", "target"}
         assert (
             (attributes.get("href") or "http:").lower().startswith(("http:", "https:", "mailto:"))
@@ -39,7 +41,7 @@ def harmless(text: str) -> None:
 
 @pytest.mark.parametrize(("markdown", "expected"), CASES)
 def test_emphasis_next_to_chinese_punctuation_is_exported(markdown: str, expected: str) -> None:
-    assert rendering.markdown_to_html(markdown) == f"<p>{expected}</p>\n"
+    assert markdown_to_html(markdown) == f"<p>{expected}</p>\n"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_emphasis_next_to_chinese_punctuation_is_exported(markdown: str, expecte
     ],
 )
 def test_hostile_markdown_does_no_harm(hostile: str) -> None:
-    harmless(rendering.markdown_to_html(hostile))
+    harmless(markdown_to_html(hostile))
 
 
 @given(
@@ -74,7 +76,7 @@ def test_hostile_markdown_does_no_harm(hostile: str) -> None:
     )
 )
 def test_any_text_is_rendered_and_harmless(text: str) -> None:
-    harmless(rendering.markdown_to_html(text))
+    harmless(markdown_to_html(text))
 
 
 def test_markdown_as_models_write_it_is_rendered() -> None:
@@ -82,7 +84,7 @@ def test_markdown_as_models_write_it_is_rendered() -> None:
         "# Title\n\n| a | b |\n|---|:-:|\n| 1 | ~~2~~ |\n\n```python\nx < 1\n```\n\n"
         "https://a.example ![alt](https://b.example/i.png)"
     )
-    shown = rendering.markdown_to_html(text)
+    shown = markdown_to_html(text)
     for part in (
         "<h1>Title</h1>",
         '<td align="center"><s>2</s></td>',
@@ -96,7 +98,7 @@ def test_markdown_as_models_write_it_is_rendered() -> None:
 
 def test_a_list_with_many_levels_is_rendered_completely() -> None:
     text = "".join(f"{'  ' * level}- level {level}\n" for level in range(20)) + "\nafter\n"
-    shown = rendering.markdown_to_html(text)
+    shown = markdown_to_html(text)
     assert all(f"level {level}" in shown for level in range(20))
     assert shown.endswith("<p>after</p>\n")
 
@@ -106,7 +108,7 @@ def test_each_of_many_definitions_of_links_is_found() -> None:
         "".join(f"[{number}]: https://a.example/{number}\n" for number in range(3000))
         + "\n[2999]\n"
     )
-    assert 'href="https://a.example/2999"' in rendering.markdown_to_html(text)
+    assert 'href="https://a.example/2999"' in markdown_to_html(text)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ async def test_a_conversation_is_exported_in_every_format(
 def test_seams_and_the_finish_reason_are_in_every_format() -> None:
     message = {"role": "assistant", "content": "x", "created": 0, "finish_reason": "length"}
     message["continued"] = [{"at": 1, "why": "length"}, {"at": 2, "why": "interrupted"}]
-    for exported in (rendering.as_markdown("t", [message]), rendering.as_html("t", [message])):
+    for exported in (export_as("markdown", "t", [message]), export_as("html", "t", [message])):
         assert "After character 1, the answer reached the model's length limit" in exported
         assert "After character 2, the answer was interrupted by a server failure" in exported
         assert "This answer was truncated" in exported
-    assert "1970-01-01 00:00 UTC" in rendering.as_markdown("t", [message])
+    assert "1970-01-01 00:00 UTC" in export_as("markdown", "t", [message])

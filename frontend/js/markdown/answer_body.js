@@ -1,0 +1,108 @@
+/** Show the text of an answer as Markdown, or as plain text with a note if that is impossible. */
+
+import { withContinuationMark } from "./continuation_mark.js";
+import { renderMarkdown } from "./render.js";
+import { StreamingMarkdown } from "./streaming_markdown.js";
+import { StreamingText } from "./streaming_text.js";
+import { limitTime } from "./time_limit.js";
+import { renderInTime } from "./render_queue.js";
+
+const FRAME_LIMIT_MS = 100; // while the text streams
+const TEXT_LIMIT_MS = 300; // for the complete text
+const LIMIT_MS_PER_CHARACTER = 0.005; // a slow device needs about this for an ordinary text
+
+export class AnswerBody {
+  #element;
+  #note;
+  #shown = {}; // the last answer
+  #writer = null; // while the answer streams
+
+  /** `note` is shown while the text in `element` is plain. */
+  constructor(element, note) {
+    this.#element = element;
+    this.#note = note;
+  }
+
+  /** Show the answer as it is now. */
+  update(answer) {
+    const before = this.#shown;
+    this.#shown = answer;
+    if (answer.streaming) this.#stream(answer.content, before.content ?? "");
+    else if (this.#writer || !isSameText(answer, before)) this.#finish(answer);
+  }
+
+  #stream(text, before) {
+    this.#writer ??= new StreamingMarkdown(this.#element);
+    const wasEmpty = !this.#element.hasChildNodes();
+    const added = Math.max(0, text.length - before.length);
+    try {
+      const limit = FRAME_LIMIT_MS + LIMIT_MS_PER_CHARACTER * added;
+      limitTime(limit, () => this.#writer.write(text));
+    } catch (error) {
+      this.#writer = this.#writePlain(text, error);
+    }
+    if (wasEmpty && this.#element.hasChildNodes()) resetDirection(this.#element);
+  }
+
+  #finish(answer) {
+    const writer = this.#writer;
+    this.#writer = null;
+    const isCurrent = () => !this.#writer && this.#shown.content === answer.content;
+    const isNow = renderInTime(() => isCurrent() && this.#render(answer, writer));
+    if (!isNow && !writer) this.#element.textContent = answer.content;
+  }
+
+  #render({ content, continued }, writer) {
+    const limit = TEXT_LIMIT_MS + LIMIT_MS_PER_CHARACTER * content.length;
+    try {
+      limitTime(limit, () => {
+        if (!continued?.length && writer?.finish(content)) return;
+        this.#element.replaceChildren(renderMarkdown(content, continued, withContinuationMark));
+      });
+      this.#note.hidden = true;
+    } catch (error) {
+      this.#writePlain(content, error);
+    }
+  }
+
+  #writePlain(text, error) {
+    console.warn("An answer is shown as plain text.", error);
+    const writer = new PlainText(this.#element);
+    writer.write(text);
+    this.#note.hidden = false;
+    return writer;
+  }
+}
+
+/** Takes the place of StreamingMarkdown until the answer is complete. */
+class PlainText {
+  #text;
+
+  constructor(body) {
+    const element = document.createElement("div");
+    element.className = "plain-text";
+    body.replaceChildren(element);
+    this.#text = new StreamingText(element);
+  }
+
+  write(text) {
+    this.#text.write(text);
+  }
+
+  finish() {
+    return false;
+  }
+}
+
+// Chromium does not always detect the direction again when the first text arrives.
+function resetDirection(block) {
+  block.removeAttribute("dir");
+  block.dir = "auto";
+}
+
+function isSameText(message, before) {
+  const { continued: seams = [] } = message;
+  const { continued: oldSeams = [] } = before;
+  if (message.content !== before.content || seams.length !== oldSeams.length) return false;
+  return seams.every(({ at }, index) => at === oldSeams[index].at);
+}
