@@ -11,6 +11,7 @@ TYPES = {
     "current": "string",
     "deleted": "set",
     "events": "stream",
+    "export": "string",
     "first_turn": "string",
     "instance": "hash",
     "log": "string",
