@@ -164,7 +164,7 @@ async def _relay(request: Request, view: View, viewer_format: Format, send: Send
     try:
         return await view.log.relay(view.offset, viewer_format, send, _create_push(request))
     except MALFORMED as error:
-        logger.warning("turn %s: a record is malformed (%r)", view.log.ref.turn, error)
+        logger.warning("turn %s: a malformed record (%s)", view.log.ref.turn, type(error).__name__)
         return False
 
 
@@ -240,7 +240,7 @@ def _read(log: Log, build: Callable[[bytes], dict[str, Any]], data: bytes) -> di
     try:
         return build(data)
     except MALFORMED as error:
-        logger.warning("turn %s: a record is malformed (%r)", log.ref.turn, error)
+        logger.warning("turn %s: a malformed record (%s)", log.ref.turn, type(error).__name__)
         raise Unreadable(
             "A record of this answer is malformed. Request it as `text/event-stream`."
         ) from None

@@ -308,7 +308,10 @@ class Generation:
         upstream, model, answer = self._choice.current, self._model, self.answer
         mode = Mode.NEW
         if answer.text.strip():
-            mode = await self._mode.choose(upstream, model, has_reasoning=bool(answer.reasoning))
+            mode = await read_patiently(
+                self._record.ref.turn,
+                lambda: self._mode.choose(upstream, model, has_reasoning=bool(answer.reasoning)),
+            )
         if mode is Mode.PREFILL and not self._may_prefill:
             mode = Mode.PROMPT
         sources = self._client_request, self._moderator

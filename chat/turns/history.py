@@ -1,4 +1,4 @@
-"""Read what a request needs from the history, and wait while Redis is unavailable."""
+"""Read what a request needs from Redis, and wait while Redis is unavailable."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 
 
 async def read_patiently(
-    turn: TurnId, read: Callable[[], Awaitable[Found]], *, may_fail: bool
+    turn: TurnId, read: Callable[[], Awaitable[Found]], *, may_fail: bool = False
 ) -> Found:
     """Return what `read` returns, and repeat it while Redis is unavailable, as a commit does.
 

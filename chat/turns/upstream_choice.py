@@ -73,16 +73,13 @@ class ContinueMode:
         """Return the mode for a partial answer.
 
         After reasoning, `auto` chooses prompt: servers reject a prefilled answer in thinking mode,
-        or return its continuation as reasoning.
+        or return its continuation as reasoning. Raises UNAVAILABLE_ERRORS.
         """
         if self._setting != "auto":
             return Mode(self._setting)
         if has_reasoning or upstream.find_kind(model).prefill is Prefill.NONE:
             return Mode.PROMPT
-        try:
-            is_rejected = await self._facts.rejects_prefill(upstream.name, model)
-        except UNAVAILABLE_ERRORS:
-            is_rejected = False
+        is_rejected = await self._facts.rejects_prefill(upstream.name, model)
         return Mode.PROMPT if is_rejected else Mode.PREFILL
 
     async def note_rejected_prefill(self, upstream: Upstream, model: str) -> None:

@@ -247,6 +247,27 @@ async def test_a_circle_of_messages_ends(
         await ask(client, upstream, f"again {question}", "asked again")
 
 
+async def test_garbage_on_a_channel_ends_no_worker(
+    site: Site, upstream: ScriptedUpstream, question: str
+) -> None:
+    workers = find_children(site.server.process.pid, "python")
+    async with httpx.AsyncClient(base_url=site.server.url, timeout=60) as client:
+        ids, exchange = await begin_two_turns(site, client, upstream, question)
+        async with client.stream("GET", "/api/events/") as events:
+            received = events.aiter_lines()
+            await anext(received)
+            for channel in (keys.stops(), ids.name_key("events"), ids.name_key("records")):
+                for data in (b"", b"\xff", HUGE, b"1-1 turn", f"{10**30}-0 turn a b".encode()):
+                    await site.redis.admin.publish(channel, data)
+            await exchange.answer("the rest")
+            async with asyncio.timeout(PATIENCE_S):
+                async for line in received:
+                    if line == "event: end":
+                        break
+        assert (await read(client, turn=ids.turn_id))[-1].data == "half of it the rest"
+    assert find_children(site.server.process.pid, "python") == workers
+
+
 def test_every_kind_of_key_has_a_type() -> None:
     ids = Ids("owner", "c" * 16, "t" * 16, cookie.create_id(0))
     assert {get_type(ids.name_key(name)) for name in KEYS} <= set(TYPES.values())
