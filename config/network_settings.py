@@ -1,4 +1,4 @@
-"""The settings of the connection to clients: where the server listens, and whom it believes."""
+"""The settings of the connection to clients: address, path, names and proxies."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings

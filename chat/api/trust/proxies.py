@@ -1,14 +1,17 @@
 """Read the client's address and scheme from `X-Forwarded-*`, if the peer is a trusted proxy.
 
-Any client can send these headers. Only those of TRUSTED_PROXIES count.
+Any client can send these headers. They count only from TRUSTED_PROXIES.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from sanic import Request, Sanic
+
+logger = logging.getLogger("holdline.api")
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -18,8 +21,21 @@ _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+
 
 
 def install(app: Sanic[Any, Any], trusted: Sequence[Network]) -> None:
-    """Set the networks of TRUSTED_PROXIES."""
+    """Set the networks of TRUSTED_PROXIES; log once if another peer sends `X-Forwarded-Proto`."""
     app.ctx.trusted_proxies = tuple(trusted)
+    app.ctx.has_warned_of_proxy = False
+
+    async def warn(request: Request) -> None:
+        if app.ctx.has_warned_of_proxy or "x-forwarded-proto" not in request.headers:
+            return
+        if not is_from_trusted_proxy(request):
+            app.ctx.has_warned_of_proxy = True
+            logger.warning(
+                "A peer that is not in TRUSTED_PROXIES sent X-Forwarded-Proto, which is ignored. "
+                "If it is your proxy, add its address: otherwise no cookie is secure."
+            )
+
+    app.register_middleware(warn, "request")
 
 
 def client_address(request: Request) -> Address | None:

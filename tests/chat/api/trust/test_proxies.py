@@ -18,9 +18,11 @@ def request_from(peer: str | None, *headers: tuple[str, str]) -> Request:
     app: Sanic[Any, Any] = Sanic(f"proxies_{id(headers)}", configure_logging=False)
     Sanic.unregister_app(app)
     proxies.install(app, TRUSTED)
-    request: Request = Request(b"/", Header(headers), "1.1", "GET", None, app)  # type: ignore[arg-type]
+    transport: Any = None
+    request: Request = Request(b"/", Header(headers), "1.1", "GET", transport, app)
     sockname = "/run/holdline.sock" if peer is None else ("127.0.0.1", 8000)
-    request.conn_info = SimpleNamespace(client_ip=peer or "", sockname=sockname)  # type: ignore[assignment]
+    connection: Any = SimpleNamespace(client_ip=peer or "", sockname=sockname)
+    request.conn_info = connection
     return request
 
 
