@@ -10,6 +10,7 @@ import pytest
 from chat.turns.context.prompt import Estimator
 from sessions import keys
 from sessions.client.connection import Client, is_cluster
+from sessions.conversation_store import new_id
 from sessions.keys import ConversationId, Owner
 from tests.fake_upstream import ScriptedUpstream
 from tests.streams import ask, read
@@ -32,7 +33,7 @@ async def lengthen(redis: Client, owner: Owner, conversation: ConversationId, co
             "role": "user" if number % 2 == 0 else "assistant",
             "content": f"{number} " + "words " * 40,
         }
-        message = f"added-{head[:4]}-{number}"
+        message = new_id()
         pipeline.hset(
             keys.messages(owner, conversation),
             message,
