@@ -1,4 +1,4 @@
-"""Render messages of exports in a process of its own, which ends if a message takes too long.
+"""Render messages of exports in a separate process, which ends if a message takes too long.
 
     python -m chat.export.render_process
 
