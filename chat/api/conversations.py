@@ -1,5 +1,6 @@
 """Serve the JSON API of conversations: list, create, read, export, change, delete."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -118,7 +119,8 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
         messages, _ = await _read_messages(store, owner, found.id, None, None)
         shown = [_message_json(one) for one in messages]
         if kind == "json":
-            content = rendering.as_json({**_conversation_json(found), "messages": shown})
+            whole = {**_conversation_json(found), "messages": shown}
+            content = await asyncio.to_thread(rendering.as_json, whole)
         else:
             file_format: rendering.FileFormat = "html" if kind == "html" else "markdown"
             language = rendering.choose_language(request.headers.get("accept-language", ""))

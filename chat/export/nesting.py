@@ -23,8 +23,8 @@ _SPANS = {"em", "strong", "s"}
 
 
 def cap_nesting(markdown: MarkdownIt) -> None:
-    """Make a parser treat what is nested too deeply as text; a plugin for `MarkdownIt.use`."""
-    # Each list has two levels. The parser itself would drop what is deeper than this limit.
+    """Make a parser treat marks beyond the limit as text; a plugin for `MarkdownIt.use`."""
+    # Each list has two levels. The parser would drop text that is deeper.
     markdown.options["maxNesting"] = 3 * MAX_NESTING
     for name in _CONTAINERS:
         _cap_container(markdown, name)

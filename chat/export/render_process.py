@@ -1,4 +1,4 @@
-"""Render messages of exports in a process of its own, which ends if a message takes too long.
+"""Render messages of exports in a separate process, which ends if a message takes too long.
 
     python -m chat.export.render_process
 
@@ -11,6 +11,7 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from typing import Any
 
 from chat.export.rendering import render_message
@@ -20,6 +21,8 @@ TIME_LIMIT_S = 2.0
 """Time for one message. The kernel ends the process, even within a regular expression."""
 
 _MAX_MEMORY = 1 << 30
+"""Maximum size of the process, in bytes."""
+
 _MAX_EXPANSION = 50
 """Characters of a piece for each character of its text: an address can be repeated many times."""
 
@@ -29,7 +32,8 @@ _MIN_LENGTH = 10_000
 
 def main() -> None:
     """Serve requests until stdin is closed."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    with suppress(ValueError, OSError):  # macOS does not support it
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     while header := sys.stdin.buffer.read(LENGTH.size):
         request = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(header)))
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)  # SIGALRM ends the process

@@ -1,7 +1,6 @@
 """Export a conversation as a file, which loads nothing. Pure.
 
-A file is a head, a piece for each message and a tail, because `Renderer` renders the pieces in a
-process of its own.
+A file has a piece for each message, because `Renderer` renders the pieces in a separate process.
 """
 
 import html

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from sessions import keys
+from sessions import export_slot, keys
 from sessions.client import scripts
 from sessions.client.connection import Client
 from sessions.client.scripts import call
@@ -160,6 +160,10 @@ async def test_every_script_sent_twice_takes_effect_once(
     ]  # fmt: skip
     assert await twice(lambda: call(redis, "create", names, [created, 1000, "title", "t"])) == 1
     assert len((await twice(lambda: read_events(redis, owner))).events) == 10
+    claim = (keys.export(owner),), ("claim-1", 60_000)
+    assert await twice(lambda: call(redis, "claim_export", *claim)) == 1
+    assert 0 < await redis.ttl(keys.export(owner)) <= keys.EXPORT_TTL_S
+    assert await twice(lambda: export_slot.claim(redis, owner)) is False
     assert sent >= set(scripts.SCRIPTS)
 
 

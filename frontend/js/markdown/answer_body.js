@@ -7,7 +7,9 @@ import { StreamingText } from "./streaming_text.js";
 import { limitTime } from "./time_limit.js";
 import { renderInTime } from "./render_queue.js";
 
-const FRAME_LIMIT_MS = 100; // while the text streams
+const FRAME_LIMIT_MS = 200; // while the text streams
+const SMOOTH_FRAME_MS = 50;
+const MAX_DELAY_MS = 1000; // of all frames of an answer that take longer than a smooth one
 const TEXT_LIMIT_MS = 300; // for the complete text
 const LIMIT_MS_PER_CHARACTER = 0.005; // a slow device needs about this for an ordinary text
 
@@ -16,6 +18,7 @@ export class AnswerBody {
   #note;
   #shown = {}; // the last answer
   #writer = null; // while the answer streams
+  #delay = 0; // of its frames, in ms
 
   /** `note` is shown while the text in `element` is plain. */
   constructor(element, note) {
@@ -34,10 +37,12 @@ export class AnswerBody {
   #stream(text, before) {
     this.#writer ??= new StreamingMarkdown(this.#element);
     const wasEmpty = !this.#element.hasChildNodes();
-    const added = Math.max(0, text.length - before.length);
+    const added = LIMIT_MS_PER_CHARACTER * Math.max(0, text.length - before.length);
+    const left = MAX_DELAY_MS - this.#delay;
+    const start = performance.now();
     try {
-      const limit = FRAME_LIMIT_MS + LIMIT_MS_PER_CHARACTER * added;
-      limitTime(limit, () => this.#writer.write(text));
+      limitTime(Math.min(FRAME_LIMIT_MS, left) + added, () => this.#writer.write(text));
+      this.#delay += Math.max(0, performance.now() - start - SMOOTH_FRAME_MS - added);
     } catch (error) {
       this.#writer = this.#writePlain(text, error);
     }
