@@ -89,11 +89,17 @@ async def start(home: Path, *wrapper: str, **settings: str) -> Server:
             cwd=home, env=environment, stdout=asyncio.subprocess.PIPE, stderr=sink,
         )  # fmt: skip
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE_S):
-        async for line in process.stdout:
-            if found := re.match(r"Holdline\s+(http://\S+)/", line.decode()):
-                return Server(found[1], process, log, home)
-    raise AssertionError(f"the server did not start: {log.read_text()}")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in process.stdout:
+                if found := re.match(r"Holdline\s+(http://\S+)/", line.decode()):
+                    return Server(found[1], process, log, home)
+        raise AssertionError(f"the server did not start: {log.read_text()}")
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        raise
 
 
 def redis_of_kind(kind: str) -> AbstractAsyncContextManager[str]:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ipaddress
+import signal
 import socket
 import sys
 from urllib.parse import urlsplit
@@ -70,4 +71,5 @@ async def attack(vector: Vector, url: str | None = None) -> Outcome:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the servers that it started
     sys.exit(main())

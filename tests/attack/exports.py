@@ -98,9 +98,9 @@ async def export_hostile_markdown(target: Target) -> Outcome:
         created = await _store(target, client, _HOSTILE)
         page = await client.get(f"/api/conversations/{created}/export", params={"format": "html"})
     active = re.findall(
-        r"<(?:script|img|svg|iframe|object|embed|link|form)\b|\son\w+=|href=\"(?!https?:|mailto:|#)"
-        r"|@import",
-        re.sub(r"<code>.*?</code>|&lt;.*?&gt;", "", page.text, flags=re.DOTALL),
+        r"<(?:script|img|svg|iframe|object|embed|link|form)\b|<[^>]*\son\w+="
+        r"|href=\"(?!https?:|mailto:|#)",
+        page.text,
     )
     return Outcome(not active, f"active content: {', '.join(sorted(set(active))) or 'none'}")
 

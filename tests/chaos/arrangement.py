@@ -17,6 +17,7 @@ from tests.chaos.plan import SERVERS, WORKERS, Arrangement, Fault, Kind
 from tests.own_redis import own_cluster, own_redis
 from tests.processes import PATIENCE_S, Server, free_ports, private_folder, start
 
+_START_LIMIT_S = 2 * PATIENCE_S
 _STOP_LIMIT_S = 20
 """A server with DRAIN_S=1 stops within this time, whatever the state of Redis."""
 
@@ -54,11 +55,11 @@ class ServerProcess:
 
     async def start(self) -> None:
         """Start the server, again and again if it exits, as an init system does."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + _START_LIMIT_S
         while True:
             try:
                 self._server = await start(self._home, **self._settings)
-            except AssertionError:  # it exited
+            except (AssertionError, TimeoutError):  # it exited, or is not ready
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.5)

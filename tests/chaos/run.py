@@ -77,23 +77,25 @@ async def _run_faults(
         await processes.apply(fault)
 
     chatting = [asyncio.create_task(user.chat(is_over)) for user in users]
-    await asyncio.gather(*(apply(fault) for fault in plan))
-    for server in processes.servers:
-        await server.restart_if_exited()
-    is_over.set()
-    ended = time.monotonic()
-    _, late = await asyncio.wait(chatting, timeout=BOUND_S)
-    report.settled_s = time.monotonic() - ended
-    for task in late:
-        user = users[chatting.index(task)]
-        turn = user.questions[-1].turn if user.questions else "none"
-        report.violations.append(
-            f"user {user.number}: turn {turn} had not ended {BOUND_S} s after the last fault"
-        )
-        task.cancel()
-    await asyncio.wait(chatting)
-    for task in chatting:
-        if not task.cancelled():
+    try:
+        await asyncio.gather(*(apply(fault) for fault in plan))
+        for server in processes.servers:
+            await server.restart_if_exited()
+        is_over.set()
+        ended = time.monotonic()
+        _, late = await asyncio.wait(chatting, timeout=BOUND_S)
+        report.settled_s = time.monotonic() - ended
+    finally:
+        for task in chatting:
+            task.cancel()
+        await asyncio.wait(chatting)
+    for user, task in zip(users, chatting, strict=True):
+        if task in late:
+            turn = user.questions[-1].turn if user.questions else "none"
+            report.violations.append(
+                f"user {user.number}: turn {turn} had not ended {BOUND_S} s after the last fault"
+            )
+        else:
             task.result()
 
 
