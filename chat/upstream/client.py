@@ -78,7 +78,7 @@ class Upstream:
         self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
         self.name = name
         self.model = model
-        self.failures = Failures(self.name, api_key or "")
+        self.failures = Failures(self.name, api_key or "", base_url)
         self._timeouts = timeouts
         self._slots = Slots(concurrency)
         self._max_output_tokens = max_output_tokens
