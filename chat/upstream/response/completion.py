@@ -199,6 +199,8 @@ class Completion:
                 self._read(chunk, pieces)
         except UpstreamError as error:
             self.fail(error)
+        except RecursionError:  # a value is nested too deeply to be passed on
+            self.fail(self._failures.invalid_response())
         except BodyError as error:
             if self.reader.ending is not None:
                 self.end()
