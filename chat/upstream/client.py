@@ -167,8 +167,6 @@ class Upstream:
             raise self.failures.from_openai(error, model) from error
         except (TimeoutError, httpx2.TransportError) as error:
             raise self.failures.from_transport(error) from error
-        except httpx2.DecodingError as error:
-            raise self.failures.invalid_response() from error
 
     async def close(self) -> None:
         """Close every connection."""
