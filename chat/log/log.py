@@ -100,10 +100,10 @@ class Log:
         """Return the length of the whole log in bytes, uncommitted ones included."""
         return self.begin + len(self.data)
 
-    @property
-    def is_too_long(self) -> bool:
-        """Return whether the log exceeds the maximum of its encoding."""
-        return self.end > (legacy.MAX_LOG_BYTES if self.ref.is_legacy else MAX_LOG_BYTES)
+    def has_room(self, text: str) -> bool:
+        """Return whether the log has room for a text, by the maximum of its encoding."""
+        limit = legacy.MAX_LOG_BYTES if self.ref.is_legacy else MAX_LOG_BYTES
+        return self.end + len(text.encode()) <= limit
 
     @property
     def is_open(self) -> bool:

@@ -218,6 +218,10 @@ class Attempt:
 
     def _append(self, deltas: list[Delta]) -> None:
         for text, kind in deltas:
+            if not self._writer.log.has_room(text):
+                raise UpstreamError(
+                    "too_long", "The answer exceeds the maximum length of one turn."
+                )
             if kind == DeltaKind.EXTRA:
                 if self._gate is None:  # it may contain text that has not passed
                     self._writer.append(Kind.EXTRA, text)
@@ -227,8 +231,6 @@ class Attempt:
                 self._deliver(Kind.REFUSAL, text)
             else:
                 self._emit(self._joiner.feed(text))
-        if self._writer.log.is_too_long:
-            raise UpstreamError("too_long", "The answer exceeds the maximum length of one turn.")
 
     def _emit(self, text: str) -> None:
         if text:

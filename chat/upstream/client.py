@@ -78,7 +78,7 @@ class Upstream:
         self._url = f"{str(self._client.base_url).rstrip('/')}/chat/completions"
         self.name = name
         self.model = model
-        self.failures = Failures(self.name, api_key or "")
+        self.failures = Failures(self.name, api_key or "", base_url)
         self._timeouts = timeouts
         self._slots = Slots(concurrency)
         self._max_output_tokens = max_output_tokens
@@ -167,8 +167,6 @@ class Upstream:
             raise self.failures.from_openai(error, model) from error
         except (TimeoutError, httpx2.TransportError) as error:
             raise self.failures.from_transport(error) from error
-        except httpx2.DecodingError as error:
-            raise self.failures.invalid_response() from error
 
     async def close(self) -> None:
         """Close every connection."""

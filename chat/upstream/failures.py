@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 
 import httpx2
 import openai
@@ -67,11 +68,11 @@ _KEY_REJECTED = re.compile(
 
 
 class Failures:
-    """Describes the failures of one upstream, by its name and without its key."""
+    """Describes the failures of one upstream, by its name, without its key and its address."""
 
-    def __init__(self, name: str, key: str) -> None:
+    def __init__(self, name: str, key: str, base_url: str = "") -> None:
         self._name = name
-        self._key = key
+        self._hide = partial(sanitise, key=key, base_url=base_url)
 
     # Before the answer
 
@@ -143,7 +144,7 @@ class Failures:
 
     def interrupted(self, words: object = "", reason: str = "") -> UpstreamEnded:
         """Return the error for an answer that the upstream ended early, by its finish reason."""
-        reason = sanitise(reason, self._key)
+        reason = self._hide(reason)
         ended = "The model provider ended the answer early" + (f" ({reason})" if reason else "")
         return UpstreamEnded("upstream", _quote(ended, self._find_words(words)))
 
@@ -241,7 +242,8 @@ class Failures:
             )
             message = _append(message, words)
         else:
-            message = f"The model provider takes no questions at this address ({status})."
+            does = "redirects questions from" if status < 400 else "takes no questions at"
+            message = f"The model provider {does} this address ({status})."
             message = _append(f"{message} {_CHECK_URL}", words)
         return UpstreamRejected("not_found", message)
 
@@ -254,14 +256,14 @@ class Failures:
         return UpstreamFailed("unreachable", f"{message} {_CHECK_PROXY}")
 
     def _untrusted(self, reason: str) -> UpstreamRejected:
-        words = sanitise(reason, self._key)
-        message = _end_sentence(_quote("The model provider's certificate is not trusted", words))
+        untrusted = "The model provider's certificate is not trusted"
+        message = _end_sentence(_quote(untrusted, self._hide(reason)))
         return UpstreamRejected(
             "certificate", f"{message} Check SSL_CERT_FILE and OPENAI_BASE_URL on the server."
         )
 
     def _find_words(self, body: object) -> str:
-        return sanitise(find_message(body), self._key)
+        return self._hide(find_message(body))
 
 
 def _read_body(error: openai.APIStatusError) -> object:

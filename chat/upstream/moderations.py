@@ -31,7 +31,6 @@ _MAX_RESPONSE_BYTES = 1 << 20
 _FAILURES = (
     openai.OpenAIError,
     httpx2.TransportError,
-    httpx2.DecodingError,
     msgspec.MsgspecError,
     RecursionError,
     ValueError,

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 MIN_WINDOW, MAX_WINDOW = 256, 10_000_000
 """Bounds of a context window, in tokens; a stated window outside them is ignored."""
 
+_MAX_MODELS = 10_000
+"""Models of one list that are remembered; more would only take memory."""
+
 
 class Prefill(Enum):
     """How a request makes a server continue a final assistant message."""
@@ -78,7 +81,7 @@ def recognise(base_url: str, owned_by: object = None) -> ServerKind:
 class ModelInfo:
     """A model in the response to `GET /models`; `window` is its context window in tokens."""
 
-    owned_by: object = None
+    owned_by: str | None = None
     window: int | None = None
 
 
@@ -86,9 +89,11 @@ def read_models(body: object) -> dict[str, ModelInfo]:
     """Return the models in a response to `GET /models`, which may have any shape, by their ids."""
     listed = body.get("data") if isinstance(body, dict) else body
     found = {}
-    for model in listed if isinstance(listed, list) else []:
+    for model in listed[:_MAX_MODELS] if isinstance(listed, list) else []:
         if isinstance(model, dict) and isinstance(model.get("id"), str):
-            found[model["id"]] = ModelInfo(model.get("owned_by"), _read_window(model))
+            owned_by = model.get("owned_by")
+            owned_by = owned_by if isinstance(owned_by, str) else None
+            found[model["id"]] = ModelInfo(owned_by, _read_window(model))
     return found
 
 

@@ -69,7 +69,8 @@ def walk(body: object) -> Iterator[tuple[str, object]]:
 def find_status(body: object) -> int | None:
     """Return the HTTP error status (4xx or 5xx) that a body states, if it states one."""
     for key, value in walk(body):
-        if key in _STATUSES and re.fullmatch("[45][0-9][0-9]", str(value)[:20]):
+        is_plain = isinstance(value, (int, str))
+        if key in _STATUSES and is_plain and re.fullmatch("[45][0-9][0-9]", str(value)[:20]):
             return int(str(value))
     return None
 

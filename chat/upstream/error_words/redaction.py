@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from chat.upstream.error_words.message import clean
 
@@ -72,11 +73,18 @@ _HOST = re.compile(
     re.ASCII,
 )
 
+_PORT = re.compile(r"(?P<label>\bport\b[\s:='\"]{0,3})\d{2,5}(?!\w)", _FLAGS)
+_BEFORE_HOST = (
+    r"(?P<label>\b(?:host(?:name)?|server|address|lookup|resolve|reach|contact"
+    r"|connect(?:ion)? to)\b[\s:='\"(]{0,4})"
+)
 
-def sanitise(text: str, key: str) -> str:
+
+def sanitise(text: str, key: str, base_url: str = "") -> str:
     """Return at most 300 characters on one line, with `…` for every key and address.
 
-    `key` is the upstream's key. Ordinary prose, numbers, versions and times are kept.
+    `key` is the upstream's key, `base_url` its address, whose host may be any word. Ordinary prose,
+    numbers, versions and times are kept.
     """
     text = clean(text)
     if len(text) > _MAX_INPUT_CHARS:
@@ -90,10 +98,27 @@ def sanitise(text: str, key: str) -> str:
     text = _LABELLED_SECRET.sub(r"\g<label>…", text)
     text = _IP.sub(_replace_ip, text)
     text = _HOST.sub("…", _HOST_WITH_PORT.sub(_replace_host, text))
+    text = _PORT.sub(r"\g<label>…", _hide_names(text, base_url))
     text = re.sub(r"…(?:[\s/]*…)+", "…", text)
     if not any(map(str.isalpha, text)):
         return ""
     return text if len(text) <= MAX_WORDS_CHARS else text[: MAX_WORDS_CHARS - 1] + "…"
+
+
+def _hide_names(text: str, base_url: str) -> str:
+    """Replace the parts of an address that no general form has: `gpu-7`, or a path of one segment.
+
+    A host that is an ordinary word (`ollama`, `model`) is one only after `host` and the like.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    for name in (host, host.partition(".")[0], *parts.path.split("/")):
+        if len(name) > 3 and re.search(r"[^\W\d]", name) and re.search(r"[\d.-]", name):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text, flags=re.IGNORECASE)
+    if host:
+        word = re.compile(rf"{_BEFORE_HOST}{re.escape(host)}(?!\w)", _FLAGS)
+        text = word.sub(r"\g<label>…", text)
+    return text
 
 
 def _match_key(key: str) -> re.Pattern[str]:

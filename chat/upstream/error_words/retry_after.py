@@ -18,6 +18,7 @@ _WAIT = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"([\d.]+) ?(ms|milli|s|m|h)", re.IGNORECASE)
+_WAIT_FIELDS = ("retrydelay", "retryafter", "retryafterseconds", "estimatedtime")
 _UNITS_S = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -39,7 +40,7 @@ def find_wait_s(headers: Mapping[str, str], body: object) -> float | None:
         parts = _PART.findall(match["parts"])
         return min(sum(float(n) * _UNITS_S[unit.lower()] for n, unit in parts), MAX_WAIT_S)
     for key, value in walk(body):
-        if key in ("retrydelay", "retryafter", "retryafterseconds", "estimatedtime"):
+        if key in _WAIT_FIELDS and isinstance(value, (int, float, str)):
             return _limit(str(value)[:20].removesuffix("s"))
     return None
 

@@ -1,4 +1,4 @@
-"""Create the HTTP client under the `openai` package: headers, redirects and bodies of errors."""
+"""Create the HTTP client under the `openai` package: headers, encodings and bodies of errors."""
 
 import asyncio
 from contextlib import aclosing
@@ -6,8 +6,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from chat.upstream.http.decoding import ACCEPT_ENCODING, DecodedBody, find_coding
 from chat.upstream.http.parser import InvalidResponseError
-from chat.upstream.http.transport import BODY, Transport
+from chat.upstream.http.transport import Transport
 
 NO_KEY = "none"
 """Placeholder for a missing API key, because the package insists on one. It is never sent."""
@@ -19,8 +20,6 @@ MAX_ERROR_BYTES = 64 << 10
 """Bytes of an error's body that are read; the words of the upstream are at its beginning."""
 
 _ERROR_TIMEOUT_S = 5.0
-
-_MAX_REDIRECTS = 3
 
 
 def create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
@@ -38,10 +37,10 @@ def create_http_client(host: str, scheme: str) -> httpx2.AsyncClient:
 
 
 class ApiTransport(httpx2.AsyncBaseTransport):
-    """Sends plain requests over another transport, follows redirects and bounds errors.
+    """Sends plain requests over another transport, decompresses bodies and bounds errors.
 
-    The package's headers (`x-stainless-*`) are not sent. A redirect to another host is not
-    followed, because the request contains the key and the conversation.
+    The package's headers (`x-stainless-*`) are not sent. A redirect is an error: the request
+    contains the key and the conversation, and one that is followed can be billed each time.
     """
 
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
@@ -54,29 +53,25 @@ class ApiTransport(httpx2.AsyncBaseTransport):
         the request did not offer.
         """
         await request.aread()
-        plain = _copy_request(request, request.url)
-        for _ in range(_MAX_REDIRECTS):
-            response = await self._transport.handle_async_request(plain)
-            if (location := _find_location(plain, response)) is None:
-                break
-            await response.aclose()
-            plain = _copy_request(plain, location)
-        else:
-            response = await self._transport.handle_async_request(plain)
+        response = await self._transport.handle_async_request(_copy_request(request))
+        # httpx2 would keep each cookie for ever, and reads the address of a redirect.
+        for name in ("Set-Cookie", "Location"):
+            response.headers.pop(name, None)
         if not 200 <= response.status_code < 300:
             return await _read_error(response)
-        if not _is_encoding_offered(plain, response):
+        try:
+            return _decompress(response)
+        except InvalidResponseError:
             await response.aclose()
-            raise InvalidResponseError("the response has an encoding that was not offered")
-        return response
+            raise
 
     async def aclose(self) -> None:
         """Close every idle connection."""
         await self._transport.aclose()
 
 
-def _copy_request(request: httpx2.Request, url: httpx2.URL) -> httpx2.Request:
-    """Return a request to `url` without the headers that strict servers reject."""
+def _copy_request(request: httpx2.Request) -> httpx2.Request:
+    """Return the request without the headers that strict servers reject."""
     headers = httpx2.Headers(
         [
             (name, value)
@@ -85,40 +80,34 @@ def _copy_request(request: httpx2.Request, url: httpx2.URL) -> httpx2.Request:
         ]
     )
     headers["User-Agent"] = USER_AGENT
+    headers["Accept-Encoding"] = ACCEPT_ENCODING
     if headers.get("Authorization") == f"Bearer {NO_KEY}":
         del headers["Authorization"]
     return httpx2.Request(
         request.method,
-        url,
+        request.url,
         headers=headers,
         content=request.content,
         extensions=request.extensions,
     )
 
 
-def _find_location(request: httpx2.Request, response: httpx2.Response) -> httpx2.URL | None:
-    """Return the address of a redirect within the origin, or from http to https on its host.
-
-    The method stays POST, also after 301 and 302: a GET would not be a question.
-    """
-    location = response.headers.get("location")
-    if not location or response.status_code not in (301, 302, 307, 308):
-        return None
-    old = request.url
-    try:
-        new = old.join(location)
-    except httpx2.InvalidURL:
-        return None
-    is_secured = old.scheme == "http" and new.scheme == "https"
-    is_same = (old.scheme, old.port) == (new.scheme, new.port)
-    return new if old.host == new.host and (is_secured or is_same) else None
+def _decompress(response: httpx2.Response) -> httpx2.Response:
+    """Return the response with a plain body. Raises InvalidResponseError."""
+    stream = response.stream
+    if not find_coding(response.headers) or not isinstance(stream, httpx2.AsyncByteStream):
+        return response
+    return httpx2.Response(
+        response.status_code, headers=_drop_labels(response.headers), stream=DecodedBody(stream)
+    )
 
 
 async def _read_error(response: httpx2.Response) -> httpx2.Response:
     """Return an error with the beginning of its body, as far as that arrives in time."""
     body = bytearray()
     try:
-        async with asyncio.timeout(_ERROR_TIMEOUT_S), aclosing(response.aiter_bytes()) as parts:
+        plain = _decompress(response)
+        async with asyncio.timeout(_ERROR_TIMEOUT_S), aclosing(plain.aiter_bytes()) as parts:
             async for part in parts:
                 body += part
                 if len(body) >= MAX_ERROR_BYTES:
@@ -127,21 +116,19 @@ async def _read_error(response: httpx2.Response) -> httpx2.Response:
         pass  # the beginning of the body may state the cause
     finally:
         await response.aclose()
-    headers = response.headers
-    # Nor a label of a character set, which may be the name of any codec.
-    for name in ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"):
-        headers.pop(name, None)
-    extensions = {name: value for name, value in response.extensions.items() if name != BODY}
     return httpx2.Response(
         response.status_code,
-        headers=headers,
+        headers=_drop_labels(response.headers),
         content=bytes(body[:MAX_ERROR_BYTES]),
-        extensions=extensions,
     )
 
 
-def _is_encoding_offered(request: httpx2.Request, response: httpx2.Response) -> bool:
-    """Return whether httpx2, which names its decoders in the request, can decode the body."""
-    offered = request.headers.get("accept-encoding", "").replace(" ", "").split(",")
-    used = response.headers.get("content-encoding", "").lower().replace(" ", "").split(",")
-    return set(used) <= {"", "identity", *offered}
+def _drop_labels(headers: httpx2.Headers) -> httpx2.Headers:
+    """Return the headers without those that describe the body as it was sent.
+
+    The label of a character set is one of them: it may be the name of any codec.
+    """
+    plain = headers.copy()
+    for name in ("Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"):
+        plain.pop(name, None)
+    return plain

@@ -36,10 +36,10 @@ class Connection(asyncio.Protocol):
 
     # Without slots, the dict of each connection would take 1.4 KiB.
     __slots__ = (
-        "_failure", "_fd", "_has_length", "_has_two_lengths", "_header_bytes", "_headers",
-        "_headers_received", "_is_closed", "_is_lingering", "_is_paused", "_is_plain",
+        "_failure", "_fd", "_framing_bytes", "_has_length", "_has_two_lengths", "_header_bytes",
+        "_headers", "_headers_received", "_is_closed", "_is_lingering", "_is_paused", "_is_plain",
         "_keep_alive", "_last_read_at", "_loop", "_on_complete", "_on_ready", "_parser",
-        "_received_bytes", "_status", "_timer", "_transport", "_waiter", "buffer", "idle_since",
+        "_status", "_timer", "_transport", "_waiter", "buffer", "idle_since",
         "is_complete", "origin",
     )  # fmt: skip
 
@@ -54,8 +54,7 @@ class Connection(asyncio.Protocol):
         self._on_ready: Callable[[], None] | None = None
         self._status = 0
         self._headers: Headers = []
-        self._received_bytes = 0
-        self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = 0
         self._headers_received = False
         self._has_length = self._has_two_lengths = False
         self._keep_alive = False
@@ -90,7 +89,7 @@ class Connection(asyncio.Protocol):
     @property
     def has_received(self) -> bool:
         """Return whether any byte of the response was received."""
-        return self._received_bytes > 0
+        return self._headers_received or self._framing_bytes > 0
 
     @property
     def socket(self) -> socket.socket:
@@ -103,7 +102,7 @@ class Connection(asyncio.Protocol):
         self.is_complete = self._headers_received = self._has_length = self._is_lingering = False
         self._failure = self._on_ready = self._on_complete = None
         self._status, self._headers = 0, []
-        self._received_bytes = self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = 0
         self._parser = create_parser(self)
         lines = [b"%s %s HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)]
         lines += [b"%s: %s\r\n" % pair for pair in request.headers.raw]
@@ -224,6 +223,7 @@ class Connection(asyncio.Protocol):
         self._has_length, self._has_two_lengths = find_length(self._headers)
 
     def on_body(self, part: bytes) -> None:
+        self._framing_bytes = 0
         self.buffer += part
         if len(self.buffer) > MAX_BUFFER_BYTES:
             self._pause()
@@ -259,15 +259,15 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self._last_read_at = self._loop.time()
-        if not self._headers_received:
-            self._received_bytes += len(data)
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._on_parse_error(error.__context__ or error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._on_parse_error(InvalidResponseError("the response is not HTTP/1.1"))
-        if not self._headers_received and self._received_bytes > 2 * _MAX_HEADER_BYTES:
+        # Headers, or a trailer or a chunk's extension, of which the parser keeps every byte.
+        if self._framing_bytes > 2 * _MAX_HEADER_BYTES and not self.is_complete:
             self._fail(InvalidResponseError("the response's headers are too large"))
 
     def _signal(self) -> None:

@@ -140,7 +140,7 @@ class Body(httpx2.AsyncByteStream):
 
 
 class BufferedBody:
-    """A body that httpx2 decodes, or that another transport carries; pulled like a `Body`."""
+    """A body that is decompressed, or that another transport carries; pulled like a `Body`."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response

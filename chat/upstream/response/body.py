@@ -10,8 +10,9 @@ from enum import Enum
 
 from chat.upstream.response.chunks import Chunk, read_chunk
 
-MAX_EVENT_BYTES = 16 << 20
-"""A longer event, or JSON object, is not a chat completion."""
+MAX_EVENT_BYTES = 4 << 20
+"""A longer event, or JSON object, is not a chat completion. It is twice the size of a turn's log,
+because JSON escapes a character of three bytes in six."""
 
 _MAX_LINES = 10_000
 """Lines of one event; a completion's object of JSON has far fewer."""
@@ -105,7 +106,10 @@ class BodyDecoder:
         # The last line is incomplete unless it ends in LF: an LF may follow a CR.
         self._buffer = bytearray(lines.pop() if lines and not lines[-1].endswith(b"\n") else b"")
         for line in lines:
-            yield from self._read_line(line.rstrip(b"\r\n"))
+            line = line.rstrip(b"\r\n")
+            if line.startswith(b":"):  # an upstream may send millions of comments
+                continue
+            yield from self._read_line(line)
             if self.is_done:
                 return
 

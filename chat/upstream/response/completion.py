@@ -54,10 +54,9 @@ class Completion:
         self.takes_reasoning_back = False
         """Whether the reasoning was text: its tag was never closed. `flush` returns the text."""
         self._failures = failures
-        body: Body | None = response.extensions.get(BODY)
-        is_encoded = "content-encoding" in response.headers
         # Keep the body only: the response holds the request with its whole history.
-        self._body = BufferedBody(response) if body is None or is_encoded else body
+        body: Body | None = response.extensions.get(BODY)
+        self._body = BufferedBody(response) if body is None else body
         self._decoder = BodyDecoder()
         self._splitter = ReasoningSplitter()
         self._failure: Exception | None = None
@@ -199,6 +198,8 @@ class Completion:
                 self._read(chunk, pieces)
         except UpstreamError as error:
             self.fail(error)
+        except RecursionError:  # a value is nested too deeply to be passed on
+            self.fail(self._failures.invalid_response())
         except BodyError as error:
             if self.reader.ending is not None:
                 self.end()

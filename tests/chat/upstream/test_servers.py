@@ -79,6 +79,13 @@ def test_the_window_is_read_where_a_server_states_it(
     assert read_models({"data": [{"id": "m", **model}]})["m"].window == window
 
 
+def test_a_list_of_models_is_bounded_and_keeps_only_what_is_used() -> None:
+    models = [{"id": str(number), "owned_by": ["x"] * 9} for number in range(20_000)]
+    found = read_models({"data": models})
+    assert len(found) == 10_000
+    assert {one.owned_by for one in found.values()} == {None}
+
+
 @pytest.mark.parametrize("body", [None, [], {}, {"data": {}}, {"data": [None, 1, {"id": 2}]}, "x"])
 def test_a_list_of_models_of_any_other_shape_is_empty(body: Any) -> None:
     assert read_models(body) == {}

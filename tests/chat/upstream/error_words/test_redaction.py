@@ -66,6 +66,27 @@ def test_an_unknown_form_of_a_key_is_recognised_by_its_label(text: str) -> None:
     assert "abc123DEF456" not in sanitise(text.format("abc123DEF456"), KEY)
 
 
+ADDRESSES = [
+    ("http://gpu-7:8000/v1", "gpu-7 is down; see (gpu-7)", "… is down; see (…)"),
+    ("http://gpu7.lab:80/v1", "GPU7 failed", "… failed"),
+    ("http://ollama:11434/v1", "dial tcp: lookup ollama on", "dial tcp: lookup … on"),
+    ("http://ollama:11434/v1", "(host='ollama', port=11434)", "(host='…', port=…)"),
+    ("http://ollama:11434/v1", "ollama has no model x", "ollama has no model x"),
+    ("http://model/v1", "The model could not connect to model", "The model could not connect to …"),
+    ("http://127.0.0.1/tenant-4711/v1", "tenant-4711 is unknown in v1", "… is unknown in v1"),
+    ("http://10.1.2.3:8000/v1", "10.1.2.3 port 8000: refused", "… port …: refused"),
+    ("http://[2001:db8::7]:80/v1", "no route to 2001:db8::7", "no route to …"),
+    ("not a URL", "words are kept", "words are kept"),
+]
+
+
+@pytest.mark.parametrize(("base_url", "text", "shown"), ADDRESSES)
+def test_every_part_of_the_upstreams_address_is_replaced(
+    base_url: str, text: str, shown: str
+) -> None:
+    assert sanitise(text, KEY, base_url) == shown
+
+
 PROSE = [
     "The model gpt-4.1 (2025-04-14) does not exist, use claude-3-5-sonnet-20241022.",
     "Rate limit reached, try again in 15 s",
@@ -90,7 +111,7 @@ PROSE = [
 
 @pytest.mark.parametrize("text", PROSE)
 def test_ordinary_prose_is_kept(text: str) -> None:
-    assert sanitise(text, KEY) == text
+    assert sanitise(text, KEY, "https://model.example/v1") == text
 
 
 def test_a_long_text_is_cut_with_an_ellipsis() -> None:

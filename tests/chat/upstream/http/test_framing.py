@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+from chat.upstream.http.client import ApiTransport
 from chat.upstream.http.parser import InvalidResponseError
 from chat.upstream.http.transport import BufferedBody, Transport
 from tests.raw_server import END, Server, close_after, raw_server, respond
@@ -198,7 +199,10 @@ async def test_a_compressed_stream_is_decoded_as_it_arrives(
         writer.write(END)
 
     server.serve = serve
-    async with client.stream("POST", "/") as response:
+    async with (
+        httpx2.AsyncClient(transport=ApiTransport(Transport()), timeout=20) as plain,
+        plain.stream("POST", client.base_url) as response,
+    ):
         body, parts = BufferedBody(response), list[bytes]()
 
         def take() -> None:

@@ -1,7 +1,6 @@
 """HTTP/1.1 to the upstream over real sockets: complete, interrupted and missing responses."""
 
 import asyncio
-import gzip
 import socket
 import ssl
 import struct
@@ -417,17 +416,6 @@ async def test_a_refused_connection_raises_a_connect_error(server: Server) -> No
             await client.post("http://127.0.0.1:1/")
         with pytest.raises(httpx2.ConnectError):
             await client.post("http://no-such-host.invalid/")
-
-
-async def test_a_compressed_body_is_decompressed(
-    client: httpx2.AsyncClient, server: Server
-) -> None:
-    packed = gzip.compress(b"as it was")
-    server.serve = respond(
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-        + packed
-    )
-    assert (await client.post("/")).content == b"as it was"
 
 
 async def test_tls_accepts_a_trusted_certificate_and_rejects_an_untrusted_one(

@@ -72,6 +72,11 @@ def call(name: str, arguments: str, call_id: str = "a") -> dict[str, Any]:
         ),
         pytest.param([[{"index": 0, "id": "a"}]], [], id="a call without a function"),
         pytest.param([None, "text", 7, [None, "x", []], {}], [], id="nonsense"),
+        pytest.param(
+            [[{"index": 0, "function": "f"}], [{"index": 0, **call("f", "{}")}]],
+            [call("f", "{}")],
+            id="a function that is a string",
+        ),
     ],
 )  # fmt: skip
 def test_pieces_are_joined_to_complete_calls(
@@ -89,8 +94,12 @@ def test_pieces_are_joined_to_complete_calls(
         [[{"index": 0, "function": {"name": "f", "arguments": "x" * 1000}}]]
         * (MAX_CHARACTERS // 900),
         [[{"index": number, "function": {"name": "f"}}] for number in range(1000)],
+        [[{"index": 0, f"field {number}": "x" * 10_000}] for number in range(110)],
+        [[{"index": 0, "function": {f"field {number}": "x" * 10_000}}] for number in range(110)],
+        [[{"id": f"{number}" * 10_000}] for number in range(110)],
+        [{"name": f"{number}" * 10_000} for number in range(110)],
     ],
-    ids=["long arguments", "many calls"],
+    ids=["long arguments", "many calls", "fields", "fields of a function", "ids", "names"],
 )
 def test_calls_have_bounds(pieces: list[Any]) -> None:
     calls = ToolCalls()
@@ -98,3 +107,11 @@ def test_calls_have_bounds(pieces: list[Any]) -> None:
         for piece in pieces:
             calls.feed(piece)
     assert raised.value.kind == "too_long"
+
+
+def test_a_call_of_many_short_pieces_is_joined_in_linear_time() -> None:
+    calls = ToolCalls()
+    for _ in range(MAX_CHARACTERS - 10):
+        calls.feed([{"index": 0, "function": {"arguments": "x"}}])
+    (found,) = calls.list_complete()
+    assert len(found["function"]["arguments"]) == MAX_CHARACTERS - 10
