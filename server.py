@@ -22,6 +22,7 @@ from chat.api import (
     operations,
     page,
 )
+from chat.api.http.connection_limits import ConnectionLimits
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
@@ -51,6 +52,7 @@ from config.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Supervisor, bind
+from config.system import descriptors, env_file
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
 from sessions.client import connection, scripts
@@ -224,17 +226,18 @@ def serve(
 ) -> None:
     """Run one worker on `listener` until it has drained, or until the supervisor is gone."""
     app = create_app(settings, redis_url)
+    maxima = descriptors.choose_connection_limits(settings.connections_max, descriptors.get_limit())
+    server = HttpServer(app, ConnectionLimits(*maxima, settings.trusted_proxies))
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
-        runner.run(run_worker(app, settings.drain_s, listener, channel))
+        runner.run(run_worker(server, settings.drain_s, listener, channel))
 
 
 async def run_worker(
-    app: Sanic[Any, Any], drain_s: float, listener: socket.socket, channel: WorkerChannel
+    server: HttpServer, drain_s: float, listener: socket.socket, channel: WorkerChannel
 ) -> None:
     """Serve until an order or SIGTERM, finish the running answers within `drain_s`, and stop."""
-    server = HttpServer(app)
     await server.start(listener)
-    state: State = app.ctx.state
+    state: State = server.app.ctx.state
     turns = state.turns
     stopping = asyncio.Event()
 
@@ -283,6 +286,8 @@ def main() -> int:
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
+        descriptors.raise_limit()
+        env_file.warn_if_exposed()
         listener = bind(settings.host, settings.port)
         with ExitStack() as children:
             llama_server = (
