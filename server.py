@@ -27,8 +27,8 @@ from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
 from chat.api.state import State, get_state
-from chat.api.trust import proxies
-from chat.api.v1 import access, chat_completions
+from chat.api.trust import hosts, proxies
+from chat.api.v1 import chat_completions
 from chat.events.feeds import Feeds
 from chat.log.batches import Batches
 from chat.log.follower import Follower
@@ -46,7 +46,7 @@ from chat.upstream.moderations import ModerationEndpoint
 from chat.upstream.response.completion import Timeouts
 from config import settings as configuration
 from config.background import run_in_background
-from config.banner import print_banner, print_drain
+from config.banner import print_banner, print_drain, warn_of_rebinding
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
@@ -81,12 +81,14 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     Extend(app, config={"oas": False, "cors": False})
     error_handlers.install(app)
     proxies.install(app, settings.trusted_proxies)
+    hosts.install(app, settings.allowed_hosts, is_local=hosts.is_loopback(settings.host))
     cors.install(app, settings.cors_origins)
     guard.install(app)  # before a session is opened
     middleware.install(
         app,
         lambda request: get_state(request).session_store,
         guard.needs_session,
+        lambda request: proxies.get_scheme(request) == "https",
         cookie_max_age_s=settings.session_max_s,
         is_cross_site=settings.cookie_samesite == "none",
     )
@@ -173,7 +175,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             message_max=settings.message_max,
             is_demo=settings.demo,
             api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
-            is_local=access.is_loopback(settings.host),
+            is_local=hosts.is_loopback(settings.host),
             allowed_origins=settings.cors_origins,
         )
 
@@ -288,6 +290,7 @@ def main() -> int:
         start_logging(settings.log_level)
         descriptors.raise_limit()
         env_file.warn_if_exposed()
+        warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
         listener = bind(settings.host, settings.port)
         with ExitStack() as children:
             llama_server = (

@@ -4,7 +4,6 @@ A server's Redis runs on the same core.
 """
 
 import contextlib
-import functools
 import http.client
 import json
 import os
@@ -43,26 +42,26 @@ class Proxy:
     pids: list[int]
     build_request: Callable[[str, str], str]
     """Build the bytes of a request (as Latin-1) from a question and a session cookie."""
-    open_session: Callable[[], str] = field(default=lambda: uuid.uuid4().hex)
+    open_session: Callable[[], str] = field(default=lambda: f"session={uuid.uuid4().hex}")
     """Return the cookie of a new session."""
     redis_url: str = ""
     """The Redis that stores a tutorial handler's history."""
 
 
-def _build_get(cookie: str, message: str, session: str) -> str:
+def _build_get(message: str, session: str) -> str:
     return (
-        f"GET /api/chat_stream/?message={quote(message)} HTTP/1.1\r\nHost: bench\r\n"
+        f"GET /api/chat_stream/?message={quote(message)} HTTP/1.1\r\nHost: localhost\r\n"
         "User-Agent: bench\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n"
-        f"Cookie: {cookie}={session}\r\n\r\n"
+        f"Cookie: {session}\r\n\r\n"
     )
 
 
 def build_reconnect(session: str) -> str:
     """Build the request of an EventSource that reconnects; the load replaces LAST_ID."""
     return (
-        "GET /api/chat_stream/ HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n"
+        "GET /api/chat_stream/ HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\n"
         f"Accept: text/event-stream\r\nLast-Event-ID: {LAST_ID}\r\n"
-        f"Cookie: holdline={session}\r\n\r\n"
+        f"Cookie: {session}\r\n\r\n"
     )
 
 
@@ -108,8 +107,8 @@ def start_holdline(
                 name,
                 port,
                 [process.pid],
-                build_request or functools.partial(_build_get, "holdline"),
-                functools.partial(_open_holdline_session, port),
+                build_request or _build_get,
+                lambda: _open_holdline_session(port),
             )
 
 
@@ -120,10 +119,10 @@ def start_holdline_v1(upstream_port: int) -> contextlib.AbstractContextManager[P
 
 def _open_holdline_session(port: int) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/api/info", headers={"User-Agent": "bench"})
+    connection.request("GET", "/", headers={"User-Agent": "bench"})
     cookie = connection.getresponse().headers["Set-Cookie"]
     connection.close()
-    return re.sub(r"^holdline=|;.*", "", cookie)
+    return cookie.partition(";")[0]
 
 
 @contextlib.contextmanager
@@ -152,7 +151,7 @@ def _start_handler(name: str, command: list[str], upstream_port: int) -> Iterato
         }
         with run_process(command, PROXY_CORE, log, variables) as process:
             wait_for_port(process, log, port)
-            pids, build_request = [process.pid, redis_pid], functools.partial(_build_get, "session")
+            pids, build_request = [process.pid, redis_pid], _build_get
             yield Proxy(name, port, pids, build_request, redis_url=redis_url)
 
 
@@ -190,7 +189,7 @@ def start_node(upstream_port: int) -> Iterator[Proxy]:
         command = [program, str(PEERS / "node.mjs")]
         with run_process(command, PROXY_CORE, log, variables) as process:
             wait_for_port(process, log, port)
-            yield Proxy("node", port, [process.pid], functools.partial(_build_get, "session"))
+            yield Proxy("node", port, [process.pid], _build_get)
 
 
 @contextlib.contextmanager

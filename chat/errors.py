@@ -10,6 +10,7 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── NotAcceptable       406
 ├── Conflict            409
 ├── TooLarge            413
+├── Misdirected         421    `Host` is no name of this server
 ├── RateLimited         429    Retry-After
 ├── Unavailable         503    Retry-After
 │   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
@@ -88,6 +89,11 @@ class Conflict(HoldlineError):
 class TooLarge(HoldlineError):
     status = 413
     type = "too_large"
+
+
+class Misdirected(HoldlineError):
+    status = 421
+    type = "misdirected"
 
 
 class RateLimited(HoldlineError):

@@ -1,11 +1,14 @@
 """Print the address, the models and the storage at startup, and the answers to finish at a stop."""
 
+import logging
 import re
 import socket
 from contextlib import suppress
 
 from config.embedded_redis import EmbeddedRedis
 from config.settings import Settings
+
+logger = logging.getLogger("holdline.server")
 
 
 def print_banner(
@@ -21,6 +24,16 @@ def print_banner(
         f"data       {data}\n",
         flush=True,
     )
+
+
+def warn_of_rebinding(settings: Settings, *, is_local: bool) -> None:
+    """Log a warning if a page could reach the server by DNS rebinding."""
+    if not settings.allowed_hosts and not is_local:
+        logger.warning(
+            "ALLOWED_HOSTS is not set, and HOST is %s: a web page that a user opens could read "
+            "conversations through DNS rebinding. Set ALLOWED_HOSTS to the server's names.",
+            settings.host,
+        )
 
 
 def print_drain(running: int, drain_s: float) -> None:

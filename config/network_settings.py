@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from config.setting_types import BasePath, ConnectionsMax, Networks
+from config.setting_types import BasePath, ConnectionsMax, Hosts, Networks
 
 
 class NetworkSettings(BaseSettings):
@@ -15,6 +15,11 @@ class NetworkSettings(BaseSettings):
     )
     base_path: BasePath = Field(
         "", description="Path prefix behind a reverse proxy, such as /chat; unset: none"
+    )
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Names of the server, comma-separated; "
+        "unset: if HOST is loopback, localhost and addresses",
     )
     trusted_proxies: Networks = Field(
         "127.0.0.0/8,::1",

@@ -1,7 +1,8 @@
 """The types of settings that need a specific check; its ValueError states the accepted values."""
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -115,6 +116,23 @@ def _split_networks(value: object) -> object:
         ) from None
 
 
+def _split_hosts(value: object) -> object:
+    """Return names in lower case without a final dot, and addresses in their shortest form."""
+    if not isinstance(value, str):
+        return value
+    names = [name.strip().lower().removesuffix(".") for name in value.split(",") if name.strip()]
+    for i, name in enumerate(names):
+        with suppress(ValueError):
+            names[i] = str(ip_address(re.sub(r"^\[(.*)\]$", r"\1", name)))
+            continue
+        if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) or len(name) > 253:
+            raise ValueError(
+                "must list names such as chat.example.com, comma-separated, "
+                "without a scheme, a port, a path or *"
+            )
+    return tuple(names)
+
+
 ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
@@ -122,6 +140,7 @@ Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 BasePath = Annotated[str, AfterValidator(_check_base_path)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_hosts)]
 Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)
 ]

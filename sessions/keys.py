@@ -36,6 +36,20 @@ LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
 
 
+FIRST_TURN_TTL_S = 60
+"""Time for which a client may view a turn that a client without a cookie began, in seconds."""
+
+
+def instance() -> str:
+    """Hash: id and secret of the servers of this Redis. Never expires."""
+    return "holdline:instance"
+
+
+def first_turn(turn_id: TurnId) -> str:
+    """String: session digest and owner of a turn that a client without a cookie began."""
+    return f"holdline:first_turn:{turn_id}"
+
+
 def session(digest: SessionDigest) -> str:
     """String, JSON: the session's owner and creation time. Expires after SESSION_IDLE_S unused."""
     return f"holdline:session:{digest}"

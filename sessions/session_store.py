@@ -1,14 +1,23 @@
 """Sessions in Redis: the owner that belongs to a cookie; use extends a session."""
 
 import json
+import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sessions import cookie, keys
 from sessions.client.connection import Client
-from sessions.client.scripts import call
-from sessions.keys import Owner, SessionDigest
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.client.scripts import Call, call, call_all, raise_errors
+from sessions.cookie import Instance
+from sessions.keys import Owner, SessionDigest, TurnId
+
+logger = logging.getLogger("holdline.sessions")
+
+_MAX_IDS = 2
+"""A browser may hold a partitioned cookie and an older one of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,36 +28,116 @@ class Session:
     owner: Owner
     is_new: bool = field(default=False, compare=False)
     """Whether this request created the session, so that no other request can know it yet."""
+    created: int = field(default=0, compare=False)
+    """Time of its creation, in seconds since the epoch."""
+    is_stored: bool = field(default=True, compare=False)
+    """Whether Redis has it; otherwise its first write stores it."""
+
+    @property
+    def is_recent(self) -> bool:
+        """Return whether it may be one of several that a client without a cookie was given."""
+        return self.created + keys.FIRST_TURN_TTL_S >= time.time()
 
 
 class SessionStore:
-    """Creates and finds sessions; both raise UNAVAILABLE_ERRORS."""
+    """Creates, finds and stores sessions; every method raises UNAVAILABLE_ERRORS."""
 
     def __init__(self, redis: Client, *, idle_s: int, ttl_s: int) -> None:
         self._redis = redis
         self._idle_s = idle_s
         self._ttl_s = ttl_s
+        self._instance: Instance | None = None
 
-    async def find(self, cookie_value: str | None) -> Session | None:
-        """Return a cookie's session and extend it; None if it is unknown or expired."""
-        digest = cookie.hash_id(cookie_value)
-        if digest is None:
-            return None
-        record = await call(self._redis, "GETEX", [keys.session(digest)], ["EX", self._idle_s])
-        if record is None:
-            return None
-        fields = json.loads(record)
-        if fields["created"] + self._ttl_s < time.time():
-            await call(self._redis, "DEL", [keys.session(digest)], [])
-            return None
-        return Session(digest, Owner(fields["owner"]))
+    async def get_instance(self) -> Instance:
+        """Return the identity in Redis, which the first call ever creates."""
+        if self._instance is None:
+            new = [secrets.token_hex(8), secrets.token_hex(32)]
+            name, secret, is_replaced = await call(self._redis, "identify", [keys.instance()], new)
+            if is_replaced:
+                logger.error(
+                    "The key %s was unreadable and was replaced: its sessions have ended",
+                    keys.instance(),
+                )
+            self._instance = Instance(name.decode(), bytes.fromhex(secret.decode()))
+        return self._instance
 
-    async def create(self) -> tuple[str, Session]:
-        """Create a session with a new owner; return the cookie's id, which is not stored, first."""
-        session_id = cookie.new_id()
-        digest = cookie.hash_id(session_id)
-        assert digest is not None
-        session = Session(digest, Owner(secrets.token_urlsafe(16)), is_new=True)
-        record = json.dumps({"owner": session.owner, "created": int(time.time())})
-        await call(self._redis, "SET", [keys.session(digest)], [record, "EX", self._idle_s])
+    async def find(self, fields: Sequence[str], *, secure: bool) -> Session | None:
+        """Return the session of the `Cookie` fields of a request, and extend it.
+
+        None if no cookie is ours, or its session has expired. An id that is signed but unknown to
+        Redis has a session that is not stored yet; one that is older than the idle time has
+        expired.
+        """
+        if not fields:
+            return None
+        unstored = None
+        signed = cookie.read_ids(fields, await self.get_instance(), secure=secure)
+        for session_id in signed[:_MAX_IDS]:
+            created = cookie.read_time(session_id)
+            digest = cookie.hash_id(session_id)
+            if created + self._ttl_s < time.time():
+                continue
+            if found := await self._read(digest):
+                return found
+            if created + self._idle_s >= time.time():
+                owner = cookie.derive_owner(session_id)
+                unstored = unstored or Session(digest, owner, created=created, is_stored=False)
+        if unstored:
+            return unstored
+        for session_id in cookie.read_legacy_ids(fields, secure=secure)[:_MAX_IDS]:
+            if found := await self._read(cookie.hash_id(session_id)):
+                return found
+        return None
+
+    def create(self) -> tuple[str, Session]:
+        """Return the id of a new cookie, and its session, which is not stored yet."""
+        session_id = cookie.create_id(time.time())
+        session = Session(
+            cookie.hash_id(session_id),
+            cookie.derive_owner(session_id),
+            is_new=True,
+            created=cookie.read_time(session_id),
+            is_stored=False,
+        )
         return session_id, session
+
+    async def store(self, session: Session, turn: TurnId | None = None) -> None:
+        """Store a session at its first write; a repeat stores the same.
+
+        `turn` is the id that a client without a cookie chose for a turn: for
+        keys.FIRST_TURN_TTL_S, a client may view the turn by this id alone.
+        """
+        if session.is_stored:
+            return
+        record = json.dumps({"owner": session.owner, "created": session.created})
+        calls: list[Call] = [("SET", [keys.session(session.digest)], [record, "EX", self._idle_s])]
+        if session.is_new and turn:
+            value = f"{session.digest} {session.owner}"
+            ttl_s = keys.FIRST_TURN_TTL_S
+            calls.append(("SET", [keys.first_turn(turn)], [value, "NX", "EX", ttl_s]))
+        raise_errors(await call_all(self._redis, calls))
+
+    async def find_first_turn(self, turn: TurnId) -> Session | None:
+        """Return the session of a client without a cookie that has just begun this turn."""
+        value = await call(self._redis, "GET", [keys.first_turn(turn)], [])
+        digest, _, owner = value.decode().partition(" ") if value else ("", "", "")
+        return Session(SessionDigest(digest), Owner(owner)) if keys.is_owner(owner) else None
+
+    async def _read(self, digest: SessionDigest) -> Session | None:
+        """Return a stored session and extend it; None if it is unknown, unreadable or too old."""
+        name = keys.session(digest)
+        try:
+            record = await call(self._redis, "GETEX", [name], ["EX", self._idle_s])
+            fields = json.loads(record) if record is not None else {}
+            owner, created = str(fields.get("owner", "")), int(fields.get("created", 0))
+        except UNAVAILABLE_ERRORS:
+            raise
+        except (ResponseError, ValueError, TypeError, AttributeError) as error:
+            logger.warning("A session is unreadable (%s)", type(error).__name__)
+            return None
+        if not keys.is_owner(owner):
+            return None
+        if created + self._ttl_s < time.time():
+            await call(self._redis, "DEL", [name], [])
+            return None
+        return Session(digest, Owner(owner), created=created)

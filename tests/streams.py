@@ -43,6 +43,12 @@ async def read(
         return [event async for event in source.aiter_sse()]
 
 
+def cookie_of(client: httpx.AsyncClient) -> str:
+    """Return the session cookie of a client, as `<name>=<value>`."""
+    (found,) = client.cookies.jar
+    return f"{found.name}={found.value}"
+
+
 def text_of(events: list[ServerSentEvent]) -> str:
     """Return the joined deltas of the answer."""
     return "".join(event.data for event in events if event.event == "message")

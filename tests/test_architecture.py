@@ -53,11 +53,11 @@ IMPORTS = {
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
-        "chat.turns.context"
+        "sessions", "sessions.client", "chat.api", "chat.api.trust", "chat.errors",
+        "chat.formats", "chat.turns", "chat.turns.context"
     },
     "chat.api.http": set(),
-    "chat.api.trust": set(),
+    "chat.api.trust": {"chat.errors"},
     "chat.api": {
         "sessions", "sessions.client", "chat.api.http", "chat.api.trust", "chat.errors",
         "chat.events", "chat.export", "chat.formats", "chat.log", "chat.turns"
@@ -117,6 +117,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
+        "trust.hosts",
         "trust.proxies",
         "viewer",
         "v1.access",

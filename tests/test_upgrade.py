@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 from httpx_sse import ServerSentEvent
 
@@ -242,6 +243,45 @@ async def test_every_conversation_and_message_of_0_1_opens(
             recording.children("Branches", message["parent"]) for message in found
         ]
         assert found == recording.branch("Branches", leaf)
+
+
+@pytest.mark.parametrize(
+    ("name", "other_name", "scheme"),
+    [("holdline", "__Host-holdline", "http"), ("__Host-holdline", "holdline", "https")],
+)
+async def test_the_cookie_of_0_1_is_kept_until_its_session_expires(
+    client: httpx.AsyncClient, recording: Recording, name: str, other_name: str, scheme: str
+) -> None:
+    client.cookies.clear()
+    headers = {"X-Forwarded-Proto": scheme, "Cookie": f"a=b; {name}={recording.cookie}"}
+    for _ in range(2):
+        listed = await client.get("/api/conversations/", headers=headers)
+        assert {one["id"] for one in listed.json()["conversations"]} == set(
+            recording.conversations.values()
+        )
+        assert "set-cookie" not in (await client.get("/", headers=headers)).headers
+        created = await client.post("/api/conversations/", json={}, headers=headers)
+        assert "set-cookie" not in created.headers
+        recording.values[f"{recording.owner}conversation:{created.json()['id']}"] = {
+            "title": created.json()["id"]
+        }
+
+    for other in (f"{other_name}={recording.cookie}", f"{name}={recording.cookie}x"):
+        sent = {**headers, "Cookie": other}
+        assert (await client.get("/api/conversations/", headers=sent)).json()["conversations"] == []
+    new = (await client.get("/", headers={"X-Forwarded-Proto": scheme})).headers["set-cookie"]
+    session_id = new.partition("=")[2].partition(".")[0]
+    sent = {**headers, "Cookie": f"{name}={session_id}"}  # without its signature
+    assert "set-cookie" in (await client.post("/api/conversations/", json={}, headers=sent)).headers
+
+    (session,) = [key for key in recording.values if key.startswith("holdline:session:")]
+    begun = int(time.time()) - LIFETIME_S["history"] - 1
+    await recording.redis.set(
+        session, json.dumps({**json.loads("".join(recording.values[session])), "created": begun})
+    )
+    listed = await client.get("/api/conversations/", headers=headers)
+    assert listed.json()["conversations"] == []
+    assert "set-cookie" in (await client.get("/", headers=headers)).headers
 
 
 async def test_reasons_of_seams_and_types_of_failures_of_0_1_are_returned_as_stored(

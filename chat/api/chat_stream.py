@@ -1,5 +1,6 @@
 """Begin, view and stop turns over HTTP."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -10,11 +11,12 @@ from sanic.response import empty, json
 from chat.api import guard, parsing, viewer
 from chat.api.negotiation import choose_format
 from chat.api.state import get_state
-from chat.errors import BadRequest, NotFound, TooLarge
+from chat.errors import BadRequest, Conflict, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
 from sessions.keys import TurnId
-from sessions.middleware import get_session
+from sessions.middleware import get_session, keep_session
+from sessions.session_store import Session
 from sessions.turn_record import TurnRecord
 
 chat_stream = Blueprint("chat", url_prefix="/api")
@@ -107,14 +109,50 @@ async def _find_or_begin_turn(
         raise BadRequest("Invalid `turn`: expected 16 to 64 of the characters A-Z a-z 0-9 _ -.")
     if seen and turn in (None, seen[0]):
         # A reconnecting EventSource repeats its URL: that must not ask the question again.
-        return await turns.find(session.owner, TurnId(seen[0])), seen[1]
+        return await _find_turn(request, TurnId(seen[0])), seen[1]
     offset = -1 if last_event_id else None  # -1 is invalid: the viewer gets a `restart`
     message = _get_message(parameters)
     if message is None and not parameters.regenerate:
         if turn is None:
             raise BadRequest("`message` is required.")
-        return await turns.find(session.owner, TurnId(turn)), offset
-    return await turns.begin(session, _build_question(request, parameters, message)), offset
+        return await _find_turn(request, TurnId(turn)), offset
+    question = _build_question(request, parameters, message)
+    first = await _find_first_session(request, question.turn)
+    if first:
+        with suppress(Conflict):  # another client chose the same id
+            return await turns.begin(first, question), offset
+    record = await turns.begin(session, question)
+    await keep_session(request, question.turn)
+    return record, offset
+
+
+async def _find_turn(request: Request, turn: TurnId) -> TurnRecord:
+    """Return a turn of the session, or one that a client without a cookie has just begun."""
+    state = get_state(request)
+    try:
+        return await state.turns.find(get_session(request).owner, turn)
+    except NotFound:
+        first = await state.session_store.find_first_turn(turn)
+        if first is None:
+            raise
+        return await state.turns.find(first.owner, turn)
+
+
+async def _find_first_session(request: Request, turn: TurnId | None) -> Session | None:
+    """Return the other session that has just begun this turn, for a client without a cookie.
+
+    Such a client gets a session with each of its parallel first requests, and keeps one cookie.
+    """
+    state, session = get_state(request), get_session(request)
+    if turn is None or not session.is_recent:
+        return None
+    first = await state.session_store.find_first_turn(turn)
+    if first is None or first == session:
+        return None
+    with suppress(NotFound):
+        await state.turns.find(first.owner, turn)
+        return first
+    return None
 
 
 def _get_message(parameters: StreamRequest) -> str | None:

@@ -15,7 +15,7 @@ from chat.errors import BadRequest, Conflict, NotFound
 from chat.export import rendering
 from sessions.conversation_store import MAX_TITLE_LENGTH, Conversation, ConversationStore, Message
 from sessions.keys import ConversationId, MessageId, Owner
-from sessions.middleware import get_session
+from sessions.middleware import get_session, keep_session
 
 _MAX_PAGE = 200
 """Maximum number of conversations or messages that one request, or one read of Redis, returns."""
@@ -70,6 +70,7 @@ async def create_conversation(request: Request) -> HTTPResponse:
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
+    await keep_session(request)
     return json(_conversation_json(await _find(request, conversation_id)), status=201)
 
 

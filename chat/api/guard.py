@@ -4,21 +4,32 @@ A page of another site can make a browser send requests, and the browser may add
 the response is forbidden to that page (cors.py), but a GET that begins a turn costs money, and a
 response can replace the cookie. So a request must prove where it comes from, by the first of:
 
-1. `Origin`, or else `Referer`, names an origin in CORS_ORIGINS;
-2. Fetch Metadata (W3C), which browsers send to https and loopback origins, says `same-origin`, or
-   `none`: the user typed the URL;
-3. `Origin`, or else `Referer`, names this host;
-4. without any of these headers: a method, a content type or a `User-Agent` that is not a browser's.
-   A page of another site can send each of them only after a preflight.
+1. Fetch Metadata (W3C), which browsers send to https and loopback origins, says `same-origin`, or
+   `none`: the user typed the URL. No page can forge it, so a proxy may have changed `Host`;
+2. `Origin`, or else `Referer`, names an origin in CORS_ORIGINS, or without Fetch Metadata this
+   host;
+3. without any of these headers: a method or a content type that a page of another site can send
+   only after a preflight;
+4. a `User-Agent` that is not a browser's. A page cannot set it.
 """
 
+import logging
+import re
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from sanic import Request, Sanic
 
 from chat.api.state import get_state
+from chat.api.trust.proxies import get_scheme, is_from_trusted_proxy
 from chat.errors import Forbidden
+
+logger = logging.getLogger("holdline.api")
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_LOG_INTERVAL_S = 60
+"""Minimum time between two log lines about rejected origins, in seconds."""
 
 
 def install(app: Sanic[Any, Any]) -> None:
@@ -34,11 +45,11 @@ def install(app: Sanic[Any, Any]) -> None:
 def check_source(request: Request) -> None:
     """Raise Forbidden unless the request proves that no page of another origin caused it."""
     headers = request.headers
-    origin = headers.get("origin") or _get_origin(headers.get("referer"))
-    if origin in get_state(request).allowed_origins:
-        return
     site = headers.get("sec-fetch-site")
     if site in ("same-origin", "none"):
+        return
+    origin = headers.get("origin") or _get_origin(headers.get("referer"))
+    if origin in get_state(request).allowed_origins:
         return
     if site is not None:
         raise Forbidden(
@@ -46,9 +57,11 @@ def check_source(request: Request) -> None:
             "UI, or add the page's origin to CORS_ORIGINS."
         )
     if origin is not None and not _is_own(request, origin):
+        values = f"{_quote(origin)} differs from `Host`, which is {_quote(headers.get('host', ''))}"
+        _log_rejection(request, values)
         raise Forbidden(
-            "`Origin` or `Referer` differs from `Host`. Send the request from the web UI, let the "
-            "proxy pass `Host`, or add the page's origin to CORS_ORIGINS."
+            f"The origin of the page is {values}. Send the request from the web UI, let the proxy "
+            "pass `Host`, or add the page's origin to CORS_ORIGINS."
         )
     if origin is None and not _is_preflighted(request) and _is_browser(request):
         raise Forbidden(
@@ -98,10 +111,33 @@ def _get_origin(url: str | None) -> str | None:
 
 
 def _is_own(request: Request, origin: str) -> bool:
-    """Return whether an origin is this host; `X-Forwarded-Host` needs a preflight in a page."""
-    hosts = (request.headers.get("host"), request.headers.get("x-forwarded-host"))
+    """Return whether an origin is this host, or the host that a trusted proxy was asked for.
+
+    A port is compared too; a missing one is that of the origin's scheme. A page on http is not of
+    the origin of a server on https.
+    """
     scheme, _, host = origin.partition("://")
-    return scheme in ("http", "https") and host in hosts
+    if scheme not in _DEFAULT_PORTS or (scheme == "http" and get_scheme(request) == "https"):
+        return False
+    hosts = request.headers.getall("host", [])
+    if is_from_trusted_proxy(request):
+        hosts += request.headers.getall("x-forwarded-host", [])
+    port = _DEFAULT_PORTS[scheme]
+    own = {one.strip().lower().removesuffix(port) for value in hosts for one in value.split(",")}
+    return host.lower().removesuffix(port) in own - {""}
+
+
+def _quote(value: str) -> str:
+    """Return a header's value for a message or the log: short, and without special characters."""
+    return "`" + re.sub(r"[^A-Za-z0-9._:/@\[\]-]", "?", value[:100]) + "`"
+
+
+def _log_rejection(request: Request, values: str) -> None:
+    """Log two values that a proxy may have changed, at most once a minute."""
+    context, now = request.app.ctx, time.monotonic()
+    if now >= getattr(context, "next_rejection_log_s", now):
+        context.next_rejection_log_s = now + _LOG_INTERVAL_S
+        logger.warning("A request was rejected: its origin %s", values)
 
 
 def _is_preflighted(request: Request) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.chat_page import ask_and_answer
 from tests.browser.http_proxy import http_proxy
@@ -100,6 +100,16 @@ async def site() -> AsyncIterator[int]:
         yield port
 
 
+@pytest_asyncio.fixture(scope="module")
+async def named_server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """Yield a server with a name that is not a loopback one."""
+    async with holdline(
+        REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY, CHAT_MODEL="m",
+        RATE_LIMIT="off", CONTINUE_MAX="0", ALLOWED_HOSTS="holdline.test",
+    ) as started:  # fmt: skip
+        yield started
+
+
 @pytest_asyncio.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context()
@@ -112,14 +122,14 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 )
 async def test_a_page_of_another_site_causes_nothing(
     context: BrowserContext,
-    server: Server,
+    named_server: Server,
     site: int,
     upstream: ScriptedUpstream,
     question: str,
     host: str,
     other: str,
 ) -> None:
-    async with http_proxy(server) as proxy:
+    async with http_proxy(named_server) as proxy:
         address = f"http://{host}:{proxy.port}"
         page = await context.new_page()
         await page.goto(address)
@@ -145,6 +155,29 @@ async def test_a_page_of_another_site_causes_nothing(
             await foreign.close()
             assert upstream.find_requests(caused) == [], vector
             assert await read_state(page) == before, vector
+
+
+async def test_a_page_that_rebinds_its_name_to_the_server_causes_nothing(
+    context: BrowserContext, server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    """The browser sends what it sends for the server's own page: the origins are the same."""
+    root = f"http://rebound.test:{urlsplit(server.url).port}"
+    page = await context.new_page()
+    await page.goto(root)
+    await expect(page.locator("body")).to_contain_text("set ALLOWED_HOSTS=rebound.test")
+    script = "([url, options]) => fetch(url, options).then((found) => found.status)"
+    headers = {"Content-Type": "application/json"}
+    for url, options in (
+        (f"{STREAM}?message={question}", {}),
+        (STREAM, {"method": "POST", "body": f'{{"message":"{question}"}}', "headers": headers}),
+        ("/api/conversations/", {}),
+        ("/api/events/", {}),
+        ("/v1/models", {}),
+        ("/", {}),
+    ):
+        assert await page.evaluate(script, [url, options]) == 421
+    assert await context.cookies() == []
+    assert upstream.find_requests(question) == []
 
 
 async def read_state(page: Page) -> object:
@@ -230,6 +263,7 @@ async def test_an_allowed_page_uses_eventsource_and_fetch_on_every_route(
     async with holdline(
         REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY, CHAT_MODEL="m",
         CORS_ORIGINS=f"http://{other}:{site}", COOKIE_SAMESITE=samesite,
+        ALLOWED_HOSTS="holdline.test",
     ) as server:  # fmt: skip
         root = f"http://{host}:{urlsplit(server.url).port}/"
         page = await context.new_page()

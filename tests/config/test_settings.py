@@ -99,6 +99,21 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("CORS_ORIGINS", "https://bücher.example"),
         ("CORS_ORIGINS", "file://"),
         ("COOKIE_SAMESITE", "strict"),
+        *(
+            ("ALLOWED_HOSTS", value)
+            for value in (
+                "*",
+                "https://chat.example",
+                "chat.example:443",
+                "chat.example/chat",
+                "a b",
+                ".chat.example",
+                "bücher.example",
+                "[::1",
+                "chat..example",
+                "a" * 254,
+            )
+        ),
         ("TRUSTED_PROXIES", "proxy.example"),
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),

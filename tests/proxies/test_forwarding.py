@@ -49,6 +49,33 @@ async def test_a_request_keeps_its_host_address_and_scheme_and_reuses_a_connecti
 
 @shipped
 @protocols
+async def test_a_client_cannot_forge_its_address_scheme_or_host(
+    name: str, protocol: str, certificate: Path
+) -> None:
+    require(name)
+    forged = {
+        "X-Forwarded-For": "192.0.2.66",
+        "X-Forwarded-Proto": "gopher",
+        "X-Forwarded-Host": "evil.example",
+    }
+    async with raw_server() as origin, start_front(name, certificate, origin.port) as front:
+        origin.serve = respond(chunked(b"ok") + END)
+        async with request(front, protocol, "/", forged) as response:
+            assert await response.read_to_end() == 0
+        lines = [line.partition(": ") for line in origin.heads[0].decode().lower().split("\r\n")]
+        sent = {
+            field: [
+                one.strip() for key, _, value in lines if key == field for one in value.split(",")
+            ]
+            for field in map(str.lower, forged)
+        }
+        assert sent["x-forwarded-for"][-1] == "127.0.0.1"
+        assert sent["x-forwarded-proto"] == ["https"]
+        assert sent["x-forwarded-host"][-1] == front.url.removeprefix("https://")
+
+
+@shipped
+@protocols
 async def test_a_url_of_15500_bytes_is_forwarded(
     name: str, protocol: str, certificate: Path
 ) -> None:

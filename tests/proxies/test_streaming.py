@@ -34,5 +34,5 @@ async def test_each_frame_arrives_before_the_next_one_is_sent(
 async def test_the_session_cookie_is_bound_to_the_https_host(front: Front) -> None:
     async with request(front, "http2", "/") as response:
         assert await response.read_to_end() == 0
-    is_bound = response.headers["set-cookie"].startswith("__Host-holdline=")
+    is_bound = response.headers["set-cookie"].startswith("__Host-holdline-")
     assert is_bound == (front.name != "nginx-default")

@@ -29,7 +29,7 @@ def client_address(request: Request) -> Address | None:
     trusted proxy's was stated by a trusted proxy; the client can forge all before it.
     """
     peer = _parse(request.ip)
-    if not is_proxied_by_trusted(request):
+    if not is_from_trusted_proxy(request):
         return peer
     address = None
     for entry in reversed(_split(request, "x-forwarded-for")):
@@ -44,11 +44,11 @@ def get_scheme(request: Request) -> str:
 
     The first proxy, which the client connects to, writes the first value.
     """
-    values = _split(request, "x-forwarded-proto") if is_proxied_by_trusted(request) else []
+    values = _split(request, "x-forwarded-proto") if is_from_trusted_proxy(request) else []
     return values[0].lower() if values and values[0].lower() in ("http", "https") else "http"
 
 
-def is_proxied_by_trusted(request: Request) -> bool:
+def is_from_trusted_proxy(request: Request) -> bool:
     """Return whether the peer is one of TRUSTED_PROXIES, or connected through a Unix socket."""
     if request.conn_info and isinstance(request.conn_info.sockname, str):
         return True

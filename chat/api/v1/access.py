@@ -2,13 +2,13 @@
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Mapping
 
 from sanic import Request
 
 from chat.api import guard
 from chat.api.state import get_state
+from chat.api.trust.hosts import is_loopback, parse_host
 from chat.errors import Unauthorised
 from sessions.keys import Owner
 
@@ -60,21 +60,10 @@ def _find_remote_reason(request: Request, is_local: bool) -> str:
         return f"The request came through a proxy ({proxy[0]})."
     if request.version == "1.0":  # nginx with its defaults names no client, but sends HTTP/1.0
         return "The request came through a proxy (HTTP/1.0)."
-    host = headers.get("host", "")
-    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    if not is_loopback(name.strip("[]").lower()):
+    host = parse_host(headers.get("host", ""))
+    if host is None or not is_loopback(host):
         return "`Host` is not a name of this machine, such as localhost."
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is `localhost`, or an address of the loopback network."""
-    if host in ("localhost", "localhost."):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _hash(key: str) -> bytes:

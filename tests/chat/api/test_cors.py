@@ -104,7 +104,8 @@ async def test_no_response_to_another_origin_is_readable(
 
 
 async def open_session(page: httpx.AsyncClient) -> str:
-    response = await page.get("/api/info", headers={"Origin": ALLOWED[0]})
+    headers = {"Origin": ALLOWED[0]}
+    response = await page.post("/api/conversations/", json={}, headers=headers)
     page.cookies.clear()
     cookie: str = response.headers["set-cookie"].partition(";")[0]
     return cookie
@@ -180,19 +181,21 @@ async def test_a_cross_site_cookie_is_secure_partitioned_and_replaces_an_unknown
     page: httpx.AsyncClient,
 ) -> None:
     page.headers["Origin"] = ALLOWED[0]
-    first = (await page.get("/api/info")).headers["set-cookie"]
+    path = "/api/conversations/"
+    first = (await page.post(path, json={})).headers["set-cookie"]
     assert re.fullmatch(
-        r"__Host-holdline=[\w-]{43}; Path=/; Max-Age=34560000; HttpOnly; Secure; "
-        r"SameSite=None; Partitioned",
+        r"__Host-holdline-[0-9a-f]{8}=[\w-]{51}\.[\w-]{43}; Path=/; Max-Age=34560000; HttpOnly; "
+        r"Secure; SameSite=None; Partitioned",
         first,
     )
     page.cookies.clear()
     pair = first.partition(";")[0]
     # A browser may also hold an older cookie of this name that is not partitioned.
-    page.headers["Cookie"] = f"__Host-holdline={'x' * 43}; {pair}"
-    assert "set-cookie" not in (await page.get("/api/info")).headers
-    page.headers["Cookie"] = f"__Host-holdline={'x' * 43}"
-    assert "set-cookie" in (await page.get("/api/info")).headers
+    unknown = f"{pair.partition('=')[0]}={'x' * 43}"
+    page.headers["Cookie"] = f"{unknown}; {pair}"
+    assert "set-cookie" not in (await page.post(path, json={})).headers
+    page.headers["Cookie"] = unknown
+    assert "set-cookie" in (await page.post(path, json={})).headers
 
 
 async def test_nothing_is_allowed_by_default(server: Server, client: httpx.AsyncClient) -> None:

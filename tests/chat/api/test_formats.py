@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import Server
-from tests.streams import STREAM, ask
+from tests.streams import STREAM, ask, cookie_of
 
 TEXTS = ("你好，", "\n\n  data: ", "<b>&\u2028\x85x 🙂")
 ANSWER = "".join(TEXTS)
@@ -323,7 +323,7 @@ async def test_late_viewers_get_chunks_of_whole_frames_and_characters(
         *(text[i : i + 999] for i in range(0, len(text), 999))
     )
     assert (await asking).text == text
-    cookie = f"holdline={client.cookies['holdline']}"
+    cookie = cookie_of(client)
     for name in ("sse", "text", "ndjson"):
         chunks = await _read_chunks(
             server, f"{STREAM}?turn={'c' * 22}&format={name}&end=brief", cookie

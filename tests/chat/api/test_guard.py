@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server
+from tests.processes import Server, holdline
 from tests.streams import STREAM
 
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/605.1.15"}
@@ -21,6 +21,23 @@ PROVEN: list[dict[str, str]] = [
     {**BROWSER, "Referer": "OWN/"},
     {**BROWSER, "Referer": "OWN/chat/?a=b"},
     {**BROWSER, "Origin": "https://chat.example", "X-Forwarded-Host": "chat.example"},
+    {**BROWSER, "Referer": "https://chat.example/", "X-Forwarded-Host": "chat.example:443"},
+    {**BROWSER, "Origin": "https://chat.example", "X-Forwarded-Host": "chat.example, inner:80"},
+    # A proxy that changes `Host`: nginx with $host on another port, Apache's default, Vite's
+    # `changeOrigin`, and one that adds the default port.
+    *(
+        {**BROWSER, "Sec-Fetch-Site": "same-origin", "Origin": origin, "Host": host}
+        for origin, host in (
+            ("http://localhost:8443", "localhost"),
+            ("https://chat.example", "127.0.0.1:8000"),
+            ("http://localhost:5173", "localhost:8000"),
+            ("https://localhost", "localhost:443"),
+        )
+    ),
+    # Without Fetch Metadata, a browser's own default port is no difference.
+    {**BROWSER, "Origin": "http://localhost", "Host": "localhost:80"},
+    {**BROWSER, "Origin": "https://localhost", "Host": "localhost:443"},
+    {**BROWSER, "Origin": "https://localhost:443", "Host": "LOCALHOST"},
 ]
 UNPROVEN: list[dict[str, str]] = [
     {**BROWSER},
@@ -30,6 +47,12 @@ UNPROVEN: list[dict[str, str]] = [
     {**BROWSER, "Sec-Fetch-Site": "unknown"},
     {**BROWSER, "Sec-Fetch-Site": "cross-site", "Origin": "OWN"},
     {**BROWSER, "Sec-Fetch-Site": "cross-site", "Referer": "OWN/"},
+    {**BROWSER, "Sec-Fetch-Site": "same-origin, cross-site", "Origin": "OWN"},
+    {**BROWSER, "Origin": "http://localhost:80", "Host": "localhost:443"},
+    {**BROWSER, "Origin": "http://localhost", "Host": "localhost:8000"},
+    {**BROWSER, "Origin": "https://localhost", "Host": "localhost:80"},
+    # A page on http, which anyone on the network can change, of a host that serves https.
+    {**BROWSER, "Origin": "OWN", "X-Forwarded-Proto": "https"},
     *(
         {**agent, name: value}
         for agent in (BROWSER, {"User-Agent": "curl/8.5.0"})
@@ -86,6 +109,23 @@ async def test_a_request_that_does_not_prove_its_origin_gets_and_causes_nothing(
         assert (response.status_code, response.json()["error"]["type"]) == (403, "forbidden")
         assert "set-cookie" not in response.headers
     assert upstream.find_requests(question) == []
+
+
+async def test_a_differing_origin_is_named_in_the_message_and_once_in_the_log(
+    redis_url: str,
+) -> None:
+    sent = {**BROWSER, "Origin": "http://elsewhere.example:81", "Host": "localhost:82"}
+    async with (
+        holdline(REDIS_URL=redis_url) as server,
+        httpx.AsyncClient(base_url=server.url, headers=sent) as client,
+    ):
+        for headers in ({}, {}, {"Origin": "http://<b>\x1b[31m"}):
+            error = (await client.get("/api/info", headers=headers)).json()["error"]
+            assert "`localhost:82`" in error["message"]
+            assert "<" not in error["message"]
+        log = server.read_log()
+    assert log.count("`http://elsewhere.example:81` differs from `Host`") == 1
+    assert "?b?" not in log
 
 
 async def test_a_request_that_needs_a_preflight_proves_its_origin(

@@ -76,7 +76,7 @@ async def test_a_session_and_its_stream_work_under_the_prefix(
         client.headers["X-Forwarded-Proto"] = "https"
         response = await client.get("/tools/chat/")
         cookie = response.headers["set-cookie"]
-        assert cookie.startswith("__Host-holdline=")
+        assert cookie.startswith("__Host-holdline-")
         assert "; Path=/; " in cookie
         client.headers["Cookie"] = cookie.partition(";")[0]
         client.base_url = httpx.URL(prefixed.url)

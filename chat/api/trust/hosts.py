@@ -1,0 +1,92 @@
+"""Serve only the names that belong to this server, which ends DNS rebinding.
+
+A page of `evil.example` may change that name's address to this server's. The browser then takes the
+server for the page's own origin, but still sends `evil.example` as `Host`.
+"""
+
+import html
+import re
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Any
+
+from sanic import HTTPResponse, Request, Sanic
+
+from chat.api.trust.proxies import is_from_trusted_proxy
+from chat.errors import Misdirected
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{0,5})?")
+_HEALTH_PATHS = ("/healthz", "/readyz")
+"""Load balancers ask for them by an address; they reveal nothing."""
+
+
+def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -> None:
+    """Reject requests for other hosts than ALLOWED_HOSTS and this machine's loopback names.
+
+    Without ALLOWED_HOSTS, a server that `is_local` also serves any address, because only a name
+    can be rebound, and another server serves every host.
+    """
+    names = frozenset(allowed)
+
+    def is_allowed(value: str) -> bool:
+        host = parse_host(value)
+        return host is not None and (
+            host in names or is_loopback(host) or (not names and _is_address(host))
+        )
+
+    async def check_host(request: Request) -> HTTPResponse | None:
+        hosts = request.headers.getall("host", [])
+        if names and is_from_trusted_proxy(request):  # it may replace `Host` by its own
+            forwarded = ",".join(request.headers.getall("x-forwarded-host", []))
+            hosts += [host.strip() for host in forwarded.split(",") if host.strip()]
+        unknown = next((host for host in hosts if not is_allowed(host)), None)
+        if unknown is None or request.path in _HEALTH_PATHS:
+            return None
+        return _reject(request, parse_host(unknown))
+
+    if names or is_local:
+        app.register_middleware(check_host, "request")
+
+
+def parse_host(value: str) -> str | None:
+    """Return the name or address in `Host`, without port, brackets and final dot; None if invalid.
+
+    Names are in lower case, and addresses in their shortest form.
+    """
+    found = _HOST.fullmatch(value.lower())
+    if found is None:
+        return None
+    host = found[1].strip("[]")
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None if found[1].startswith("[") else host.removesuffix(".") or None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is `localhost`, or an address of the loopback network."""
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reject(request: Request, host: str | None) -> HTTPResponse:
+    """Return a page if a browser opens the URL; otherwise raise Misdirected."""
+    name = f"the host {host}" if host else "the host that the request names"
+    message = (
+        f"This server does not serve {name}. If its users open it by that name, set "
+        f"ALLOWED_HOSTS={host or '…'} in the server's environment or .env file."
+    )
+    if "text/html" not in request.headers.get("accept", ""):
+        raise Misdirected(message)
+    body = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Unknown host</title>'
+        f"<h1>Unknown host</h1><p>{html.escape(message)}</p></html>"
+    )
+    return HTTPResponse(body, Misdirected.status, content_type="text/html; charset=utf-8")
