@@ -30,11 +30,13 @@ def get_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def choose_connection_limits(setting: str, descriptors: int) -> tuple[int, int]:
+def choose_connection_limits(setting: str, descriptors: int | None = None) -> tuple[int, int]:
     """Return how many connections a worker may have from one address, and in total.
 
-    With `auto`, clients have half of the descriptors: each answer needs one upstream, too.
+    With `auto`, clients have half of the descriptors (those of this process if not given): each
+    answer needs one for its upstream, too.
     """
+    descriptors = descriptors or get_limit()
     if setting == "off":
         return sys.maxsize, sys.maxsize
     if setting == "auto":

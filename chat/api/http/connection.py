@@ -3,7 +3,7 @@
 HTTP/1.0 has no Transfer-Encoding (RFC 9112 §6.1), but Sanic sends chunks to every client. Here the
 end of the connection ends such a body. Sanic's timeouts begin again with each byte that arrives.
 Here the head and the body of a request have deadlines. This module alone uses Sanic's private
-`Http`; `test_connection.py` and `test_framing.py` fail if an upgrade changes it.
+`Http`; `test_connection.py` and `test_smuggling.py` fail if an upgrade changes it.
 """
 
 from time import monotonic

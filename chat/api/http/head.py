@@ -2,7 +2,7 @@
 
 A proxy that reads a message differently than this server can be made to pass on a request that it
 did not see (request smuggling). So a message with two readings is rejected (RFC 9112 §2.2, §5,
-§6.3, §7.1), as nginx does. `test_framing.py` compares the two.
+§6.3, §7.1), as nginx does. `test_smuggling.py` compares the two.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -11,7 +11,7 @@ from sanic import Sanic
 from sanic.http import Stage
 
 from chat.api.http.connection import Protocol
-from chat.api.http.connection_limits import ConnectionLimits
+from chat.api.http.connection_limits import ConnectionLimits, Network
 
 _BACKLOG = 4096
 """Sanic calls listen() again, by default with a backlog of 100."""
@@ -36,8 +36,11 @@ class HttpServer:
     worker.
     """
 
-    def __init__(self, app: Sanic[Any, Any], limits: ConnectionLimits) -> None:
+    def __init__(
+        self, app: Sanic[Any, Any], per_address: int, total: int, trusted: Sequence[Network]
+    ) -> None:
         self.app = app
+        limits = ConnectionLimits(per_address, total, trusted)
         self._protocol = partial(Protocol, limits=limits)
         self._server: Any = None
 

@@ -46,7 +46,7 @@ async def test_rejected_requests_are_logged_once_without_their_text(redis_url: s
         httpx.AsyncClient(base_url=server.url) as client,
     ):
         for _ in range(3):
-            foreign = {"Origin": "https://secret.example"}
+            foreign = {"Sec-Fetch-Site": "cross-site", "Referer": "https://a.example/secret"}
             response = await client.get("/api/conversations/?cursor=secret", headers=foreign)
             assert response.status_code == 403
             body = {"message": "secret" * 10}

@@ -12,7 +12,6 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.response import text
 
 from chat.api.http import connection
-from chat.api.http.connection_limits import ConnectionLimits
 from chat.api.http.server import HttpServer
 from tests.processes import PATIENCE_S
 
@@ -48,7 +47,7 @@ async def port() -> AsyncIterator[int]:
         await response.eof()
 
     listener = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, ConnectionLimits(100, 100, []))
+    server = HttpServer(app, 100, 100, [])
     await server.start(listener)
     yield listener.getsockname()[1]
     await server.stop()
