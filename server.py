@@ -15,13 +15,14 @@ from sanic_ext import Extend
 from chat.api import (
     chat_stream,
     conversations,
-    cors,
     error_handlers,
     events,
     guard,
+    logout,
     operations,
     page,
 )
+from chat.api.http import cors
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
@@ -51,6 +52,7 @@ from config.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Supervisor, bind
+from config.system import descriptors, startup
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
 from sessions.client import connection, scripts
@@ -70,7 +72,6 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         REQUEST_MAX_HEADER_SIZE=16_384,
         REQUEST_MAX_SIZE=1 << 20,
         GRACEFUL_SHUTDOWN_TIMEOUT=2.0,
-        RESPONSE_TIMEOUT=60,
         ACCESS_LOG=False,
         MOTD=False,
         BASE_PATH=settings.base_path,
@@ -93,6 +94,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
     app.blueprint(chat_stream.chat_stream)
     app.blueprint(conversations.conversations)
     app.blueprint(events.events)
+    app.blueprint(logout.logout)
     app.blueprint(operations.operations)
     app.blueprint(chat_completions.v1)
     page.install(app, build_document(needs_key=bool(settings.api_keys)))
@@ -226,17 +228,18 @@ def serve(
 ) -> None:
     """Run one worker on `listener` until it has drained, or until the supervisor is gone."""
     app = create_app(settings, redis_url)
+    maxima = descriptors.choose_connection_limits(settings.connections_max, descriptors.get_limit())
+    server = HttpServer(app, *maxima, settings.trusted_proxies)
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
-        runner.run(run_worker(app, settings.drain_s, listener, channel))
+        runner.run(run_worker(server, settings.drain_s, listener, channel))
 
 
 async def run_worker(
-    app: Sanic[Any, Any], drain_s: float, listener: socket.socket, channel: WorkerChannel
+    server: HttpServer, drain_s: float, listener: socket.socket, channel: WorkerChannel
 ) -> None:
     """Serve until an order or SIGTERM, finish the running answers within `drain_s`, and stop."""
-    server = HttpServer(app)
     await server.start(listener)
-    state: State = app.ctx.state
+    state: State = server.app.ctx.state
     turns = state.turns
     stopping = asyncio.Event()
 
@@ -285,6 +288,7 @@ def main() -> int:
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
+        startup.prepare()
         warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
         listener = bind(settings.host, settings.port)
         with ExitStack() as children:

@@ -41,6 +41,8 @@ READY_TIMEOUT_S = 30.0
 ORPHAN_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_LINES = 8
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""The variables that Redis gets; others may be secrets, which `INFO` and crash reports show."""
 
 
 class DataDirError(EmbeddedRedisError):
@@ -212,6 +214,7 @@ class EmbeddedRedis:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [binary, *arguments],
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,6 +1,35 @@
 """Set up logging for the supervisor and its workers."""
 
 import logging
+import re
+import time
+
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_ANY_CONTROL = re.compile(f"[{_CONTROL}\t\n]")
+_CONTROL_IN_LINES = re.compile(f"[{_CONTROL}]")
+
+
+class Formatter(logging.Formatter):
+    """Formats records with UTC times, and without characters that forge lines or alter a terminal.
+
+    Only a traceback takes several lines; all but the first are indented.
+    """
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (of the base class)
+        """Return the line of a record."""
+        return _ANY_CONTROL.sub(_escape, super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text, with its traceback."""
+        return _CONTROL_IN_LINES.sub(_escape, super().format(record)).replace("\n", "\n  ")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 def start_logging(level: str) -> None:
@@ -9,9 +38,7 @@ def start_logging(level: str) -> None:
     Other packages log warnings and errors only, because their other messages may quote the text
     of users.
     """
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("holdline").setLevel(level.upper())
-    if level == "debug":
-        logging.getLogger("sanic").setLevel(logging.INFO)

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from config.setting_types import BasePath, Hosts, Networks
+from config.setting_types import BasePath, ConnectionsMax, Hosts, Networks
 
 
 class NetworkSettings(BaseSettings):
@@ -26,4 +26,9 @@ class NetworkSettings(BaseSettings):
         validate_default=True,
         description="Addresses and networks of the proxies whose X-Forwarded headers count, "
         "comma-separated",
+    )
+    connections_max: ConnectionsMax = Field(
+        "auto",
+        description="Maximum connections of a worker per address and in total, such as 250/1000; "
+        "or auto, off",
     )

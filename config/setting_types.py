@@ -16,6 +16,14 @@ def _check_rate(value: str) -> str:
     return value
 
 
+def _check_connections_max(value: str) -> str:
+    if value in ("auto", "off"):
+        return value
+    if not re.fullmatch(r"[1-9]\d{0,6}/[1-9]\d{0,6}", value):
+        raise ValueError("must be auto, off, or a maximum per address and in total, as 250/1000")
+    return value
+
+
 def _check_http_url(value: str) -> str:
     _check_port(value)
     if not re.match(r"https?://[^/]", value):
@@ -125,6 +133,7 @@ def _split_hosts(value: object) -> object:
     return tuple(names)
 
 
+ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]

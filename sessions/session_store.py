@@ -35,6 +35,11 @@ class Session:
     """Whether Redis has it; otherwise its first write stores it."""
 
     @property
+    def is_ended(self) -> bool:
+        """Return whether its user has signed out."""
+        return not self.owner
+
+    @property
     def is_recent(self) -> bool:
         """Return whether it may be one of several that a client without a cookie was given."""
         return self.created + keys.FIRST_TURN_TTL_S >= time.time()
@@ -79,6 +84,8 @@ class SessionStore:
             if created + self._ttl_s < time.time():
                 continue
             if found := await self._read(digest):
+                if found.is_ended:
+                    continue
                 return found
             if created + self._idle_s >= time.time():
                 owner = cookie.derive_owner(session_id)
@@ -86,7 +93,8 @@ class SessionStore:
         if unstored:
             return unstored
         for session_id in cookie.read_legacy_ids(fields, secure=secure)[:_MAX_IDS]:
-            if found := await self._read(cookie.hash_id(session_id)):
+            found = await self._read(cookie.hash_id(session_id))
+            if found and not found.is_ended:
                 return found
         return None
 
@@ -117,6 +125,13 @@ class SessionStore:
             ttl_s = keys.FIRST_TURN_TTL_S
             calls.append(("SET", [keys.first_turn(turn)], [value, "NX", "EX", ttl_s]))
         raise_errors(await call_all(self._redis, calls))
+
+    async def end(self, session: Session) -> None:
+        """End a stored session: its cookie is valid no longer. One without data stays as it is."""
+        if session.is_stored:
+            record = json.dumps({"owner": "", "created": session.created})
+            name = keys.session(session.digest)
+            await call(self._redis, "SET", [name], [record, "EX", self._idle_s])
 
     async def find_first_turn(self, turn: TurnId) -> Session | None:
         """Return the session of a client without a cookie that has just begun this turn."""
@@ -149,4 +164,5 @@ def _parse_record(data: bytes) -> _Record | None:
         record = msgspec.json.decode(data, type=_Record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return record if keys.is_owner(record.owner) else None
+    is_known = not record.owner or keys.is_owner(record.owner)  # without one, it has ended
+    return record if is_known else None

@@ -22,6 +22,7 @@ PRODUCT = sorted(
 )
 IMPORTS = {
     "config": set(),
+    "config.system": set(),
     "sessions.client": set(),
     "sessions": {"sessions.client"},
     "chat.errors": set(),
@@ -58,13 +59,14 @@ IMPORTS = {
     "chat.api.http": set(),
     "chat.api.trust": {"chat.errors"},
     "chat.api": {
-        "sessions", "sessions.client", "chat.api.trust", "chat.errors", "chat.events",
-        "chat.export", "chat.formats", "chat.log", "chat.turns"
+        "sessions", "sessions.client", "chat.api.http", "chat.api.trust", "chat.errors",
+        "chat.events", "chat.export", "chat.formats", "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
 
 PURE = {
+    "chat.api.http.head",
     "chat.errors",
     "chat.event_stream",
     "chat.export.markdown",
@@ -105,13 +107,14 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     for name in (
         "chat_stream",
         "conversations",
-        "cors",
         "error_handlers",
         "events",
         "guard",
         "http.connection",
+        "http.cors",
         "http.request",
         "http.server",
+        "logout",
         "negotiation",
         "operations",
         "page",

@@ -174,16 +174,37 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
     return json(_conversation_json(await _find(request, conversation)))
 
 
+@conversations.delete("/")
+async def delete_conversations(request: Request) -> HTTPResponse:
+    """Stop the running turns of all conversations, and delete the conversations."""
+    guard.reject_navigation(request)
+    store, owner = _open_store(request)
+    for _ in range(_MAX_DELETE_TRIES):  # a conversation that changes meanwhile moves to the start
+        page, cursor = await store.read_page(owner, _MAX_PAGE, None)
+        if not page and not cursor:
+            return empty()
+        while page or cursor:
+            for one in page:
+                await _delete(request, one)
+            page, cursor = await store.read_page(owner, _MAX_PAGE, cursor) if cursor else ([], None)
+    raise Conflict("New conversations keep being created. Delete all again.")
+
+
 @conversations.delete("/<conversation:str>")
 async def delete_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Stop a conversation's running turn, then delete the conversation."""
     guard.reject_navigation(request)
-    found = await _find(request, conversation)
+    await _delete(request, await _find(request, conversation))
+    return empty()
+
+
+async def _delete(request: Request, conversation: Conversation) -> None:
+    """Stop a conversation's running turn, then delete the conversation; raises Conflict."""
     store, owner = _open_store(request)
     for _ in range(_MAX_DELETE_TRIES):
-        running = await store.delete(owner, found)
+        running = await store.delete(owner, conversation)
         if running is None:
-            return empty()
+            return
         with suppress(NotFound):  # another request deleted it
             await get_state(request).turns.stop(owner, running)
     raise Conflict("New answers keep starting in this conversation. Stop them, then delete it.")

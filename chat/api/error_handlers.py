@@ -12,6 +12,7 @@ from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicE
 from sanic.http import Http
 from sanic.response import json
 
+from chat.api.http.sampled_log import SampledLog
 from chat.api.negotiation import WireFormat, choose_format
 from chat.errors import (
     Draining,
@@ -47,6 +48,9 @@ _FAILURE_STATUSES = {
 }
 """The status for each type of failure; 502 for all others, which the upstream caused."""
 
+_LOGGED_STATUSES = (403, 413, 421, 429)
+"""Statuses that an attack, or a wrong setting, may cause."""
+
 _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
 
@@ -70,6 +74,7 @@ _MESSAGES = {
 
 def install(app: Sanic[Any, Any]) -> None:
     """Register the handlers of all exceptions."""
+    app.ctx.rejections = SampledLog(logger)
 
     @app.exception(HoldlineError)
     async def handle_holdline_error(request: Request, error: HoldlineError) -> HTTPResponse:
@@ -174,6 +179,9 @@ def _create_response(
     retry_after_s: float | None = None,
     param: str | None = None,
 ) -> HTTPResponse:
+    if status in _LOGGED_STATUSES:
+        log: SampledLog = request.app.ctx.rejections
+        log.warn(f"rejected a request for {request.endpoint or 'no route'} with {status}")
     headers = {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -7,6 +7,8 @@ from typing import Any
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import BaseHTTPResponse, file
 
+from chat.api.trust import proxies
+
 FRONTEND = Path(__file__).parents[2] / "frontend"
 
 SECURITY_HEADERS = {
@@ -19,7 +21,12 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), usb=()",
 }
+"""Headers of every response."""
+
+HSTS = "max-age=31536000"
+"""Strict-Transport-Security (RFC 6797), in seconds: a year. The domain's other hosts may differ."""
 
 
 async def get_index(request: Request) -> HTTPResponse:
@@ -66,6 +73,9 @@ def install(app: Sanic[Any, Any], openapi: bytes) -> None:
     async def add_headers(request: Request, response: BaseHTTPResponse) -> None:
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
-        response.headers.setdefault("Cache-Control", "no-cache")
+        if proxies.get_scheme(request) == "https":
+            response.headers.setdefault("Strict-Transport-Security", HSTS)
+        is_private = request.path.startswith(("/api/", "/v1/"))
+        response.headers.setdefault("Cache-Control", "no-store" if is_private else "no-cache")
 
     app.register_middleware(add_headers, "response")

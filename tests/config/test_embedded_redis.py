@@ -115,6 +115,19 @@ def read_mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_redis_gets_no_secret_of_the_environment(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("API_KEYS", "name:secret-secret-secret")
+    with EmbeddedRedis(data_dir) as redis:
+        environment = Path(f"/proc/{redis.pid}/environ").read_text()
+    names = {line.partition("=")[0] for line in environment.split("\0") if line}
+    assert names <= {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"}
+    assert "secret" not in environment
+
+
 def test_data_survives_a_stop_and_a_start(data_dir: Path) -> None:
     redis = EmbeddedRedis(data_dir)
     redis.start()

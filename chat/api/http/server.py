@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from sanic import Sanic
 from sanic.http import Stage
 
 from chat.api.http.connection import Protocol
+from chat.api.http.connection_limits import ConnectionLimits, Network
 
 _BACKLOG = 4096
 """Sanic calls listen() again, by default with a backlog of 100."""
@@ -34,15 +36,19 @@ class HttpServer:
     worker.
     """
 
-    def __init__(self, app: Sanic[Any, Any]) -> None:
-        self._app = app
+    def __init__(
+        self, app: Sanic[Any, Any], per_address: int, total: int, trusted: Sequence[Network]
+    ) -> None:
+        self.app = app
+        limits = ConnectionLimits(per_address, total, trusted)
+        self._protocol = partial(Protocol, limits=limits)
         self._server: Any = None
 
     async def start(self, listener: socket.socket) -> None:
         """Run the application's start listeners, then accept connections."""
-        self._server = await self._app.create_server(
+        self._server = await self.app.create_server(
             sock=listener,
-            protocol=Protocol,
+            protocol=cast(type[Protocol], self._protocol),
             backlog=_BACKLOG,
             asyncio_server_kwargs={"start_serving": False},
         )
@@ -52,7 +58,7 @@ class HttpServer:
 
     def announce_close(self) -> None:
         """Send `Connection: close` with every response that begins from now on."""
-        self._app.config.KEEP_ALIVE = False  # for requests whose headers have not been read yet
+        self.app.config.KEEP_ALIVE = False  # for requests whose headers have not been read yet
         for connection in self._server.connections:
             if connection.http and connection.http.stage is Stage.HANDLER:
                 connection.http.keep_alive = False
@@ -65,7 +71,7 @@ class HttpServer:
         self._server.close()
         connections = self._server.connections
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._app.config.GRACEFUL_SHUTDOWN_TIMEOUT):
+            async with asyncio.timeout(self.app.config.GRACEFUL_SHUTDOWN_TIMEOUT):
                 while connections:
                     # A connection accepted just now may be about to send its request.
                     await asyncio.sleep(_POLL_INTERVAL_S)

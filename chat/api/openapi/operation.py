@@ -97,6 +97,7 @@ class Operation:
 
 _INTERNAL = "An error in Holdline; its log describes the error."
 _HEADERS = {
+    "Clear-Site-Data": "What the browser deletes of this origin.",
     "Content-Disposition": "The name of the file.",
     "Retry-After": "Seconds to wait before the next try, if they are known.",
     "WWW-Authenticate": "`Bearer`.",

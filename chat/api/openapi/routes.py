@@ -1,7 +1,7 @@
 """The description of each route; a test compares the table with the routes that are served."""
 
 from chat.api import chat_stream, conversations, events, operations, page
-from chat.api.openapi import parameters, schemas
+from chat.api.openapi import deletion_routes, parameters, schemas
 from chat.api.openapi.operation import JSON, Answer, Operation
 from chat.api.v1 import chat_completions
 
@@ -11,7 +11,8 @@ INTRODUCTION = (
     "HTTP, arrives too slowly, or has a head of more than 16 KiB."
 )
 
-_TURNS, _CONVERSATIONS, _OPENAI, _SERVER = "Turns", "Conversations", "OpenAI's API", "Server"
+_TURNS, _OPENAI, _SERVER = "Turns", "OpenAI's API", "Server"
+_CONVERSATIONS = deletion_routes.CONVERSATIONS
 
 TAGS = {
     _TURNS: "Questions, and their answers as streams.",
@@ -24,8 +25,7 @@ _TEXT = {"type": "string"}
 _HTML = {"text/html": _TEXT}
 
 _INVALID = "A parameter or the body is invalid; `message` says which."
-_FOREIGN = "Another site, a navigation or a prefetch caused the request, or may have caused it."
-_UNAVAILABLE = "Redis is unavailable."
+_FOREIGN, _UNAVAILABLE = deletion_routes.FOREIGN, deletion_routes.UNAVAILABLE
 _NO_CONVERSATION = "There is no such conversation in this session."
 
 _STREAM_ANSWERS = {
@@ -153,6 +153,7 @@ OPERATIONS = (
             503: _UNAVAILABLE,
         },
     ),
+    *deletion_routes.OPERATIONS,
     Operation(
         method="get",
         path="/api/conversations/{conversation}",

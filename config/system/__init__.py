@@ -1,0 +1,1 @@
+"""What the operating system allows, and what it exposes: open files, and who may read `.env`."""

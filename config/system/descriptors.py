@@ -1,0 +1,53 @@
+"""Use the file descriptors that the system allows, and derive CONNECTIONS_MAX from their number."""
+
+import logging
+import resource
+import sys
+from contextlib import suppress
+
+logger = logging.getLogger("holdline.descriptors")
+
+_MAX_CONNECTIONS = 10_000
+"""Maximum that is derived: an open connection takes about 10 kB of memory."""
+
+_ADDRESS_SHARE = 4
+"""An address may have one in this many of all connections."""
+
+
+def raise_limit() -> int:
+    """Raise the soft limit of open files to the hard one; log and return the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a further limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = get_limit()
+    logger.info("each process may open %d files (RLIMIT_NOFILE)", soft)
+    return soft
+
+
+def get_limit() -> int:
+    """Return the number of files that this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def choose_connection_limits(setting: str, descriptors: int | None = None) -> tuple[int, int]:
+    """Return how many connections a worker may have from one address, and in total.
+
+    With `auto`, clients have half of the descriptors (those of this process if not given): each
+    answer needs one for its upstream, too.
+    """
+    descriptors = descriptors or get_limit()
+    if setting == "off":
+        return sys.maxsize, sys.maxsize
+    if setting == "auto":
+        total = max(1, min(descriptors // 2, _MAX_CONNECTIONS))
+        return max(1, total // _ADDRESS_SHARE), total
+    per_address, total = map(int, setting.split("/"))
+    if total > descriptors:
+        logger.warning(
+            "CONNECTIONS_MAX allows %d connections, but a process may open %d files only: "
+            "raise the limit of open files (ulimit -n, LimitNOFILE)",
+            total,
+            descriptors,
+        )
+    return per_address, total
