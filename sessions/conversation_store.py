@@ -56,13 +56,12 @@ class ConversationStore:
         self._ttl_s = ttl_s
 
     async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
-        """Return the session's current conversation, and whether its id was chosen by this call."""
-        if session.is_new:
-            return ConversationId(new_id()), True
-        key = keys.current(session.owner, session.digest)
-        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self._ttl_s])
-        is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
-        return ConversationId(found.decode()), bool(is_new)
+        """Return the session's current conversation, and False; True with the id of a new one."""
+        found = None
+        if not session.is_new:
+            key = keys.current(session.owner, session.digest)
+            found = await call(self._redis, "GET", [key], [])
+        return ConversationId(found.decode() if found else new_id()), found is None
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
         """Create an empty conversation, make it the session's current one and return its id."""

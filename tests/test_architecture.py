@@ -51,15 +51,16 @@ IMPORTS = {
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
+    "chat.api.limits": {"sessions", "chat.api.trust"},
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.errors", "chat.formats", "chat.turns",
-        "chat.turns.context"
+        "sessions", "sessions.client", "chat.api", "chat.api.limits", "chat.errors", "chat.formats",
+        "chat.turns", "chat.turns.context"
     },
     "chat.api.http": set(),
     "chat.api.trust": set(),
     "chat.api": {
-        "sessions", "sessions.client", "chat.api.trust", "chat.errors", "chat.events",
-        "chat.export", "chat.formats", "chat.log", "chat.turns"
+        "sessions", "sessions.client", "chat.api.limits", "chat.api.trust", "chat.errors",
+        "chat.events", "chat.export", "chat.formats", "chat.log", "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -115,6 +116,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
+        "limits.networks",
         "trust.proxies",
         "viewer",
         "v1.access",

@@ -8,12 +8,13 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing, viewer
+from chat.api.limits.networks import hash_network
 from chat.api.negotiation import choose_format
 from chat.api.state import get_state
 from chat.errors import BadRequest, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
-from sessions.keys import TurnId
+from sessions.keys import AddressDigest, TurnId
 from sessions.middleware import get_session
 from sessions.turn_record import TurnRecord
 
@@ -114,7 +115,9 @@ async def _find_or_begin_turn(
         if turn is None:
             raise BadRequest("`message` is required.")
         return await turns.find(session.owner, TurnId(turn)), offset
-    return await turns.begin(session, _build_question(request, parameters, message)), offset
+    address = await hash_network(request, get_state(request).turn_limits)
+    question = _build_question(request, parameters, message, address)
+    return await turns.begin(session, question), offset
 
 
 def _get_message(parameters: StreamRequest) -> str | None:
@@ -122,7 +125,12 @@ def _get_message(parameters: StreamRequest) -> str | None:
     return next((text for text in aliases if text is not None), None)
 
 
-def _build_question(request: Request, parameters: StreamRequest, message: str | None) -> Question:
+def _build_question(
+    request: Request,
+    parameters: StreamRequest,
+    message: str | None,
+    address: AddressDigest | None,
+) -> Question:
     """Return the question; raises BadRequest, TooLarge, and NotFound for a malformed id."""
     if parameters.regenerate and (message is not None or parameters.parent is not None):
         raise BadRequest("`regenerate` excludes `message` and `parent`: send it without them.")
@@ -141,6 +149,7 @@ def _build_question(request: Request, parameters: StreamRequest, message: str | 
         may_continue=parameters.may_continue,
         parent=parameters.parent,
         regenerate=parameters.regenerate,
+        address=address,
     )
 
 
