@@ -20,15 +20,10 @@ if redis.call('ZSCORE', KEYS[1], member) then return {'admitted'} end
 -- Return whether a set has at least `max` running turns; if it seems so, remove the others.
 local function is_full(set, max)
   if max == 0 or redis.call('SCARD', set) < max then return false end
-  local count = 0
-  for _, other in ipairs(redis.call('SMEMBERS', set)) do
-    if not redis.call('ZSCORE', KEYS[1], other) then
-      redis.call('SREM', set, other)
-    elseif other ~= replaced then
-      count = count + 1
-    end
+  for _, other in ipairs(redis.call('ZDIFF', 2, set, KEYS[1])) do
+    redis.call('SREM', set, other)
   end
-  return count >= max
+  return redis.call('SCARD', set) - redis.call('SISMEMBER', set, replaced) >= max
 end
 
 local scopes = {}
