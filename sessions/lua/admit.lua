@@ -36,6 +36,15 @@ for i = 1, #KEYS > 3 and 2 or 1 do
   }
 end
 
+-- Drop a key that holds anything else: it would make every admission fail.
+for _, scope in ipairs(scopes) do
+  local count = redis.pcall('GET', scope.rate)
+  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')) then
+    redis.call('UNLINK', scope.rate)
+  end
+  if type(redis.pcall('SCARD', scope.turns)) == 'table' then redis.call('UNLINK', scope.turns) end
+end
+
 for _, scope in ipairs(scopes) do
   if scope.max_rate > 0 and tonumber(redis.call('GET', scope.rate) or 0) >= scope.max_rate then
     return {'rate', scope.name, redis.call('TTL', scope.rate)}

@@ -179,6 +179,33 @@ async def test_the_sets_of_running_turns_expire_unless_their_leases_are_renewed(
     assert await redis.exists(*ref.limit_keys) == 0, "no address outlives its turns"
 
 
+@pytest.mark.parametrize("garbage", [b"", b"x", b"1.5", b"-1", b"\xff" * 99, b"9" * 40])
+async def test_malformed_keys_are_dropped_and_reject_no_turn(redis: Client, garbage: bytes) -> None:
+    limits = limit(
+        redis,
+        session_rate=Rate(2, 3600),
+        session_turns=2,
+        address_rate=Rate(2, 3600),
+        address_turns=2,
+    )
+    ref = new_ref()
+    assert ref.address
+    rates = keys.session_rate(ref.owner), keys.address_rate(ref.address)
+    sets = keys.session_turns(ref.owner), keys.address_turns(ref.address)
+    for key in (*rates, *sets):
+        await redis.set(key, garbage)
+    assert await limits.admit(ref) is None
+    for key in rates:
+        await redis.delete(key)
+        await redis.rpush(key, garbage)
+    for key in sets:
+        await redis.sadd(key, garbage)
+    other = replace(ref, turn=TurnId("t" * 20))
+    assert await limits.admit(other) is None
+    assert await limits.admit(replace(ref, turn=TurnId("u" * 20))) == Rejection("turns", "session")
+    assert [await redis.get(key) for key in rates] == [b"1", b"1"]
+
+
 async def test_a_set_keeps_no_more_turns_than_its_limit(redis: Client) -> None:
     limits, store = limit(redis, session_turns=5), TurnStore(redis, lease_s=9, ttl_s=99)
     owner = secrets.token_urlsafe(8)
