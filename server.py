@@ -62,6 +62,7 @@ from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
+from sessions.turn_limits import Limits, Rate, TurnLimits
 from sessions.turn_store import TurnStore
 
 
@@ -130,7 +131,9 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         resources.push_async_callback(notifications.close)
         ttl_s = settings.session_max_s
         store = ConversationStore(redis, ttl_s=ttl_s)
-        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, rate=settings.rate)
+        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s)
+        limits = Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits)
+        turn_limits = TurnLimits(redis, limits, lease_s=settings.lease_s)
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, settings.lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
@@ -152,6 +155,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             batches,
             generator,
             questions,
+            turn_limits,
             moderator if settings.moderation in ("input", "both") else None,
         )
         takeover = Takeover(turn_store, turns, follower)
@@ -170,6 +174,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
             turns=turns,
+            turn_limits=turn_limits,
             feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,

@@ -97,6 +97,7 @@ def start_holdline(
             "OPENAI_BASE_URL": _format_base_url(upstream_port),
             "CHAT_MODEL": "bench",
             "RATE_LIMIT": "off",
+            "TURNS_MAX": "off",
             "DRAIN_S": "0",
             **settings,
         }

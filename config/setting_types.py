@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
@@ -22,6 +22,35 @@ def _check_connections_max(value: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,6}/[1-9]\d{0,6}", value):
         raise ValueError("must be auto, off, or a maximum per address and in total, as 250/1000")
     return value
+
+
+def parse_rate(rate: str) -> tuple[int, int]:
+    """Return a rate as a number of turns and a window in seconds; 0 turns if it is off."""
+    if rate == "off":
+        return 0, 1
+    count, _, unit = rate.partition("/")
+    return int(count), {"second": 1, "minute": 60, "hour": 3600}[unit]
+
+
+def _check_turns_max(value: str) -> str:
+    if value != "off" and not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3}){2}", value):
+        raise ValueError(
+            "must be off, or three numbers from 1 to 9999 such as 4,40,400: "
+            "per session, per address and in total"
+        )
+    return value
+
+
+def _read_context_tokens(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        tokens = int(str(value))
+    except ValueError:
+        tokens = 0
+    if not 256 <= tokens <= 10_000_000:
+        raise ValueError("must be auto, or a number from 256 to 10000000")
+    return tokens
 
 
 def _check_http_url(value: str) -> str:
@@ -136,6 +165,8 @@ def _split_hosts(value: object) -> object:
 ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
+TurnsMax = Annotated[str, AfterValidator(_check_turns_max)]
+ContextTokens = Annotated[int | Literal["auto"], BeforeValidator(_read_context_tokens)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]

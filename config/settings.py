@@ -14,12 +14,15 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from config.network_settings import NetworkSettings
 from config.setting_types import (
     ApiKeys,
+    ContextTokens,
     HttpUrl,
     Key,
     Origin,
     Rate,
     RedisUrl,
+    TurnsMax,
     UpstreamSettings,
+    parse_rate,
 )
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -74,7 +77,7 @@ class Settings(NetworkSettings):
         "unset: /v1 serves only programs on this machine",
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
-    context_tokens: int | Literal["auto"] = Field(
+    context_tokens: ContextTokens = Field(
         "auto",
         description="Maximum size of a request without its answer, in tokens; "
         "auto: a part of the stated window",
@@ -114,6 +117,15 @@ class Settings(NetworkSettings):
     rate_limit: Rate = Field(
         "60/minute",
         description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
+    )
+    rate_limit_address: Rate = Field(
+        "600/minute",
+        description="Maximum rate of new turns from one address (IPv6: one /64); off: no limit",
+    )
+    turns_max: TurnsMax = Field(
+        "4,40,400",
+        description="Maximum number of turns that run at once: per session, per address, in total; "
+        "off: no limit",
     )
     moderation: Literal["off", "input", "output", "both"] = Field(
         "off", description="What a moderation endpoint checks: questions, answers, both, or nothing"
@@ -194,26 +206,21 @@ class Settings(NetworkSettings):
             )
         return upstreams
 
-    @field_validator("context_tokens", mode="before")
-    @classmethod
-    def _read_context_tokens(cls, value: object) -> object:
-        if isinstance(value, str) and value.strip().lower() == "auto":
-            return "auto"
-        try:
-            tokens = int(str(value))
-        except ValueError:
-            tokens = 0
-        if not 256 <= tokens <= 10_000_000:
-            raise ValueError("must be auto, or a number from 256 to 10000000")
-        return tokens
-
     @property
     def rate(self) -> tuple[int, int]:
         """RATE_LIMIT as a number of turns and a window in seconds; 0 turns if it is off."""
-        if self.rate_limit == "off":
-            return 0, 1
-        count, _, unit = self.rate_limit.partition("/")
-        return int(count), {"second": 1, "minute": 60, "hour": 3600}[unit]
+        return parse_rate(self.rate_limit)
+
+    @property
+    def address_rate(self) -> tuple[int, int]:
+        """RATE_LIMIT_ADDRESS in the form of `rate`."""
+        return parse_rate(self.rate_limit_address)
+
+    @property
+    def turn_limits(self) -> tuple[int, int, int]:
+        """TURNS_MAX per session, per address and in total; zeros if it is off."""
+        session, address, total = self.turns_max.replace("off", "0,0,0").split(",")
+        return int(session), int(address), int(total)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -43,19 +43,19 @@ class ConversationStore:
         self._ttl_s = ttl_s
 
     async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
-        """Return the session's current conversation, and whether its id was chosen by this call."""
+        """Return the session's current conversation, and False; True with the id of a new one."""
         if session.is_new:
             return ConversationId(new_id()), True
         key = keys.current(session.owner, session.digest)
-        chosen: Call = ("SET", [key], [new_id(), "NX", "EX", self._ttl_s])
-        is_new, found = await call_in_order(self._redis, [chosen, ("GET", [key], [])])
+        found = await call(self._redis, "GET", [key], [])
+        if found is None:
+            return ConversationId(new_id()), True
         current = found.decode(errors="replace")
         if keys.is_conversation_id(current):
-            return ConversationId(current), bool(is_new)
-        logger.warning("%s is malformed; replaced", key)
-        new = ConversationId(new_id())
-        await call(self._redis, "SET", [key], [new, "EX", self._ttl_s])
-        return new, True
+            return ConversationId(current), False
+        logger.warning("%s is malformed; dropped", key)
+        await call(self._redis, "DEL", [key], [])
+        return ConversationId(new_id()), True
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
         """Create an empty conversation, make it the session's current one and return its id."""

@@ -2,6 +2,7 @@
 
 All keys of an owner carry the hash tag `{owner}`, so that they share a slot of a Redis Cluster and
 one script may use them together. A session's key has no tag: it is read before its owner is known.
+The keys of limits carry the name of the index of running turns as their tag: `admit` uses both.
 """
 
 import re
@@ -9,6 +10,7 @@ from typing import NewType
 
 SessionDigest = NewType("SessionDigest", str)
 Owner = NewType("Owner", str)
+AddressDigest = NewType("AddressDigest", str)
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
 TurnId = NewType("TurnId", str)
@@ -48,6 +50,9 @@ EXPORT_TTL_S = 60
 
 LOG_TTL_S = 3600
 """Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
+
+LIMITED_TURNS_TTL_S = 60
+"""Lifetime of a set of turns that a limit counts, in seconds; renewed with the turns' leases."""
 
 
 FIRST_TURN_TTL_S = 60
@@ -148,11 +153,6 @@ def events(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:events"
 
 
-def rate(owner: Owner) -> str:
-    """String: number of turns that the owner began in the current window of RATE_LIMIT."""
-    return f"holdline:{{{owner}}}:rate"
-
-
 def export(owner: Owner) -> str:
     """String: an id of the owner's running export. Expires after EXPORT_TTL_S."""
     return f"holdline:{{{owner}}}:export"
@@ -177,6 +177,35 @@ def running() -> str:
 def legacy_running() -> str:
     """Sorted set: running turns that version 0.1 began; their logs are `legacy_log`s."""
     return "holdline:running"
+
+
+def _limit(name: str) -> str:
+    return f"holdline:{{{running()}}}:{name}"
+
+
+def session_rate(owner: Owner) -> str:
+    """String: number of turns that the owner began in the current window of RATE_LIMIT."""
+    return _limit(f"session_rate:{owner}")
+
+
+def session_turns(owner: Owner) -> str:
+    """Set: members of `running` that the owner began, and some that have left it."""
+    return _limit(f"session_turns:{owner}")
+
+
+def address_rate(address: AddressDigest) -> str:
+    """String: number of turns that an address began in the window of RATE_LIMIT_ADDRESS."""
+    return _limit(f"address_rate:{address}")
+
+
+def address_turns(address: AddressDigest) -> str:
+    """Set: members of `running` that an address began, and some that have left it."""
+    return _limit(f"address_turns:{address}")
+
+
+def address_key() -> str:
+    """String: the random key with which addresses are hashed."""
+    return _limit("address_key")
 
 
 def stops() -> str:

@@ -22,14 +22,19 @@ MAX_EXPIRED = 100
 def build_registrations(refs: Sequence[TurnRef], lease_ms: int) -> list[Call]:
     """Return the calls that enter turns, or renew their leases."""
     members: dict[str, list[Argument]] = {}
+    limit_keys: dict[str, dict[str, None]] = {}
     for ref in refs:
-        members.setdefault(_get_index(ref), [lease_ms]).append(_encode_ref(ref))
-    return [("register", [index], arguments) for index, arguments in members.items()]
+        index = _get_index(ref)
+        members.setdefault(index, [lease_ms, keys.LIMITED_TURNS_TTL_S]).append(ref.member)
+        limit_keys.setdefault(index, {}).update(dict.fromkeys(ref.limit_keys))
+    return [
+        ("register", [index, *limit_keys[index]], arguments) for index, arguments in members.items()
+    ]
 
 
 def build_unregistration(ref: TurnRef) -> Call:
     """Return the call that removes a turn."""
-    return ("unregister", [_get_index(ref)], [_encode_ref(ref)])
+    return ("unregister", [_get_index(ref), *ref.limit_keys], [ref.member])
 
 
 async def sweep(redis: Client) -> list[TurnRef]:
@@ -69,10 +74,6 @@ async def _select_running(redis: Client, refs: Sequence[TurnRef | None]) -> dict
 
 def _get_index(ref: TurnRef) -> str:
     return keys.legacy_running() if ref.is_legacy else keys.running()
-
-
-def _encode_ref(ref: TurnRef) -> str:
-    return f"{ref.owner} {ref.conversation} {ref.turn}"
 
 
 def _decode_ref(member: bytes, index: str) -> TurnRef | None:

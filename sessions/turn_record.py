@@ -1,16 +1,20 @@
 """A turn as Redis stores it: the ids that locate it, its fields, the results of scripts. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 from sessions import keys
-from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
+from sessions.keys import (
+    AddressDigest,
+    ConversationId,
+    MessageId,
+    Owner,
+    SessionDigest,
+    TurnId,
+)
 
 State = Literal["running", "done", "stopped", "failed"]
-
-Moderation = Literal["off", "due", "passed"]
-"""Whether a question must be checked before its turn begins."""
 
 
 RECORD_FIELDS = (
@@ -31,6 +35,21 @@ class TurnRef:
     turn: TurnId
     is_legacy: bool = False
     """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
+    address: AddressDigest | None = field(default=None, compare=False)
+    """Whence the turn was begun. It is not stored with the turn: a takeover does not know it."""
+
+    @cached_property
+    def member(self) -> str:
+        """The turn's name in the index of running turns."""
+        return f"{self.owner} {self.conversation} {self.turn}"
+
+    @cached_property
+    def limit_keys(self) -> list[str]:
+        """The keys of the sets that count this turn while it runs."""
+        if self.is_legacy:
+            return []
+        session = keys.session_turns(self.owner)
+        return [session, keys.address_turns(self.address)] if self.address else [session]
 
     @cached_property
     def turn_key(self) -> str:
@@ -88,14 +107,12 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class BeginResult:
-    """The result of `begin`: `outcome` determines which of the other fields is set."""
+    """The result of `begin` or `check`: `outcome` determines which other field is set."""
 
-    outcome: Literal[
-        "begun", "known", "conflict", "unknown", "attach", "busy", "limited", "unchecked"
-    ]
+    outcome: Literal["begun", "known", "conflict", "unknown", "moved", "attach", "busy", "free"]
     question_id: MessageId | None = None
+    conversation: ConversationId | None = None
     turn: TurnId | None = None
-    retry_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sessions import keys
@@ -15,7 +16,6 @@ from sessions.turn_record import (
     RECORD_FIELDS,
     BeginResult,
     LogRead,
-    Moderation,
     NewTurn,
     State,
     TakeOver,
@@ -36,64 +36,63 @@ class TurnStore:
     Every method raises UNAVAILABLE_ERRORS.
     """
 
-    def __init__(self, redis: Client, *, lease_s: float, ttl_s: int, rate: tuple[int, int]) -> None:
+    def __init__(self, redis: Client, *, lease_s: float, ttl_s: int) -> None:
         self._redis = redis
         self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._ttl_s = ttl_s
-        self._rate = rate
 
-    async def begin(self, question: NewTurn, moderation: Moderation = "off") -> BeginResult:
-        """Register a turn, then store its question and begin it, if nothing prevents it.
+    async def check(self, question: NewTurn) -> BeginResult:
+        """Return the result of `begin` and write nothing; "free" if the turn may begin."""
+        # Texts are written only by `begin`, and may be long.
+        brief = replace(question, message="", request=question.request and "")
+        return _parse_begin(await call(self._redis, *self._build_begin(brief, is_check=True)))
 
-        While the moderation is due, the question is counted against the rate limit, but not stored:
-        the result is "unchecked".
-        """
+    async def begin(self, question: NewTurn) -> BeginResult:
+        """Register a turn, then store its question and begin it, if nothing prevents it."""
         ref = question.ref
-        has_no_conversation = ref.conversation == keys.NO_CONVERSATION
-        build = self._build_begin_without_conversation if has_no_conversation else self._build_begin
-        begin = build(question, moderation)
         # Registered first: a turn that is not in the index would be lost with its worker.
-        calls = [*build_registrations([ref], self._lease_ms), begin]
+        calls = [
+            *build_registrations([ref], self._lease_ms),
+            self._build_begin(question, is_check=False),
+        ]
         *_, reply = await call_in_order(self._redis, calls)
-        outcome = reply[0].decode()
-        if outcome in ("unknown", "attach", "busy", "limited", "unchecked"):
+        result = _parse_begin(reply)
+        if result.outcome in ("unknown", "moved", "attach", "busy"):
             await self.unregister(ref)  # rejected questions must not fill the index
-        if outcome == "begun":
-            return BeginResult("begun", question_id=MessageId(reply[1].decode()))
-        if outcome in ("attach", "busy"):
-            return BeginResult(outcome, turn=TurnId(reply[1].decode()))
-        return BeginResult(outcome, retry_after_s=max(1, reply[1]) if outcome == "limited" else 0)
+        return result
 
-    def _build_begin(self, question: NewTurn, moderation: Moderation) -> Call:
+    def _build_begin(self, question: NewTurn, *, is_check: bool) -> Call:
+        if question.ref.conversation == keys.NO_CONVERSATION:
+            return self._build_begin_without_conversation(question, is_check)
+        return self._build_begin_in_conversation(question, is_check)
+
+    def _build_begin_in_conversation(self, question: NewTurn, is_check: bool) -> Call:
         ref = question.ref
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
-            keys.current(ref.owner, question.session), keys.rate(ref.owner),
-            keys.request(ref.owner, ref.turn), keys.events(ref.owner),
+            keys.current(ref.owner, question.session), keys.request(ref.owner, ref.turn),
+            keys.events(ref.owner),
         ]  # fmt: skip
-        limit, window_s = self._rate
         arguments: list[Argument] = [
             ref.turn, ref.conversation, int(question.may_create), question.digest,
             question.question_id, question.message, question.title, question.model,
             *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
-            limit, window_s, question.answer_id, question.max_continuations,
+            question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
-            moderation, question.request or "", keys.REQUEST_TTL_S,
+            int(is_check), question.request or "", keys.REQUEST_TTL_S,
         ]  # fmt: skip
         return "begin", names, arguments
 
-    def _build_begin_without_conversation(self, question: NewTurn, moderation: Moderation) -> Call:
+    def _build_begin_without_conversation(self, question: NewTurn, is_check: bool) -> Call:
         ref = question.ref
-        names = [
-            ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), keys.rate(ref.owner),
-        ]  # fmt: skip
+        names = [ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn)]
         before, after = question.first_record
         arguments: list[Argument] = [
             ref.turn, ref.conversation, question.digest, question.question_id, question.answer_id,
             question.model, before + question.question_id.encode() + after, question.attempt,
-            self._lease_ms, *self._rate, question.max_continuations, question.request or "",
-            keys.REQUEST_TTL_S, moderation,
+            self._lease_ms, question.max_continuations, question.request or "",
+            keys.REQUEST_TTL_S, int(is_check),
         ]  # fmt: skip
         return "begin_without_conversation", names, arguments
 
@@ -260,3 +259,12 @@ def _list_conversation_keys(ref: TurnRef) -> list[str]:
         ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
         keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
     ]  # fmt: skip
+
+
+def _parse_begin(reply: list[Any]) -> BeginResult:
+    outcome = reply[0].decode()
+    if outcome == "begun":
+        return BeginResult(outcome, question_id=MessageId(reply[1].decode()))
+    if outcome == "moved":
+        return BeginResult(outcome, conversation=ConversationId(reply[1].decode()))
+    return BeginResult(outcome, turn=TurnId(reply[1].decode()) if len(reply) > 1 else None)

@@ -80,6 +80,7 @@ async def start(home: Path, *wrapper: str, **settings: str) -> Server:
         "DATA_DIR": str(home / "data"),
         "PYTHONUNBUFFERED": "1",
         "DRAIN_S": "0",  # otherwise each stop would wait for answers that the test does not finish
+        "TURNS_MAX": "off",
         **settings,
     }
     log = home / "server.log"

@@ -52,14 +52,16 @@ IMPORTS = {
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
+    "chat.api.limits": {"sessions", "chat.api.trust"},
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.api.trust", "chat.errors",
-        "chat.formats", "chat.turns", "chat.turns.context"
+        "sessions", "sessions.client", "chat.api", "chat.api.limits", "chat.api.trust",
+        "chat.errors", "chat.formats", "chat.turns", "chat.turns.context"
     },
     "chat.api.http": set(),
     "chat.api.trust": {"chat.errors"},
     "chat.api": {
-        "sessions", "sessions.client", "chat.api.http", "chat.api.trust", "chat.errors",
+        "sessions", "sessions.client", "chat.api.http", "chat.api.limits", "chat.api.trust",
+        "chat.errors",
         "chat.events", "chat.export", "chat.formats", "chat.log", "chat.turns"
     },
 }  # fmt: skip
@@ -120,6 +122,7 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
+        "limits.networks",
         "trust.hosts",
         "trust.proxies",
         "viewer",

@@ -9,12 +9,13 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing, viewer
+from chat.api.limits.networks import hash_network
 from chat.api.negotiation import choose_format
 from chat.api.state import get_state
 from chat.errors import BadRequest, Conflict, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
-from sessions.keys import TurnId
+from sessions.keys import AddressDigest, TurnId
 from sessions.middleware import get_session, keep_session
 from sessions.session_store import Session
 from sessions.turn_record import TurnRecord
@@ -116,7 +117,8 @@ async def _find_or_begin_turn(
         if turn is None:
             raise BadRequest("`message` is required.")
         return await _find_turn(request, TurnId(turn)), offset
-    question = _build_question(request, parameters, message)
+    address = await hash_network(request, get_state(request).turn_limits)
+    question = _build_question(request, parameters, message, address)
     first = await _find_first_session(request, question.turn)
     if first:
         with suppress(Conflict):  # another client chose the same id
@@ -160,7 +162,12 @@ def _get_message(parameters: StreamRequest) -> str | None:
     return next((text for text in aliases if text is not None), None)
 
 
-def _build_question(request: Request, parameters: StreamRequest, message: str | None) -> Question:
+def _build_question(
+    request: Request,
+    parameters: StreamRequest,
+    message: str | None,
+    address: AddressDigest | None,
+) -> Question:
     """Return the question; raises BadRequest, TooLarge, and NotFound for a malformed id."""
     if parameters.regenerate and (message is not None or parameters.parent is not None):
         raise BadRequest("`regenerate` excludes `message` and `parent`: send it without them.")
@@ -180,6 +187,7 @@ def _build_question(request: Request, parameters: StreamRequest, message: str | 
         may_continue=parameters.may_continue,
         parent=parsing.parse_message_id(parent) if parent else parent,
         regenerate=parsing.parse_message_id(regenerate) if regenerate else None,
+        address=address,
     )
 
 

@@ -11,6 +11,7 @@ from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
 from sessions.session_store import SessionStore
+from sessions.turn_limits import TurnLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class State:
     session_store: SessionStore
     conversation_store: ConversationStore
     turns: Turns
+    turn_limits: TurnLimits
     feeds: Feeds
     models: tuple[str, ...]
     """The models that clients may choose; the first is the default."""

@@ -11,7 +11,7 @@ from chat.log import records
 from chat.log.records import Kind
 from chat.turns.context.client_request import ClientRequest
 from sessions.conversation_store import ConversationStore, make_title, new_id
-from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.keys import AddressDigest, ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
 from sessions.turn_record import NewTurn, TurnRef
 
@@ -37,6 +37,8 @@ class Question:
     regenerate: str | None = None
     request: ClientRequest | None = None
     digest: str = ""
+    address: AddressDigest | None = None
+    """The client's network, hashed; None if it is unknown, and so not limited."""
 
 
 class QuestionBuilder:
@@ -87,7 +89,7 @@ class QuestionBuilder:
             "turn": turn_id,
         }
         return NewTurn(
-            ref=TurnRef(session.owner, conversation_id, turn_id),
+            ref=TurnRef(session.owner, conversation_id, turn_id, address=question.address),
             session=session.digest,
             may_create=question.conversation is None and again is None and not question.parent,
             digest=question.digest or _compute_digest(question, again),

@@ -10,6 +10,7 @@ from chat.errors import Conflict, Draining, NotFound, RateLimited, Unavailable
 from chat.log.batches import Batches
 from chat.log.log import LogState, choose_codec
 from chat.log.logs import Logs
+from chat.turns.admission import Admission
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.generation import Generator
 from chat.turns.moderation.moderator import Moderator
@@ -19,7 +20,8 @@ from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
 from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_record import Moderation, NewTurn, TurnRecord, TurnRef
+from sessions.turn_limits import TurnLimits
+from sessions.turn_record import NewTurn, TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.turns")
@@ -34,6 +36,7 @@ _MIN_DRAIN_S = 0.1
 """Time in which turns read the text that has arrived, and is paid for, before a hand-over."""
 
 _KEY_CONFLICT = "This `Idempotency-Key` was sent with another body. Send another key."
+_IS_ANSWERED = "The conversation is being answered. Ask again after its answer."
 _CONFLICT = "This turn was begun with another message. Send a new turn id with a new question."
 
 
@@ -48,6 +51,7 @@ class Turns:
         batches: Batches,
         generator: Generator,
         questions: QuestionBuilder,
+        limits: TurnLimits,
         moderator: Moderator | None = None,
     ) -> None:
         self._turn_store = turn_store
@@ -56,6 +60,7 @@ class Turns:
         self._batches = batches
         self._generator = generator
         self._questions = questions
+        self._limits = limits
         self._moderator = moderator
         self._turns: dict[str, Turn] = {}
         self._is_draining = False
@@ -70,7 +75,6 @@ class Turns:
         question, RateLimited, Moderated or ModerationUnavailable for a new question that does not
         pass, and Draining for a new question to a server that is stopping.
         """
-        moderation: Moderation = "due" if self._moderator else "off"
         is_new = False
         if question.conversation:
             conversation_id = question.conversation
@@ -78,11 +82,20 @@ class Turns:
         else:
             conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
+        admission = Admission(self._limits, self._turn_store, self._questions, self._moderator)
         for _ in range(4):
             if self._is_draining:
                 return await self._find_begun(session, question)
             new = await self._questions.build(session, question, conversation_id, turn_id, is_new)
-            begun = await self._turn_store.begin(new, moderation)
+            begun = await self._turn_store.check(new)
+            if begun.outcome in ("free", "busy"):
+                if begun.turn and question.request:
+                    raise Conflict(_IS_ANSWERED)
+                await admission.admit(new, question.request, begun.turn)
+                if begun.turn:
+                    with suppress(NotFound):  # it could not be read, and was dropped
+                        await self.stop(session.owner, begun.turn)
+                begun = await self._turn_store.begin(new)
             if begun.outcome == "begun" and begun.question_id:
                 return self._start(new, begun.question_id, question.request)
             if begun.outcome == "known":
@@ -93,21 +106,8 @@ class Turns:
                 raise Conflict(_KEY_CONFLICT if question.request else _CONFLICT)
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
-            if begun.outcome == "limited":
-                raise RateLimited(
-                    f"Too many questions. Try again in {begun.retry_after_s} s.",
-                    retry_after_s=begun.retry_after_s,
-                )
-            if begun.outcome == "unchecked" and self._moderator:
-                await self._moderator.check_question(
-                    await self._questions.read_texts(new, question.request)
-                )
-                moderation = "passed"
-            if begun.turn and question.request:
-                raise Conflict("The conversation is being answered. Ask again after its answer.")
-            if begun.turn:
-                with suppress(NotFound):  # it could not be read, and was dropped
-                    await self.stop(session.owner, begun.turn)
+            if begun.conversation:
+                conversation_id, is_new = begun.conversation, False
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)
 
     async def _find_begun(self, session: Session, question: Question) -> TurnRecord:

@@ -6,6 +6,9 @@ import re
 logger = logging.getLogger("holdline.unreadable")
 
 TYPES = {
+    "address_key": "string",
+    "address_rate": "string",
+    "address_turns": "set",
     "conversation": "hash",
     "conversations": "zset",
     "current": "string",
@@ -16,12 +19,13 @@ TYPES = {
     "instance": "hash",
     "log": "string",
     "messages": "hash",
-    "rate": "string",
     "records": "string",
     "rejected_prefill": "string",
     "request": "string",
     "running": "zset",
     "session": "string",
+    "session_rate": "string",
+    "session_turns": "set",
     "turn": "hash",
     "turns": "set",
 }

@@ -1,23 +1,22 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
--- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current  8 rate
---       9 request  10 events (also the channel's name)
+-- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current
+--       8 request  9 events (also the channel's name)
 -- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
 --       7 title  8 model  9 first record before the message id  10 first record after it
---       11 attempt (random)  12 lease in ms  13 lifetime in s
---       14 maximum of turns in a window (0: no limit)  15 window in s  16 answer's message id
---       17 maximum of continuations
---       18 id of the message that the question follows ("": none, ".": the branch's end)
---       19 prefix of turn keys
---       20 moderation of the question: "off", "due" (nothing is written before it) or "passed"
---       21 request of a turn of /v1 as JSON ("": none)  22 lifetime of the request in s
+--       11 attempt (random)  12 lease in ms  13 lifetime in s  14 answer's message id
+--       15 maximum of continuations
+--       16 id of the message that the question follows ("": none, ".": the branch's end)
+--       17 prefix of turn keys  18 "1" to write nothing and return only the result
+--       19 request of a turn of /v1 as JSON ("": none)  20 lifetime of the request in s
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
---         | {"unknown"} conversation | {"attach", turn} the same question is being answered
+--         | {"unknown"} conversation
+--         | {"moved", conversation} another request began the session's current conversation
+--         | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
---         | {"limited", s until the next window} | {"unchecked"} the moderation is due
--- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
--- the moderation is due, a repeat counts the question against the limit once more.
+--         | {"free"} the turn may begin (only if nothing is written)
+-- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -31,25 +30,18 @@ local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 
 redis.call('HLEN', KEYS[4])
 redis.call('ZCARD', KEYS[5])
 redis.call('SCARD', KEYS[6])
-if not conversation[1] and ARGV[3] ~= '1' then return {'unknown'} end
+if not conversation[1] then
+  if ARGV[3] ~= '1' then return {'unknown'} end
+  local current = redis.call('GET', KEYS[7])
+  if current and current ~= ARGV[2] then return {'moved', current} end
+end
 if conversation[2] then
-  local digest = redis.pcall('HGET', ARGV[19] .. conversation[2], 'digest')
+  local digest = redis.pcall('HGET', ARGV[17] .. conversation[2], 'digest')
   if type(digest) == 'table' then digest = false end
   if digest == ARGV[4] then return {'attach', conversation[2]} end
-  -- A question that may yet be flagged does not stop the running answer.
-  if digest and ARGV[20] ~= 'due' then return {'busy', conversation[2]} end
+  if digest then return {'busy', conversation[2]} end
 end
-
-if tonumber(ARGV[14]) > 0 and ARGV[20] ~= 'passed' then
-  local count = redis.pcall('INCR', KEYS[8])
-  if type(count) == 'table' then  -- not a number
-    redis.call('SET', KEYS[8], 1)
-    count = 1
-  end
-  if count == 1 then redis.call('EXPIRE', KEYS[8], ARGV[15]) end
-  if count > tonumber(ARGV[14]) then return {'limited', redis.call('TTL', KEYS[8])} end
-end
-if ARGV[20] == 'due' then return {'unchecked'} end
+if ARGV[18] == '1' then return {'free'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -62,7 +54,7 @@ if ARGV[6] ~= '' then
   else
     local head = conversation[3] or ''
     if redis.call('HEXISTS', KEYS[4], head) == 0 then head = '' end
-    local parent = ARGV[18] == '.' and head or ARGV[18]
+    local parent = ARGV[16] == '.' and head or ARGV[16]
     local children = redis.call('HGET', KEYS[4], '>' .. parent)
     redis.call('HSET', KEYS[4], message, parent .. '\n' .. ARGV[6],
       '>' .. parent, children and children .. ' ' .. message or message)
@@ -75,20 +67,20 @@ else
 end
 if not conversation[1] then
   redis.call('HSET', KEYS[3], 'created', now)
-  announce(KEYS[10], 'conversation ' .. ARGV[2] .. ' created')
+  announce(KEYS[9], 'conversation ' .. ARGV[2] .. ' created')
 end
 redis.call('HSET', KEYS[3], 'updated', now, 'head', message, 'running', ARGV[1])
 redis.call('ZADD', KEYS[5], now, ARGV[2])
 redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
-  'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[16],
-  'continues', ARGV[17], 'records', 1)
-if ARGV[21] ~= '' then
+  'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[14],
+  'continues', ARGV[15], 'records', 1)
+if ARGV[19] ~= '' then
   redis.call('HSET', KEYS[1], 'request', 1)
-  redis.call('SET', KEYS[9], ARGV[21], 'EX', ARGV[22])
+  redis.call('SET', KEYS[8], ARGV[19], 'EX', ARGV[20])
 end
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
 for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
-announce(KEYS[10], 'turn ' .. ARGV[2] .. ' ' .. ARGV[1])
+announce(KEYS[9], 'turn ' .. ARGV[2] .. ' ' .. ARGV[1])
 return {'begun', message}

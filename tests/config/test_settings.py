@@ -69,6 +69,11 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("RATE_LIMIT", "60"),
         ("RATE_LIMIT", "60/fortnight"),
         ("RATE_LIMIT", "0/minute"),
+        ("RATE_LIMIT_ADDRESS", "600"),
+        ("TURNS_MAX", "4"),
+        ("TURNS_MAX", "4,40"),
+        ("TURNS_MAX", "0,40,400"),
+        ("TURNS_MAX", "4,40,40000"),
         ("SESSION_IDLE_S", "never"),
         ("SESSION_MAX_S", "0"),
         ("BASE_PATH", "chat"),
@@ -274,7 +279,18 @@ def test_a_rate_limit_is_parsed_into_turns_and_a_window(
     monkeypatch: pytest.MonkeyPatch, limit: str, rate: tuple[int, int]
 ) -> None:
     monkeypatch.setenv("RATE_LIMIT", limit)
-    assert load().rate == rate
+    monkeypatch.setenv("RATE_LIMIT_ADDRESS", limit)
+    assert (load().rate, load().address_rate) == (rate, rate)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"), [("off", (0, 0, 0)), ("4,40,400", (4, 40, 400)), ("1,2,3", (1, 2, 3))]
+)
+def test_the_maximum_of_running_turns_has_three_parts(
+    monkeypatch: pytest.MonkeyPatch, text: str, limits: tuple[int, int, int]
+) -> None:
+    monkeypatch.setenv("TURNS_MAX", text)
+    assert load().turn_limits == limits
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def redis_url(lone_redis_url: str) -> str:
 @pytest.fixture
 def turns(redis: Client) -> TurnStore:
     """Turns whose leases have expired as soon as they begin."""
-    return TurnStore(redis, lease_s=0, ttl_s=1000, rate=(0, 1))
+    return TurnStore(redis, lease_s=0, ttl_s=1000)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.session_store import Session
+from sessions.turn_limits import Limits, TurnLimits
 from sessions.turn_record import NewTurn, TakeOver, TurnRef
 from sessions.turn_store import TurnStore
 from tests.questions import question_at, read_log
@@ -30,7 +31,7 @@ def redis_url(lone_redis_url: str) -> str:
 
 @pytest.fixture
 def turns(redis: Client) -> TurnStore:
-    return TurnStore(redis, lease_s=0.05, ttl_s=1000, rate=(0, 1))
+    return TurnStore(redis, lease_s=0.05, ttl_s=1000)
 
 
 @pytest.fixture
@@ -102,6 +103,8 @@ async def test_every_script_sent_twice_takes_effect_once(
         assert await read_state(redis, owner) == before
         return first
 
+    limits = TurnLimits(redis, Limits(), lease_s=1)
+    assert await twice(lambda: limits.admit(ref)) is None
     begun = await twice(lambda: turns.begin(question))
     assert (begun.outcome, begun.question_id) == ("begun", "user-1")
     assert await twice(lambda: turns.commit([(ref, 1, 8, b"frame")])) == [1]
@@ -214,33 +217,40 @@ async def test_a_repeated_unanswered_question_is_stored_once(
     assert repeated.question_id == "user-3"
 
 
-async def test_a_new_turn_over_the_rate_limit_is_rejected_for_the_window(
-    redis: Client, question: NewTurn
+@pytest.mark.parametrize("conversation", ["conversation", keys.NO_CONVERSATION])
+async def test_a_check_tells_what_begin_would_do_and_writes_nothing(
+    redis: Client, turns: TurnStore, question: NewTurn, conversation: str
 ) -> None:
-    turns = TurnStore(redis, lease_s=1, ttl_s=1000, rate=(1, 3600))
-    assert (await turns.begin(question)).outcome == "begun"
-    await turns.finish(question.ref, 1, 8, b"end", "done", "")
-    limited = await turns.begin(another(question))
-    assert limited.outcome == "limited"
-    assert 3500 < limited.retry_after_s <= 3600
-    assert (await turns.begin(question)).outcome == "begun"  # the same attempt that began it
+    ref = replace(question.ref, conversation=ConversationId(conversation))
+    question = replace(question, ref=ref)
+    begun, known, conflict = "begun", "known", "conflict"
+    assert (await turns.check(question)).outcome == "free"
+    assert await read_state(redis, question.ref.owner) == {}
+    await turns.begin(question)
+    before = await read_state(redis, question.ref.owner)
+    assert (await turns.check(question)).outcome == begun
+    assert (await turns.check(replace(question, attempt="other"))).outcome == known
+    assert (await turns.check(replace(question, digest="d2"))).outcome == conflict
+    for other, running, outcome in (
+        (another(question, digest="d1"), question.ref.turn, "attach"),
+        (another(question), question.ref.turn, "busy"),
+    ):
+        found = await turns.check(other)
+        if conversation == keys.NO_CONVERSATION:
+            assert (found.outcome, found.turn) == ("free", None)
+        else:
+            assert (found.outcome, found.turn) == (outcome, running)
+    assert await read_state(redis, question.ref.owner) == before
 
 
-async def test_a_question_whose_moderation_is_due_is_counted_and_changes_nothing_else(
-    redis: Client, question: NewTurn
+async def test_a_first_question_joins_the_conversation_that_another_one_has_begun(
+    turns: TurnStore, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1, ttl_s=1000, rate=(2, 3600))
-    assert (await turns.begin(question, "due")).outcome == "unchecked"
-    assert await read_state(redis, question.ref.owner) == {keys.rate(question.ref.owner): b"1"}
-    assert (await turns.begin(question, "passed")).outcome == "begun"
-    assert (await turns.begin(question, "due")).outcome == "begun"
-    known = replace(question, attempt="other")
-    assert (await turns.begin(known, "due")).outcome == "known"
-    attached = await turns.begin(another(question, digest="d1"), "due")
-    assert attached.outcome == "attach"
-    assert (await turns.begin(another(question), "due")).outcome == "unchecked"
-    assert (await turns.begin(another(question), "passed")).outcome == "busy"
-    assert (await turns.begin(another(question), "due")).outcome == "limited"
+    await turns.begin(question)
+    ref = replace(another(question).ref, conversation=ConversationId("other"))
+    other = replace(another(question), ref=ref)
+    for found in (await turns.check(other), await turns.begin(other)):
+        assert (found.outcome, found.conversation) == ("moved", "conversation")
 
 
 async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(
@@ -265,7 +275,7 @@ async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(
 async def test_a_turn_with_a_valid_lease_is_not_taken_over(
     redis: Client, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
+    turns = TurnStore(redis, lease_s=1000, ttl_s=1000)
     await turns.begin(question)
     assert await turns.take_over(question.ref, "other") == TakeOver(0)
     assert await turns.renew([(question.ref, 1)]) == [1]
@@ -302,7 +312,8 @@ async def test_one_rejected_or_failed_turn_of_a_batch_affects_no_other(
         for n in range(4)
     ]
     for ref in refs:
-        await turns.begin(replace(question, ref=ref, attempt=ref.turn))
+        session = SessionDigest(ref.turn)
+        await turns.begin(replace(question, ref=ref, session=session, attempt=ref.turn))
     await redis.delete(refs[1].log_key)
     await redis.rpush(refs[1].log_key, "no log")
     replies = await turns.commit(
@@ -376,7 +387,7 @@ async def test_scripts_missing_from_redis_are_loaded_again(
 async def test_a_released_turn_is_listed_as_expired_until_it_is_unregistered(
     redis: Client, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1000, ttl_s=1000, rate=(0, 1))
+    turns = TurnStore(redis, lease_s=1000, ttl_s=1000)
     await turns.begin(question)
     assert question.ref not in await turns.expired_leases()
     await turns.release(question.ref, 1)
@@ -390,11 +401,11 @@ async def test_a_worker_with_a_wrong_clock_neither_loses_nor_takes_over_a_turn(
     redis: Client, question: NewTurn, monkeypatch: pytest.MonkeyPatch, offset_s: int
 ) -> None:
     right, right_ns = time.time, time.time_ns
-    turns = TurnStore(redis, lease_s=30, ttl_s=1000, rate=(0, 1))
+    turns = TurnStore(redis, lease_s=30, ttl_s=1000)
     other = another(question).ref
     other = replace(other, conversation=ConversationId("other"))
     await turns.begin(question)
-    await turns.begin(replace(another(question), ref=other))
+    await turns.begin(replace(another(question), ref=other, session=SessionDigest("other")))
     monkeypatch.setattr(time, "time", lambda: right() + offset_s)
     monkeypatch.setattr(time, "time_ns", lambda: right_ns() + offset_s * 1_000_000_000)
     mine = {question.ref, other}

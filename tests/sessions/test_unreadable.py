@@ -280,12 +280,12 @@ async def test_a_call_runs_again_without_the_keys_of_another_type(redis: Client)
     names = [
         ref.turn_key, ref.log_key, keys.conversation(ref.owner, ref.conversation),
         keys.messages(ref.owner, ref.conversation), keys.conversations(ref.owner),
-        keys.turns(ref.owner, ref.conversation), keys.rate(ref.owner), keys.events(ref.owner),
+        keys.turns(ref.owner, ref.conversation), keys.events(ref.owner),
     ]  # fmt: skip
     for name in names:
         await redis.delete(name)
         await (redis.rpush if get_type(name) == "string" else redis.set)(name, b"\xff")
-    turns = TurnStore(redis, lease_s=600, ttl_s=1000, rate=(10, 60))
+    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
     assert (await turns.begin(question_at(ref))).outcome == "begun"
     assert (await turns.read(ref, 0, 100)).data == b"<user-1>"
     assert await turns.finish(ref, 1, 8, b"last", "done", '{"role": "assistant"}')
@@ -297,7 +297,7 @@ async def test_a_call_runs_again_without_the_keys_of_another_type(redis: Client)
 async def test_three_thousand_entries_without_a_turn_disappear_in_one_sweep(
     redis: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = TurnStore(redis, lease_s=600, ttl_s=1000, rate=(0, 1))
+    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
     refs = [
         TurnRef(Owner(secrets.token_urlsafe(8)), ConversationId("c" * 16), TurnId(f"{n:016}"))
         for n in range(3000)

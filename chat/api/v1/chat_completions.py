@@ -11,6 +11,7 @@ from sanic.response import json
 
 from chat.api import viewer
 from chat.api.error_handlers import STREAM_TYPE
+from chat.api.limits.networks import hash_network
 from chat.api.state import get_state
 from chat.api.v1 import access, body
 from chat.errors import BadRequest, HoldlineError, NotFound
@@ -18,7 +19,14 @@ from chat.formats.chat_completion import ChunkEncoder, build_completion
 from chat.turns.question import Question
 from chat.turns.view import View
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.keys import NO_CONVERSATION, ConversationId, Owner, SessionDigest, TurnId
+from sessions.keys import (
+    NO_CONVERSATION,
+    AddressDigest,
+    ConversationId,
+    Owner,
+    SessionDigest,
+    TurnId,
+)
 from sessions.session_store import Session
 
 logger = logging.getLogger("holdline.api")
@@ -62,7 +70,9 @@ async def create_completion(request: Request) -> HTTPResponse | None:
     session = Session(SessionDigest("v1"), owner, is_new=True)
     is_watched = not wanted.request.is_kept
     try:
-        record = await turns.begin(session, _build_question(wanted, turn, has_key=key is not None))
+        address = await hash_network(request, get_state(request).turn_limits)
+        question = _build_question(wanted, turn, address, has_key=key is not None)
+        record = await turns.begin(session, question)
         async with turns.open_view(record, None) as view:
             assert view is not None  # a viewer without an offset lacks everything
             if wanted.is_streamed:
@@ -91,7 +101,9 @@ def _hash_key(owner: Owner, key: str) -> TurnId:
     return TurnId(base64.urlsafe_b64encode(digest).decode().rstrip("="))
 
 
-def _build_question(wanted: body.CompletionRequest, turn: TurnId, *, has_key: bool) -> Question:
+def _build_question(
+    wanted: body.CompletionRequest, turn: TurnId, address: AddressDigest | None, *, has_key: bool
+) -> Question:
     conversation: ConversationId | None = NO_CONVERSATION
     if wanted.conversation is not None:
         conversation = ConversationId(wanted.conversation) if wanted.conversation else None
@@ -103,6 +115,7 @@ def _build_question(wanted: body.CompletionRequest, turn: TurnId, *, has_key: bo
         request=wanted.request,
         # Two requests without a key are two questions, even if they are equal.
         digest=wanted.digest if has_key else secrets.token_hex(16),
+        address=address,
     )
 
 

@@ -95,7 +95,7 @@ export const chinese = {
       not_found: "请求的内容不存在。",
       conflict: "与正在进行的操作冲突，请稍后重试。",
       too_large: "问题过长，服务器无法接收。",
-      rate_limited: "提问过于频繁，请稍后重试。",
+      rate_limited: "提问过于频繁，或同时生成的回答过多，请稍后重试。",
       unavailable: "服务暂时不可用，请稍后重试。",
       moderated: "问题或系统提示词未通过内容审核，既未保存，也未发送给模型。",
       moderation_unavailable: "暂时无法完成内容审核，请稍后重试。",

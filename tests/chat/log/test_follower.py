@@ -54,8 +54,7 @@ async def pair(own: OwnRedis) -> AsyncIterator[Pair]:
     async with redis_proxy(own.url) as proxy:
         direct, followed = connect(own.url), connect(proxy.url)
         writer, reader = (
-            TurnStore(redis, lease_s=LEASE_S, ttl_s=1000, rate=(0, 1))
-            for redis in (direct, followed)
+            TurnStore(redis, lease_s=LEASE_S, ttl_s=1000) for redis in (direct, followed)
         )
         notifications = Notifications(followed)
         follower = Follower(notifications, reader)

@@ -88,7 +88,7 @@ async def test_a_worker_loads_all_scripts_in_one_exchange(site: Site) -> None:
     assert loading == [["SCRIPT"] * len(SCRIPTS)] * 2
 
 
-async def test_a_question_takes_five_exchanges_besides_commits_and_six_in_a_known_conversation(
+async def test_a_question_takes_seven_exchanges_besides_commits_and_eight_in_a_known_conversation(
     site: Site, upstream: ScriptedUpstream, question: str
 ) -> None:
     for number, known in enumerate(([], [["HMGET"]])):
@@ -97,8 +97,10 @@ async def test_a_question_takes_five_exchanges_besides_commits_and_six_in_a_know
         # The attempt to reach the upstream is committed, and then the answer.
         assert [names for names, _ in itertools.groupby(site.exchanges())] == [
             SESSION,
-            ["SET", "GET"],
+            ["GET"],
             *known,
+            ["begin"],
+            ["admit"],
             ["register", "begin"],
             ["HGET", "branch"],
             ["commit"],

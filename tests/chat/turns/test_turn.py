@@ -31,6 +31,7 @@ from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.model_facts import ModelFacts
+from sessions.turn_limits import Limits, TurnLimits
 from sessions.turn_record import TurnRecord, TurnRef
 from sessions.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
@@ -68,7 +69,9 @@ async def worker(
     prompt = Prompt(store, Budgets(1000, None), system_prompt="")
     mode = ContinueMode("prompt", ModelFacts(redis))
     generator = Generator(prompt, mode, [requested], max_s=PATIENCE_S)
-    registry = Turns(turns, store, logs, writers, generator, QuestionBuilder(store, ("m",), 4))
+    questions = QuestionBuilder(store, ("m",), 4)
+    limits = TurnLimits(redis, Limits(), lease_s=PATIENCE_S)
+    registry = Turns(turns, store, logs, writers, generator, questions, limits)
     following = asyncio.create_task(follower.run(registry.stop_local))
     await asyncio.sleep(0)
     yield Worker(

@@ -202,6 +202,20 @@ async def test_flagged_questions_count_against_the_rate_limit(
         assert len(moderation.find_checks(f"{question} {FLAGGED}")) == 2
 
 
+async def test_a_flagged_question_takes_no_place_among_the_running_turns(
+    redis_url: str, upstream: ScriptedUpstream, moderation: FakeModeration, question: str
+) -> None:
+    settings = settings_of(upstream, moderation) | {"TURNS_MAX": "1,40,400", "LEASE_S": "60"}
+    async with (
+        holdline(REDIS_URL=redis_url, **settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        for number in range(3):
+            error = await reject(client, message=f"{question} {FLAGGED} {number}")
+            assert error["type"] == "moderated"
+        assert (await ask(client, upstream, question, "yes"))[-1].data == "yes"
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [

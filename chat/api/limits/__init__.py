@@ -1,0 +1,1 @@
+"""The clients that the limits of new turns tell apart."""

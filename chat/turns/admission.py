@@ -1,0 +1,75 @@
+"""Admit a new question: by the limits of new turns, and by the moderation of questions."""
+
+from chat.errors import HoldlineError, RateLimited
+from chat.turns.context.client_request import ClientRequest
+from chat.turns.moderation.moderator import Moderator
+from chat.turns.question import QuestionBuilder
+from sessions.keys import TurnId
+from sessions.turn_limits import Rejection, TurnLimits
+from sessions.turn_record import NewTurn
+from sessions.turn_store import TurnStore
+
+_RETRY_TURNS_S = 5
+"""How long a client shall wait for another turn to end, in seconds."""
+
+_SCOPES = {
+    "session": "this session",
+    "address": "your network address",
+    "server": "all users together",
+}
+
+
+class Admission:
+    """The admission of one question: counted and moderated once, however often it is tried."""
+
+    def __init__(
+        self,
+        limits: TurnLimits,
+        store: TurnStore,
+        questions: QuestionBuilder,
+        moderator: Moderator | None,
+    ) -> None:
+        self._limits = limits
+        self._store = store
+        self._questions = questions
+        self._moderator = moderator
+        self._is_counted = False
+        self._is_moderated = moderator is None
+
+    async def admit(
+        self, new: NewTurn, request: ClientRequest | None, replaced: TurnId | None
+    ) -> None:
+        """Register a turn as running, if it may begin in place of the running turn `replaced`.
+
+        Raises RateLimited, Moderated, ModerationUnavailable and UNAVAILABLE_ERRORS.
+        """
+        await self._register(new, replaced)
+        if self._moderator and not self._is_moderated:
+            try:
+                texts = await self._questions.read_texts(new, request)
+                await self._moderator.check_question(texts)
+            except HoldlineError:
+                await self._store.unregister(new.ref)
+                raise
+            self._is_moderated = True
+            await self._register(new, replaced)  # the check may have taken longer than the lease
+
+    async def _register(self, new: NewTurn, replaced: TurnId | None) -> None:
+        rejection = await self._limits.admit(new.ref, replaced, is_counted=self._is_counted)
+        if rejection:
+            raise _describe(rejection)
+        self._is_counted = True
+
+
+def _describe(rejection: Rejection) -> RateLimited:
+    scope = _SCOPES[rejection.scope]
+    if rejection.kind == "rate":
+        wait_s = rejection.retry_after_s
+        return RateLimited(
+            f"Too many questions from {scope}. Try again in {wait_s} s.", retry_after_s=wait_s
+        )
+    return RateLimited(
+        f"Too many answers are being generated for {scope}. "
+        "Ask again after one of them has ended, or stop one.",
+        retry_after_s=_RETRY_TURNS_S,
+    )

@@ -1,0 +1,71 @@
+-- Admit a new turn, unless a rate or a number of running turns is at its maximum: count the turn,
+-- and list it in the index of running turns. A rejected turn changes nothing that limits count.
+-- KEYS  1 running  2 rate of the session  3 turns of the session
+--       4 rate of the address  5 turns of the address (4 and 5: only if the address is known)
+-- ARGV  1 member  2 member of the turn that it replaces ("": none)  3 lease in ms
+--       4 lifetime of the sets in s  5 "1" if the turn was counted by the rates before
+--       6 maximum of turns on the server (0 here and below: no limit)
+--       7 … 9 for the session: maximum of new turns in a window, window in s, maximum of turns
+--       10 … 12 the same for the address
+-- Result  {"admitted"} | {"rate", scope, s until the next window} | {"turns", scope}, where the
+--         scope is "session", "address" or "server"
+-- Idempotent: a turn that is listed is admitted, and counted no more.
+--
+-- The index alone says which turns run: it loses a turn that ends, and one that never begins, once
+-- the lease has expired. So a set needs no exact removal: members that left the index do not count.
+
+local member, replaced = ARGV[1], ARGV[2]
+if redis.call('ZSCORE', KEYS[1], member) then return {'admitted'} end
+
+-- Return whether a set has at least `max` running turns; if it seems so, remove the others.
+local function is_full(set, max)
+  if max == 0 or redis.call('SCARD', set) < max then return false end
+  for _, other in ipairs(redis.call('ZDIFF', 2, set, KEYS[1])) do
+    redis.call('SREM', set, other)
+  end
+  return redis.call('SCARD', set) - redis.call('SISMEMBER', set, replaced) >= max
+end
+
+local scopes = {}
+for i = 1, #KEYS > 3 and 2 or 1 do
+  local at = 4 + 3 * i
+  scopes[i] = {
+    name = i == 1 and 'session' or 'address', rate = KEYS[2 * i], turns = KEYS[2 * i + 1],
+    max_rate = ARGV[5] == '1' and 0 or tonumber(ARGV[at]), window = ARGV[at + 1],
+    max_turns = tonumber(ARGV[at + 2])
+  }
+end
+
+-- Drop a key that holds anything else: it would make every admission fail.
+for _, scope in ipairs(scopes) do
+  local count = redis.pcall('GET', scope.rate)
+  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')) then
+    redis.call('UNLINK', scope.rate)
+  end
+  if type(redis.pcall('SCARD', scope.turns)) == 'table' then redis.call('UNLINK', scope.turns) end
+end
+
+for _, scope in ipairs(scopes) do
+  if scope.max_rate > 0 and tonumber(redis.call('GET', scope.rate) or 0) >= scope.max_rate then
+    return {'rate', scope.name, redis.call('TTL', scope.rate)}
+  end
+end
+for _, scope in ipairs(scopes) do
+  if is_full(scope.turns, scope.max_turns) then return {'turns', scope.name} end
+end
+local running = redis.call('ZCARD', KEYS[1])
+if redis.call('ZSCORE', KEYS[1], replaced) then running = running - 1 end
+if tonumber(ARGV[6]) > 0 and running >= tonumber(ARGV[6]) then return {'turns', 'server'} end
+
+for _, scope in ipairs(scopes) do
+  if scope.max_rate > 0 and redis.call('INCR', scope.rate) == 1 then
+    redis.call('EXPIRE', scope.rate, scope.window)
+  end
+  if scope.max_turns > 0 then
+    redis.call('SADD', scope.turns, member)
+    redis.call('EXPIRE', scope.turns, ARGV[4])
+  end
+end
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3], member)
+return {'admitted'}
