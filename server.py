@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from chat.api import (
     page,
 )
 from chat.api.http.request import PrefixedRequest, install_redirect
-from chat.api.http.server import HttpServer
+from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
 from chat.api.state import State, get_state
 from chat.api.v1 import access, chat_completions
@@ -57,6 +57,7 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
+from sessions.limits import ConversationRate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
 from sessions.turn_store import TurnStore
@@ -123,13 +124,16 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
         ttl_s = settings.session_max_s
-        store = ConversationStore(redis, ttl_s=ttl_s)
-        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, rate=settings.rate)
+        limits = StorageLimits(redis, settings.owner_max_bytes)
+        store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
+        turn_store = TurnStore(
+            redis, lease_s=settings.lease_s, ttl_s=ttl_s, rate=settings.rate, limits=limits
+        )
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, settings.lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
-        budgets = Budgets(context_tokens, settings.max_output_tokens)
         moderator = open_moderator(settings, resources)
+        budgets = Budgets(context_tokens, settings.max_output_tokens)
         generator = Generator(
             Prompt(store, budgets, system_prompt=settings.system_prompt),
             ContinueMode(settings.continue_mode, ModelFacts(redis)),
@@ -155,6 +159,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             ("follower", follower.run(turns.stop_local)),
             ("takeover", takeover.run()),
             ("feeds", feeds.run()),
+            ("memory_watch", limits.memory_watch.run()),
             *(("models", upstream.watch_models()) for upstream in upstreams),
         ):
             await resources.enter_async_context(run_in_background(name, work))
@@ -163,10 +168,12 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             redis=redis,
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
+            conversation_rate=ConversationRate(redis, settings.rate),
             turns=turns,
             feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,
+            system_max=settings.system_max,
             is_demo=settings.demo,
             api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
             is_local=access.is_loopback(settings.host),
@@ -224,15 +231,6 @@ def serve(
     app = create_app(settings, redis_url)
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
         runner.run(run_worker(app, settings.drain_s, listener, channel))
-
-
-def choose_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the constructor of uvloop's event loop if it is installed, else of asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 async def run_worker(
@@ -297,7 +295,8 @@ def main() -> int:
             )
             redis_url, embedded_redis = settings.redis_url, None
             if not redis_url:
-                embedded_redis = children.enter_context(EmbeddedRedis(settings.data_dir))
+                embedded_redis = EmbeddedRedis(settings.data_dir, settings.redis_maxmemory)
+                children.enter_context(embedded_redis)
                 redis_url = embedded_redis.url
             if llama_server:
                 children.enter_context(llama_server)

@@ -1,7 +1,7 @@
 """The types of settings that need a specific check; its ValueError states the accepted values."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
@@ -93,12 +93,33 @@ def _check_base_path(value: str) -> str:
     return path
 
 
+def _read_context_tokens(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    try:
+        tokens = int(str(value))
+    except ValueError:
+        tokens = 0
+    if not 256 <= tokens <= 10_000_000:
+        raise ValueError("must be auto, or a number from 256 to 10000000")
+    return tokens
+
+
+def _check_memory_size(value: str) -> str:
+    """Return a size as Redis reads it: `k` is 1,000 bytes and `kb` is 1,024."""
+    if value and not re.fullmatch(r"[0-9]{1,18}([kmg]?b|[kmg])?", value.lower()):
+        raise ValueError("must be a number of bytes, or have a unit: 512mb, 2gb")
+    return value.lower()
+
+
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 BasePath = Annotated[str, AfterValidator(_check_base_path)]
+ContextTokens = Annotated[int | Literal["auto"], BeforeValidator(_read_context_tokens)]
+MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 
 

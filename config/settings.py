@@ -14,8 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from config.setting_types import (
     ApiKeys,
     BasePath,
+    ContextTokens,
     HttpUrl,
     Key,
+    MemorySize,
     Origin,
     Rate,
     RedisUrl,
@@ -56,6 +58,15 @@ class Settings(BaseSettings):
         None,
         description="URL of an external Redis, Valkey or Redis Cluster; unset: an embedded Redis",
     )
+    redis_maxmemory: MemorySize = Field(
+        "",
+        description="Maximum memory of the embedded Redis, such as 512mb; unset: 40 % of the limit",
+    )
+    owner_max_bytes: int = Field(
+        64_000_000,
+        ge=1,
+        description="Maximum size of the conversations of one session or API key, in bytes",
+    )
     openai_api_key: Key | None = Field(
         None,
         description="API key of the upstream; with neither key nor base URL the demo model answers",
@@ -81,7 +92,7 @@ class Settings(BaseSettings):
         "unset: /v1 serves only programs on this machine",
     )
     system_prompt: str = Field("", description="System message at the start of every conversation")
-    context_tokens: int | Literal["auto"] = Field(
+    context_tokens: ContextTokens = Field(
         "auto",
         description="Maximum size of a request without its answer, in tokens; "
         "auto: a part of the stated window",
@@ -117,6 +128,9 @@ class Settings(BaseSettings):
     )
     message_max: int = Field(
         32_000, ge=1, description="Maximum length of a question, in characters"
+    )
+    system_max: int = Field(
+        8000, ge=1, description="Maximum length of a conversation's system prompt, in characters"
     )
     rate_limit: Rate = Field(
         "60/minute",
@@ -200,19 +214,6 @@ class Settings(BaseSettings):
                 'must be a JSON list such as [{"base_url": "http://…/v1", "model": "…"}]'
             )
         return upstreams
-
-    @field_validator("context_tokens", mode="before")
-    @classmethod
-    def _read_context_tokens(cls, value: object) -> object:
-        if isinstance(value, str) and value.strip().lower() == "auto":
-            return "auto"
-        try:
-            tokens = int(str(value))
-        except ValueError:
-            tokens = 0
-        if not 256 <= tokens <= 10_000_000:
-            raise ValueError("must be auto, or a number from 256 to 10000000")
-        return tokens
 
     @property
     def rate(self) -> tuple[int, int]:

@@ -8,13 +8,14 @@ The field `head` of a conversation names the last message of the branch that is 
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.limits import StorageLimitReached, StorageLimits
 from sessions.session_store import Session
 
 MAX_TITLE_LENGTH = 120
@@ -23,12 +24,12 @@ MAX_TITLE_LENGTH = 120
 MAX_UNLINKED_TURNS = 500
 """Maximum number of turns that one script call unlinks, so that Redis is not blocked for long."""
 
-_FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
+_SUMMARY_FIELDS = ("title", "created", "updated", "running", "pinned", "model")
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation without its messages; times are in ms since the epoch."""
+class Summary:
+    """A conversation as a list shows it; times are in ms since the epoch."""
 
     id: ConversationId
     title: str
@@ -37,6 +38,12 @@ class Conversation:
     running: TurnId | None
     pinned: bool
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Summary):
+    """A conversation without its messages."""
+
     system: str | None
 
 
@@ -51,9 +58,10 @@ class Message(NamedTuple):
 class ConversationStore:
     """Reads and writes the conversations of an owner; every method raises UNAVAILABLE_ERRORS."""
 
-    def __init__(self, redis: Client, *, ttl_s: int) -> None:
+    def __init__(self, redis: Client, *, ttl_s: int, limits: StorageLimits | None = None) -> None:
         self._redis = redis
         self._ttl_s = ttl_s
+        self._limits = limits or StorageLimits(redis)
 
     async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
         """Return the session's current conversation, and whether its id was chosen by this call."""
@@ -65,7 +73,10 @@ class ConversationStore:
         return ConversationId(found.decode()), bool(is_new)
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
-        """Create an empty conversation, make it the session's current one and return its id."""
+        """Create an empty conversation, make it the session's current one and return its id.
+
+        Raises StorageLimitReached.
+        """
         conversation_id = ConversationId(new_id())
         owner = session.owner
         names = [
@@ -73,21 +84,30 @@ class ConversationStore:
             keys.conversations(owner),
             keys.current(owner, session.digest),
             keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
         ]
-        flat = [text for pair in fields.items() for text in pair]
-        await call(self._redis, "create", names, [conversation_id, self._ttl_s, *flat])
+        arguments: list[Argument] = [
+            conversation_id, self._ttl_s, *self._limits.build_arguments(owner), *_flatten(fields),
+        ]  # fmt: skip
+        reply = await call(self._redis, "create", names, arguments)
+        if reply != b"created":
+            raise StorageLimitReached(reply.decode())
         return conversation_id
 
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
         """Return a conversation, or None."""
         key = keys.conversation(owner, conversation_id)
-        return _parse_conversation(
-            conversation_id, await call(self._redis, "HMGET", [key], _FIELDS)
-        )
+        fields = [*_SUMMARY_FIELDS, "system"]
+        *values, system = await call(self._redis, "HMGET", [key], fields)
+        summary = _parse_summary(conversation_id, values)
+        if summary is None:
+            return None
+        return Conversation(**asdict(summary), system=None if system is None else system.decode())
 
     async def read_page(
         self, owner: Owner, limit: int, cursor: str | None
-    ) -> tuple[list[Conversation], str | None]:
+    ) -> tuple[list[Summary], str | None]:
         """Return a page of conversations, newest first, and the next page's cursor.
 
         Raise ValueError for an invalid cursor.
@@ -111,13 +131,15 @@ class ConversationStore:
         more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
         return await self._read_all(owner, [ConversationId(member) for member, _ in page]), more
 
-    async def _read_all(self, owner: Owner, ids: list[ConversationId]) -> list[Conversation]:
+    async def _read_all(self, owner: Owner, ids: list[ConversationId]) -> list[Summary]:
         """Return those of the conversations that exist."""
         if not ids:
             return []
-        calls: list[Call] = [("HMGET", [keys.conversation(owner, one)], _FIELDS) for one in ids]
+        calls: list[Call] = [
+            ("HMGET", [keys.conversation(owner, one)], _SUMMARY_FIELDS) for one in ids
+        ]
         rows = raise_errors(await call_all(self._redis, calls))
-        found = [_parse_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
+        found = [_parse_summary(one, values) for one, values in zip(ids, rows, strict=True)]
         return [conversation for conversation in found if conversation]
 
     async def read_branch(
@@ -188,10 +210,24 @@ class ConversationStore:
         return {1: True, 0: None, -1: False}[reply]
 
     async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
-        """Set fields of a conversation; return False if it does not exist."""
-        flat = [text for pair in fields.items() for text in pair]
-        names = [keys.conversation(owner, conversation_id), keys.events(owner)]
-        return bool(await call(self._redis, "change", names, [conversation_id, *flat]))
+        """Set fields of a conversation; return False if it does not exist.
+
+        Raises StorageLimitReached.
+        """
+        names = [
+            keys.conversation(owner, conversation_id),
+            keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
+            keys.conversations(owner),
+        ]
+        arguments: list[Argument] = [
+            conversation_id, *self._limits.build_arguments(owner), *_flatten(fields),
+        ]  # fmt: skip
+        reply = (await call(self._redis, "change", names, arguments)).decode()
+        if reply not in ("changed", "unknown"):
+            raise StorageLimitReached(reply)
+        return bool(reply == "changed")
 
     async def delete(self, owner: Owner, conversation: Conversation) -> TurnId | None:
         """Delete a conversation with its messages, turns and logs, unless one of its turns runs.
@@ -206,6 +242,8 @@ class ConversationStore:
             keys.turns(owner, conversation.id),
             keys.deleted_turns(owner, conversation.id, conversation.created),
             keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
         ]
         arguments: list[Argument] = [
             conversation.id,
@@ -235,6 +273,10 @@ def make_title(question: str) -> str:
     return line if len(line) <= 60 else line[:59].rstrip() + "…"
 
 
+def _flatten(fields: dict[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
+
+
 def _parse_branch(flat: list[bytes]) -> list[Message]:
     pairs = zip(flat[::2], flat[1::2], strict=True)
     return [_parse_message(message_id.decode(), entry) for message_id, entry in pairs]
@@ -245,18 +287,16 @@ def _parse_message(message_id: str, entry: bytes) -> Message:
     return Message(MessageId(message_id), MessageId(parent.decode()) or None, json.loads(body))
 
 
-def _parse_conversation(
-    conversation_id: ConversationId, values: list[bytes | None]
-) -> Conversation | None:
-    """Return a conversation from the values of _FIELDS; None without a time of creation."""
+def _parse_summary(conversation_id: ConversationId, values: list[bytes | None]) -> Summary | None:
+    """Return a conversation from _SUMMARY_FIELDS; None without a time of creation."""
     text = {
         name: value.decode()
-        for name, value in zip(_FIELDS, values, strict=True)
+        for name, value in zip(_SUMMARY_FIELDS, values, strict=True)
         if value is not None
     }
     if "created" not in text:
         return None
-    return Conversation(
+    return Summary(
         id=conversation_id,
         title=text.get("title", ""),
         created=int(text["created"]),
@@ -264,7 +304,6 @@ def _parse_conversation(
         running=TurnId(text["running"]) if "running" in text else None,
         pinned=text.get("pinned") == "1",
         model=text.get("model", ""),
-        system=text.get("system"),
     )
 
 

@@ -10,6 +10,7 @@ from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, WritesUnavailable, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.limits import StorageLimitReached, StorageLimits
 from sessions.turn_record import (
     BeginResult,
     LogRead,
@@ -45,18 +46,27 @@ class TurnStore:
     Every method raises UNAVAILABLE_ERRORS.
     """
 
-    def __init__(self, redis: Client, *, lease_s: float, ttl_s: int, rate: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        redis: Client,
+        *,
+        lease_s: float,
+        ttl_s: int,
+        rate: tuple[int, int],
+        limits: StorageLimits | None = None,
+    ) -> None:
         self._redis = redis
         self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._ttl_s = ttl_s
         self._rate = rate
+        self._limits = limits or StorageLimits(redis)
 
     async def begin(self, question: NewTurn, moderation: Moderation = "off") -> BeginResult:
         """Register a turn, then store its question and begin it, if nothing prevents it.
 
         While the moderation is due, the question is counted against the rate limit, but not stored:
-        the result is "unchecked".
+        the result is "unchecked". Raises StorageLimitReached.
         """
         ref = question.ref
         has_no_conversation = ref.conversation == keys.NO_CONVERSATION
@@ -66,8 +76,10 @@ class TurnStore:
         calls = [*_build_registrations([ref], self._lease_ms), begin]
         *_, reply = await call_in_order(self._redis, calls)
         outcome = reply[0].decode()
-        if outcome in ("unknown", "attach", "busy", "limited", "unchecked"):
+        if outcome in ("unknown", "attach", "busy", "limited", "unchecked", "full"):
             await self.unregister(ref)  # rejected questions must not fill the index
+        if outcome == "full":
+            raise StorageLimitReached(reply[1].decode())
         if outcome == "begun":
             return BeginResult("begun", question_id=MessageId(reply[1].decode()))
         if outcome in ("attach", "busy"):
@@ -79,7 +91,7 @@ class TurnStore:
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
             keys.current(ref.owner, question.session), keys.rate(ref.owner),
-            keys.request(ref.owner, ref.turn), keys.events(ref.owner),
+            keys.request(ref.owner, ref.turn), keys.events(ref.owner), *ref.usage_keys,
         ]  # fmt: skip
         limit, window_s = self._rate
         arguments: list[Argument] = [
@@ -89,6 +101,7 @@ class TurnStore:
             limit, window_s, question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
             moderation, question.request or "", keys.REQUEST_TTL_S,
+            *self._limits.build_arguments(ref.owner),
         ]  # fmt: skip
         return "begin", names, arguments
 
@@ -96,6 +109,7 @@ class TurnStore:
         ref = question.ref
         names = [
             ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), keys.rate(ref.owner),
+            *ref.usage_keys, keys.conversations(ref.owner),
         ]  # fmt: skip
         before, after = question.first_record
         arguments: list[Argument] = [
@@ -103,6 +117,7 @@ class TurnStore:
             question.model, before + question.question_id.encode() + after, question.attempt,
             self._lease_ms, *self._rate, question.max_continuations, question.request or "",
             keys.REQUEST_TTL_S, moderation,
+            *self._limits.build_arguments(ref.owner), self._ttl_s,
         ]  # fmt: skip
         return "begin_without_conversation", names, arguments
 
@@ -204,7 +219,7 @@ class TurnStore:
         ]  # fmt: skip
         names = [
             *_list_conversation_keys(ref), keys.request(ref.owner, ref.turn),
-            keys.events(ref.owner),
+            keys.events(ref.owner), *ref.usage_keys,
         ]  # fmt: skip
         result = await call(self._redis, "finish", names, arguments)
         if result not in (1, 2):

@@ -11,14 +11,26 @@ from sanic.response import empty, json
 
 from chat.api import guard, parsing
 from chat.api.state import get_state
-from chat.errors import BadRequest, Conflict, NotFound
+from chat.errors import BadRequest, Conflict, NotFound, RateLimited
 from chat.export import rendering
-from sessions.conversation_store import MAX_TITLE_LENGTH, Conversation, ConversationStore, Message
+from sessions.conversation_store import (
+    MAX_TITLE_LENGTH,
+    Conversation,
+    ConversationStore,
+    Message,
+    Summary,
+)
 from sessions.keys import ConversationId, MessageId, Owner
 from sessions.middleware import get_session
 
 _MAX_PAGE = 200
 """Maximum number of conversations or messages that one request, or one read of Redis, returns."""
+
+_MAX_READ_BYTES = 1 << 20
+"""Maximum size of the messages of one read of Redis, after which other requests have a turn."""
+
+_MAX_CONTENT_BYTES = 4 << 20
+"""Size of the messages after which a response without `limit` ends, and says `earlier`."""
 
 _DEFAULT_PAGE = 50
 _MAX_DELETE_TRIES = 3
@@ -56,11 +68,13 @@ async def list_conversations(request: Request) -> HTTPResponse:
     """Return a page of the owner's conversations, newest first."""
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     limit = _parse_limit(query) or _DEFAULT_PAGE
+    await _check_rate(request)
     try:
         page, next_cursor = await store.read_page(owner, limit, query.get("cursor"))
     except ValueError:
         raise BadRequest("Invalid `cursor`: expected the `next` of an earlier page.") from None
-    return json({"conversations": [_conversation_json(one) for one in page], "next": next_cursor})
+    content = {"conversations": [_conversation_json(one) for one in page], "next": next_cursor}
+    return json(content, ensure_ascii=False)
 
 
 @conversations.post("/")
@@ -68,6 +82,7 @@ async def create_conversation(request: Request) -> HTTPResponse:
     """Create an empty conversation, which becomes the session's current one."""
     guard.reject_navigation(request)
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
+    await _check_rate(request, creates=True)
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
     return json(_conversation_json(await _find(request, conversation_id)), status=201)
@@ -77,7 +92,8 @@ async def create_conversation(request: Request) -> HTTPResponse:
 async def read_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Return a conversation with its messages: all, or the last `limit`.
 
-    With `before`, the id of a message, only earlier messages are returned.
+    With `before`, the id of a message, only earlier messages are returned. Of a conversation that
+    is too large for one response, the last messages are returned.
     """
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     found = await _find(request, conversation)
@@ -90,7 +106,9 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
         start = before.parent
         if start is None:
             return json({**_conversation_json(found), "messages": [], "earlier": False})
-    messages, has_earlier = await _read_messages(store, owner, found.id, start, limit)
+    messages, has_earlier = await _read_messages(
+        store, owner, found.id, start=start, limit=limit, max_bytes=_MAX_CONTENT_BYTES
+    )
     alternatives = await store.read_alternatives(owner, found.id, messages)
     shown = [
         {**_message_json(message), **({"alternatives": ids} if len(ids) > 1 else {})}
@@ -108,7 +126,8 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     if kind not in _EXPORTS:
         raise BadRequest(f"Invalid `format`: expected one of {', '.join(_EXPORTS)}.")
     found = await _find(request, conversation)
-    messages, _ = await _read_messages(store, owner, found.id, None, None)
+    await _check_rate(request)
+    messages, _ = await _read_messages(store, owner, found.id)
     content_type, extension = _EXPORTS[kind]
     language = rendering.choose_language(request.headers.get("accept-language", ""))
     # In a thread, because rendering takes about 3 ms per kB and would delay every stream.
@@ -145,6 +164,7 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
             "The body changes nothing: send `title`, `pinned`, `model`, `system` or `branch`."
         )
     found = await _find(request, conversation)
+    await _check_rate(request)
     store, owner = _open_store(request)
     if body.branch is not None:
         selected = await store.select(owner, found.id, body.branch)
@@ -179,6 +199,16 @@ def _open_store(request: Request) -> tuple[ConversationStore, Owner]:
     return get_state(request).conversation_store, get_session(request).owner
 
 
+async def _check_rate(request: Request, *, creates: bool = False) -> None:
+    """Count a request for conversations against the owner's limit; raises RateLimited."""
+    owner = get_session(request).owner
+    wait_s = await get_state(request).conversation_rate.count(owner, creates=creates)
+    if wait_s:
+        raise RateLimited(
+            f"Too many requests for conversations. Try again in {wait_s} s.", retry_after_s=wait_s
+        )
+
+
 async def _find(request: Request, conversation: str) -> Conversation:
     """Return the owner's conversation; raises NotFound."""
     store, owner = _open_store(request)
@@ -192,23 +222,31 @@ async def _read_messages(
     store: ConversationStore,
     owner: Owner,
     conversation_id: ConversationId,
-    start: MessageId | None,
-    limit: int | None,
+    *,
+    start: MessageId | None = None,
+    limit: int | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[list[Message], bool]:
     """Return messages, oldest first, and whether earlier ones exist.
 
-    The messages are read in pages, because one long read would block Redis.
+    The messages are read in pages, because one long read would block Redis and this worker. A page
+    that begins after `max_bytes` is not read.
     """
     found: list[Message] = []
+    size = 0
     while True:
-        count = _MAX_PAGE if limit is None else limit - len(found)
-        page = await store.read_branch(owner, conversation_id, start=start, max_count=count + 1)
-        found += page[:count]
-        if len(page) <= count:
+        count = _MAX_PAGE if limit is None else min(_MAX_PAGE, limit - len(found))
+        page = await store.read_branch(
+            owner, conversation_id, start=start, max_bytes=_MAX_READ_BYTES, max_count=count
+        )
+        found += page
+        start = page[-1].parent if page else None
+        if start is None:
             return found[::-1], False
-        if len(found) == limit:
+        texts = [text for message in page for text in message.body.values()]
+        size += sum(len(text) for text in texts if isinstance(text, str))
+        if len(found) == limit or (max_bytes is not None and size >= max_bytes):
             return found[::-1], True
-        start = page[count].id
 
 
 def _parse_limit(query: dict[str, str]) -> int | None:
@@ -218,6 +256,9 @@ def _parse_limit(query: dict[str, str]) -> int | None:
 def _parse_fields(request: Request, body: NewConversation) -> dict[str, str]:
     """Return the fields to store; raises BadRequest for a blank title or an unknown model."""
     parsing.parse_model(request, body.model)
+    system_max = get_state(request).system_max
+    if body.system and len(body.system) > system_max:
+        raise BadRequest(f"`system` is too long: at most {system_max} characters.")
     fields = {
         "title": body.title and body.title.strip(),
         "model": body.model,
@@ -230,7 +271,7 @@ def _parse_fields(request: Request, body: NewConversation) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _conversation_json(conversation: Conversation) -> dict[str, Any]:
+def _conversation_json(conversation: Summary) -> dict[str, Any]:
     return dataclasses.asdict(conversation)
 
 

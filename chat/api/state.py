@@ -9,6 +9,7 @@ from chat.events.feeds import Feeds
 from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
+from sessions.limits import ConversationRate
 from sessions.session_store import SessionStore
 
 
@@ -19,12 +20,15 @@ class State:
     redis: Client
     session_store: SessionStore
     conversation_store: ConversationStore
+    conversation_rate: ConversationRate
     turns: Turns
     feeds: Feeds
     models: tuple[str, ...]
     """The models that clients may choose; the first is the default."""
     message_max: int
     """Maximum length of a question, in characters."""
+    system_max: int
+    """Maximum length of a conversation's system prompt, in characters."""
     is_demo: bool
     api_keys: Mapping[str, str]
     """API_KEYS: each key by its name."""

@@ -8,13 +8,13 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     ClusterDownError,
-    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError as NoScriptError
+from redis.exceptions import OutOfMemoryError as OutOfMemoryError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -23,7 +23,7 @@ CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError)
 
 
 class WritesUnavailable(ResponseError):
-    """Redis rejects writes for now: too few replicas, a failing disk, or not enough memory."""
+    """Redis rejects writes for now: too few replicas, or a failing disk."""
 
 
 UNAVAILABLE_ERRORS = (
@@ -41,7 +41,7 @@ UNAVAILABLE_ERRORS = (
 _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY")
 """First words of errors that reject commands for now and for which redis-py has no class."""
 
-_SCRIPT_ERROR = re.compile(r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
+_SCRIPT_ERROR = re.compile(r": -(READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) ")
 """The form of such an error inside a script, before Redis 7.0."""
 
 CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
@@ -129,6 +129,8 @@ def classify_reply(reply: Any) -> Any:
         return RedisConnectionError(f"the connection was closed ({reply})")
     if type(reply) is ResponseError:
         text = str(reply)
+        if text.startswith("OOM ") or ": -OOM " in text:
+            return OutOfMemoryError(text)
         if text.partition(" ")[0] in _WRITES_UNAVAILABLE or _SCRIPT_ERROR.search(text):
             return WritesUnavailable(text)
     return reply

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,15 @@ _BACKLOG = 4096
 """Sanic calls listen() again, by default with a backlog of 100."""
 
 _POLL_INTERVAL_S = 0.05
+
+
+def choose_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return the constructor of uvloop's event loop if it is installed, else of asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 class HttpServer:
