@@ -60,6 +60,7 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
+from sessions.limits import ConversationRate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
 from sessions.turn_limits import Limits, Rate, TurnLimits
@@ -130,15 +131,19 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
         ttl_s = settings.session_max_s
-        store = ConversationStore(redis, ttl_s=ttl_s)
-        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s)
-        limits = Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits)
-        turn_limits = TurnLimits(redis, limits, lease_s=settings.lease_s)
+        limits = StorageLimits(redis, settings.owner_max_bytes)
+        store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
+        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, limits=limits)
+        turn_limits = TurnLimits(
+            redis,
+            Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits),
+            lease_s=settings.lease_s,
+        )
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, settings.lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
-        budgets = Budgets(context_tokens, settings.max_output_tokens)
         moderator = open_moderator(settings, resources)
+        budgets = Budgets(context_tokens, settings.max_output_tokens)
         generator = Generator(
             Prompt(store, budgets, system_prompt=settings.system_prompt),
             ContinueMode(settings.continue_mode, ModelFacts(redis)),
@@ -165,6 +170,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             ("follower", follower.run(turns.stop_local)),
             ("takeover", takeover.run()),
             ("feeds", feeds.run()),
+            ("memory_watch", limits.memory_watch.run()),
             *(("models", upstream.watch_models()) for upstream in upstreams),
         ):
             await resources.enter_async_context(run_in_background(name, work))
@@ -173,11 +179,13 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             redis=redis,
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
+            conversation_rate=ConversationRate(redis, settings.rate),
             turns=turns,
             turn_limits=turn_limits,
             feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,
+            system_max=settings.system_max,
             is_demo=settings.demo,
             api_keys={name: key.get_secret_value() for name, key in settings.api_keys.items()},
             is_local=hosts.is_loopback(settings.host),
@@ -302,7 +310,8 @@ def main() -> int:
             )
             redis_url, embedded_redis = settings.redis_url, None
             if not redis_url:
-                embedded_redis = children.enter_context(EmbeddedRedis(settings.data_dir))
+                embedded_redis = EmbeddedRedis(settings.data_dir, settings.redis_maxmemory)
+                children.enter_context(embedded_redis)
                 redis_url = embedded_redis.url
             if llama_server:
                 children.enter_context(llama_server)

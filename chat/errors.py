@@ -12,6 +12,9 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── TooLarge            413
 ├── Misdirected         421    `Host` is no name of this server
 ├── RateLimited         429    Retry-After
+├── StorageFull         507    Redis has no memory left for new questions
+│   ├── QuotaExceeded          the owner has as much as it may have
+│   └── ConversationFull       the conversation has as many messages as it may have
 ├── Unavailable         503    Retry-After
 │   ├── Draining               the server is stopping; the stream path replies 200 with `retry`
 │   └── ModerationUnavailable  the moderation endpoint gave no verdict on the question
@@ -101,6 +104,19 @@ class Misdirected(HoldlineError):
 class RateLimited(HoldlineError):
     status = 429
     type = "rate_limited"
+
+
+class StorageFull(HoldlineError):
+    status = 507
+    type = "storage_full"
+
+
+class QuotaExceeded(StorageFull):
+    type = "quota_exceeded"
+
+
+class ConversationFull(StorageFull):
+    type = "conversation_full"
 
 
 class Unavailable(HoldlineError):

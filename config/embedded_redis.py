@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from config.child_process import starting_child
+from config.memory import choose_redis_maxmemory
 from config.redis_binary import EmbeddedRedisError, find_binary
 
 __all__ = ["DataDirError", "EmbeddedRedis", "EmbeddedRedisError", "RedisStartError"]
@@ -62,7 +63,9 @@ class EmbeddedRedis:
 
     name = "embedded Redis"
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, maxmemory: str = "") -> None:
+        """Prepare a Redis of at most `maxmemory`, such as 512mb; "" chooses it, 0 is no limit."""
+        self._maxmemory = maxmemory or str(choose_redis_maxmemory())
         self._data_dir = data_dir.absolute()
         self._home = self._data_dir / "redis"
         self._socket = self._home / "redis.sock"
@@ -203,6 +206,7 @@ class EmbeddedRedis:
             "appendfsync": "everysec",
             "aof-load-truncated": "yes",  # a power failure may truncate the last command
             "save": "",
+            "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "pidfile": os.fspath(self._home / "redis.pid"),

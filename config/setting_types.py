@@ -162,6 +162,13 @@ def _split_hosts(value: object) -> object:
     return tuple(names)
 
 
+def _check_memory_size(value: str) -> str:
+    """Return a size as Redis reads it: `k` is 1,000 bytes and `kb` is 1,024."""
+    if value and not re.fullmatch(r"[0-9]{1,18}([kmg]?b|[kmg])?", value.lower()):
+        raise ValueError("must be a number of bytes, or have a unit: 512mb, 2gb")
+    return value.lower()
+
+
 ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Rate = Annotated[str, AfterValidator(_check_rate)]
@@ -175,6 +182,7 @@ Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_hosts)]
 Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)
 ]
+MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 
 

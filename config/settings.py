@@ -17,6 +17,7 @@ from config.setting_types import (
     ContextTokens,
     HttpUrl,
     Key,
+    MemorySize,
     Origin,
     Rate,
     RedisUrl,
@@ -51,6 +52,15 @@ class Settings(NetworkSettings):
     redis_url: RedisUrl | None = Field(
         None,
         description="URL of an external Redis, Valkey or Redis Cluster; unset: an embedded Redis",
+    )
+    redis_maxmemory: MemorySize = Field(
+        "",
+        description="Maximum memory of the embedded Redis, such as 512mb; unset: 40 % of the limit",
+    )
+    owner_max_bytes: int = Field(
+        64_000_000,
+        ge=1,
+        description="Maximum size of the conversations of one session or API key, in bytes",
     )
     openai_api_key: Key | None = Field(
         None,
@@ -113,6 +123,9 @@ class Settings(NetworkSettings):
     )
     message_max: int = Field(
         32_000, ge=1, description="Maximum length of a question, in characters"
+    )
+    system_max: int = Field(
+        8000, ge=1, description="Maximum length of a conversation's system prompt, in characters"
     )
     rate_limit: Rate = Field(
         "60/minute",

@@ -4,13 +4,16 @@ Malformed values are replaced where the rest can be used; a message without its 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from sessions import keys
 from sessions.keys import ConversationId, MessageId, TurnId
 
-CONVERSATION_FIELDS = ("title", "created", "updated", "running", "pinned", "model", "system")
+SUMMARY_FIELDS = ("title", "created", "updated", "running", "pinned", "model")
+"""The hash fields of a Summary."""
+
+CONVERSATION_FIELDS = (*SUMMARY_FIELDS, "system")
 """The hash fields of a Conversation."""
 
 _ROLES = ("user", "assistant", "system")
@@ -23,8 +26,8 @@ _OPTIONAL_FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """A conversation without its messages; times are in ms since the epoch."""
+class Summary:
+    """A conversation as a list shows it; times are in ms since the epoch."""
 
     id: ConversationId
     title: str
@@ -33,6 +36,12 @@ class Conversation:
     running: TurnId | None
     pinned: bool
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Summary):
+    """A conversation without its messages."""
+
     system: str | None
 
 
@@ -47,19 +56,29 @@ class Message(NamedTuple):
 def parse_conversation(
     conversation_id: ConversationId, values: list[bytes | None]
 ) -> Conversation | None:
-    """Return a conversation from the values of CONVERSATION_FIELDS; None without any of them.
+    """Return a conversation from the values of CONVERSATION_FIELDS; None without any of them."""
+    *others, system = values
+    summary = parse_summary(conversation_id, others)
+    if summary is None:
+        return None
+    text = None if system is None else system.decode(errors="replace")
+    return Conversation(**asdict(summary), system=text)
+
+
+def parse_summary(conversation_id: ConversationId, values: list[bytes | None]) -> Summary | None:
+    """Return a conversation from the values of SUMMARY_FIELDS; None without any of them.
 
     A malformed time is 0, and a malformed turn None.
     """
     text = {
         name: value.decode(errors="replace")
-        for name, value in zip(CONVERSATION_FIELDS, values, strict=True)
+        for name, value in zip(SUMMARY_FIELDS, values, strict=True)
         if value is not None
     }
     if "created" not in text:
         return None
     running = text.get("running", "")
-    return Conversation(
+    return Summary(
         id=conversation_id,
         title=text.get("title", ""),
         created=_parse_time(text["created"]),
@@ -67,7 +86,6 @@ def parse_conversation(
         running=TurnId(running) if keys.is_id(running) else None,
         pinned=text.get("pinned") == "1",
         model=text.get("model", ""),
-        system=text.get("system"),
     )
 
 

@@ -15,13 +15,17 @@ from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.conversation_record import (
     CONVERSATION_FIELDS,
+    SUMMARY_FIELDS,
     Conversation,
     Message,
+    Summary,
     parse_children,
     parse_conversation,
     parse_message,
+    parse_summary,
 )
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.limits import StorageLimitReached, StorageLimits
 from sessions.session_store import Session
 
 logger = logging.getLogger("holdline.conversation_store")
@@ -38,9 +42,10 @@ MAX_UNLINKED_TURNS = 500
 class ConversationStore:
     """Reads and writes the conversations of an owner; every method raises UNAVAILABLE_ERRORS."""
 
-    def __init__(self, redis: Client, *, ttl_s: int) -> None:
+    def __init__(self, redis: Client, *, ttl_s: int, limits: StorageLimits | None = None) -> None:
         self._redis = redis
         self._ttl_s = ttl_s
+        self._limits = limits or StorageLimits(redis)
 
     async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
         """Return the session's current conversation, and False; True with the id of a new one."""
@@ -58,7 +63,10 @@ class ConversationStore:
         return ConversationId(new_id()), True
 
     async def create(self, session: Session, **fields: str) -> ConversationId:
-        """Create an empty conversation, make it the session's current one and return its id."""
+        """Create an empty conversation, make it the session's current one and return its id.
+
+        Raises StorageLimitReached.
+        """
         conversation_id = ConversationId(new_id())
         owner = session.owner
         names = [
@@ -66,9 +74,15 @@ class ConversationStore:
             keys.conversations(owner),
             keys.current(owner, session.digest),
             keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
         ]
-        flat = [text for pair in fields.items() for text in pair]
-        await call(self._redis, "create", names, [conversation_id, self._ttl_s, *flat])
+        arguments: list[Argument] = [
+            conversation_id, self._ttl_s, *self._limits.build_arguments(owner), *_flatten(fields),
+        ]  # fmt: skip
+        reply = await call(self._redis, "create", names, arguments)
+        if reply != b"created":
+            raise StorageLimitReached(reply.decode())
         return conversation_id
 
     async def read(self, owner: Owner, conversation_id: ConversationId) -> Conversation | None:
@@ -80,7 +94,7 @@ class ConversationStore:
 
     async def read_page(
         self, owner: Owner, limit: int, cursor: str | None
-    ) -> tuple[list[Conversation], str | None]:
+    ) -> tuple[list[Summary], str | None]:
         """Return a page of conversations, newest first, and the next page's cursor.
 
         Raise ValueError for an invalid cursor.
@@ -104,15 +118,15 @@ class ConversationStore:
         more = f"{page[-1][1]}.{page[-1][0]}" if len(ids) > limit else None
         return await self._read_all(owner, [ConversationId(member) for member, _ in page]), more
 
-    async def _read_all(self, owner: Owner, ids: list[ConversationId]) -> list[Conversation]:
+    async def _read_all(self, owner: Owner, ids: list[ConversationId]) -> list[Summary]:
         """Return those of the conversations that exist."""
         if not ids:
             return []
         calls: list[Call] = [
-            ("HMGET", [keys.conversation(owner, one)], CONVERSATION_FIELDS) for one in ids
+            ("HMGET", [keys.conversation(owner, one)], SUMMARY_FIELDS) for one in ids
         ]
         rows = raise_errors(await call_all(self._redis, calls))
-        found = [parse_conversation(one, values) for one, values in zip(ids, rows, strict=True)]
+        found = [parse_summary(one, values) for one, values in zip(ids, rows, strict=True)]
         return [conversation for conversation in found if conversation]
 
     async def read_branch(
@@ -183,12 +197,26 @@ class ConversationStore:
         return {1: True, 0: None, -1: False}[reply]
 
     async def change(self, owner: Owner, conversation_id: ConversationId, **fields: str) -> bool:
-        """Set fields of a conversation; return False if it does not exist."""
-        flat = [text for pair in fields.items() for text in pair]
-        names = [keys.conversation(owner, conversation_id), keys.events(owner)]
-        return bool(await call(self._redis, "change", names, [conversation_id, *flat]))
+        """Set fields of a conversation; return False if it does not exist.
 
-    async def delete(self, owner: Owner, conversation: Conversation) -> TurnId | None:
+        Raises StorageLimitReached.
+        """
+        names = [
+            keys.conversation(owner, conversation_id),
+            keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
+            keys.conversations(owner),
+        ]
+        arguments: list[Argument] = [
+            conversation_id, *self._limits.build_arguments(owner), *_flatten(fields),
+        ]  # fmt: skip
+        reply = (await call(self._redis, "change", names, arguments)).decode()
+        if reply not in ("changed", "unknown"):
+            raise StorageLimitReached(reply)
+        return bool(reply == "changed")
+
+    async def delete(self, owner: Owner, conversation: Summary) -> TurnId | None:
         """Delete a conversation with its messages, turns and logs, unless one of its turns runs.
 
         Return the id of the running turn, or None if the conversation is deleted. Turns and logs
@@ -201,6 +229,8 @@ class ConversationStore:
             keys.turns(owner, conversation.id),
             keys.deleted_turns(owner, conversation.id, conversation.created),
             keys.events(owner),
+            keys.usage(owner),
+            keys.expiries(owner),
         ]
         arguments: list[Argument] = [
             conversation.id,
@@ -228,6 +258,10 @@ def make_title(question: str) -> str:
     """Return a conversation's first title: the beginning of its first question, on one line."""
     line = " ".join(question.split())
     return line if len(line) <= 60 else line[:59].rstrip() + "…"
+
+
+def _flatten(fields: dict[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
 
 
 def _parse_branch(flat: list[bytes]) -> list[Message]:

@@ -84,16 +84,39 @@ def conversations(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:conversations"
 
 
+def conversation_prefix(owner: Owner) -> str:
+    """Return the part of a conversation's key before its id, for scripts that compose the key."""
+    return f"holdline:{{{owner}}}:conversation:"
+
+
 def conversation(owner: Owner, conversation_id: ConversationId) -> str:
     """Hash: title, created, updated, head (last message of the branch), running (turn), model,
     system, pinned, open (`<digest>:<message id>` of the last question, until it is answered)."""
-    return f"holdline:{{{owner}}}:conversation:{conversation_id}"
+    return conversation_prefix(owner) + conversation_id
+
+
+def messages_prefix(owner: Owner) -> str:
+    """Return the part of a key of messages before the conversation's id, for scripts."""
+    return f"holdline:{{{owner}}}:messages:"
 
 
 def messages(owner: Owner, conversation_id: ConversationId) -> str:
     """Hash: message id → `<id of its parent>\\n<JSON>`, never changed; `>` and a message id (or
     nothing) → the ids of its children in the order of their creation, separated by spaces."""
-    return f"holdline:{{{owner}}}:messages:{conversation_id}"
+    return messages_prefix(owner) + conversation_id
+
+
+def usage(owner: Owner) -> str:
+    """Hash: how many bytes the owner stores, by conversation; `lua/shared/usage.lua` has details.
+
+    An entry is the id of a conversation, or `request <turn>`; `*` is the sum of all entries.
+    """
+    return f"holdline:{{{owner}}}:usage"
+
+
+def expiries(owner: Owner) -> str:
+    """Sorted set: the entries of `usage` by the time at which Redis drops their keys, in ms."""
+    return f"holdline:{{{owner}}}:expiries"
 
 
 def turns(owner: Owner, conversation_id: ConversationId) -> str:
@@ -156,6 +179,11 @@ def events(owner: Owner) -> str:
 def export(owner: Owner) -> str:
     """String: an id of the owner's running export. Expires after EXPORT_TTL_S."""
     return f"holdline:{{{owner}}}:export"
+
+
+def conversation_rate(owner: Owner) -> str:
+    """String: number of requests for conversations that the owner sent in the current window."""
+    return f"holdline:{{{owner}}}:conversation_rate"
 
 
 def rejected_prefill(digest: str) -> str:

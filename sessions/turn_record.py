@@ -60,6 +60,10 @@ class TurnRef:
         name = keys.legacy_log if self.is_legacy else keys.records
         return name(self.owner, self.turn)
 
+    @property
+    def usage_keys(self) -> list[str]:
+        return [keys.usage(self.owner), keys.expiries(self.owner)]
+
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from sessions import keys
@@ -11,6 +10,7 @@ from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, WritesUnavailable, classify_reply
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
+from sessions.limits import StorageLimitReached, StorageLimits
 from sessions.running_index import build_registrations, build_unregistration, sweep
 from sessions.turn_record import (
     RECORD_FIELDS,
@@ -30,26 +30,37 @@ LogAppend = tuple[TurnRef, int, int, bytes]
 """Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
 
 
+_REJECTED = (b"unknown", b"moved", b"attach", b"busy", b"full")
+"""Results of `begin` that begin and find no turn of this id."""
+
+
 class TurnStore:
     """Runs the scripts of a turn; their headers state the results and why a repeat is harmless.
 
     Every method raises UNAVAILABLE_ERRORS.
     """
 
-    def __init__(self, redis: Client, *, lease_s: float, ttl_s: int) -> None:
+    def __init__(
+        self, redis: Client, *, lease_s: float, ttl_s: int, limits: StorageLimits | None = None
+    ) -> None:
         self._redis = redis
         self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._ttl_s = ttl_s
+        self._limits = limits or StorageLimits(redis)
 
     async def check(self, question: NewTurn) -> BeginResult:
-        """Return the result of `begin` and write nothing; "free" if the turn may begin."""
-        # Texts are written only by `begin`, and may be long.
-        brief = replace(question, message="", request=question.request and "")
-        return _parse_begin(await call(self._redis, *self._build_begin(brief, is_check=True)))
+        """Return the result of `begin` without beginning the turn; "free" if it may begin.
+
+        The texts, which may be long, are not sent. Raises StorageLimitReached.
+        """
+        return _parse_begin(await call(self._redis, *self._build_begin(question, is_check=True)))
 
     async def begin(self, question: NewTurn) -> BeginResult:
-        """Register a turn, then store its question and begin it, if nothing prevents it."""
+        """Register a turn, then store its question and begin it, if nothing prevents it.
+
+        Raises StorageLimitReached.
+        """
         ref = question.ref
         # Registered first: a turn that is not in the index would be lost with its worker.
         calls = [
@@ -57,10 +68,9 @@ class TurnStore:
             self._build_begin(question, is_check=False),
         ]
         *_, reply = await call_in_order(self._redis, calls)
-        result = _parse_begin(reply)
-        if result.outcome in ("unknown", "moved", "attach", "busy"):
+        if reply[0] in _REJECTED:
             await self.unregister(ref)  # rejected questions must not fill the index
-        return result
+        return _parse_begin(reply)
 
     def _build_begin(self, question: NewTurn, *, is_check: bool) -> Call:
         if question.ref.conversation == keys.NO_CONVERSATION:
@@ -72,27 +82,35 @@ class TurnStore:
         names = [
             *_list_conversation_keys(ref), keys.turns(ref.owner, ref.conversation),
             keys.current(ref.owner, question.session), keys.request(ref.owner, ref.turn),
-            keys.events(ref.owner),
+            keys.events(ref.owner), *ref.usage_keys,
         ]  # fmt: skip
         arguments: list[Argument] = [
             ref.turn, ref.conversation, int(question.may_create), question.digest,
-            question.question_id, question.message, question.title, question.model,
+            question.question_id, "" if is_check else question.message, question.title,
+            question.model,
             *question.first_record, question.attempt, self._lease_ms, self._ttl_s,
             question.answer_id, question.max_continuations,
             "." if question.parent is None else question.parent, keys.turn_prefix(ref.owner),
-            int(is_check), question.request or "", keys.REQUEST_TTL_S,
+            int(is_check), "" if is_check else question.request or "", keys.REQUEST_TTL_S,
+            *self._limits.build_arguments(ref.owner),
+            len(question.message.encode()), len((question.request or "").encode()),
         ]  # fmt: skip
         return "begin", names, arguments
 
     def _build_begin_without_conversation(self, question: NewTurn, is_check: bool) -> Call:
         ref = question.ref
-        names = [ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn)]
+        names = [
+            ref.turn_key, ref.log_key, keys.request(ref.owner, ref.turn), *ref.usage_keys,
+            keys.conversations(ref.owner),
+        ]  # fmt: skip
         before, after = question.first_record
         arguments: list[Argument] = [
             ref.turn, ref.conversation, question.digest, question.question_id, question.answer_id,
             question.model, before + question.question_id.encode() + after, question.attempt,
-            self._lease_ms, question.max_continuations, question.request or "",
-            keys.REQUEST_TTL_S, int(is_check),
+            self._lease_ms, question.max_continuations,
+            "" if is_check else question.request or "", keys.REQUEST_TTL_S, int(is_check),
+            *self._limits.build_arguments(ref.owner), self._ttl_s,
+            len((question.request or "").encode()),
         ]  # fmt: skip
         return "begin_without_conversation", names, arguments
 
@@ -199,7 +217,7 @@ class TurnStore:
         ]  # fmt: skip
         names = [
             *_list_conversation_keys(ref), keys.request(ref.owner, ref.turn),
-            keys.events(ref.owner),
+            keys.events(ref.owner), *ref.usage_keys,
         ]  # fmt: skip
         result = await call(self._redis, "finish", names, arguments)
         if result not in (1, 2):
@@ -263,6 +281,8 @@ def _list_conversation_keys(ref: TurnRef) -> list[str]:
 
 def _parse_begin(reply: list[Any]) -> BeginResult:
     outcome = reply[0].decode()
+    if outcome == "full":
+        raise StorageLimitReached(reply[1].decode())
     if outcome == "begun":
         return BeginResult(outcome, question_id=MessageId(reply[1].decode()))
     if outcome == "moved":

@@ -16,13 +16,19 @@ from chat.errors import BadRequest, Conflict, NotFound, RateLimited
 from chat.export import rendering
 from sessions import export_slot
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.conversation_record import Conversation, Message
+from sessions.conversation_record import Conversation, Message, Summary
 from sessions.conversation_store import MAX_TITLE_LENGTH, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner
 from sessions.middleware import get_session, keep_session
 
 _MAX_PAGE = 200
 """Maximum number of conversations or messages that one request, or one read of Redis, returns."""
+
+_MAX_READ_BYTES = 1 << 20
+"""Maximum size of the messages of one read of Redis, after which other requests have a turn."""
+
+_MAX_CONTENT_BYTES = 4 << 20
+"""Size of the messages after which a response without `limit` ends, and says `earlier`."""
 
 _DEFAULT_PAGE = 50
 _MAX_DELETE_TRIES = 3
@@ -60,11 +66,13 @@ async def list_conversations(request: Request) -> HTTPResponse:
     """Return a page of the owner's conversations, newest first."""
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     limit = _parse_limit(query) or _DEFAULT_PAGE
+    await _check_rate(request)
     try:
         page, next_cursor = await store.read_page(owner, limit, query.get("cursor"))
     except ValueError:
         raise BadRequest("Invalid `cursor`: expected the `next` of an earlier page.") from None
-    return json({"conversations": [_conversation_json(one) for one in page], "next": next_cursor})
+    content = {"conversations": [_conversation_json(one) for one in page], "next": next_cursor}
+    return json(content, ensure_ascii=False)
 
 
 @conversations.post("/")
@@ -72,6 +80,7 @@ async def create_conversation(request: Request) -> HTTPResponse:
     """Create an empty conversation, which becomes the session's current one."""
     guard.reject_navigation(request)
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
+    await _check_rate(request, creates=True)
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
     await keep_session(request)
@@ -82,7 +91,8 @@ async def create_conversation(request: Request) -> HTTPResponse:
 async def read_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Return a conversation with its messages: all, or the last `limit`.
 
-    With `before`, the id of a message, only earlier messages are returned.
+    With `before`, the id of a message, only earlier messages are returned. Of a conversation that
+    is too large for one response, the last messages are returned.
     """
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     limit = _parse_limit(query)
@@ -96,7 +106,9 @@ async def read_conversation(request: Request, conversation: str) -> HTTPResponse
         start = before.parent
         if start is None:
             return json({**_conversation_json(found), "messages": [], "earlier": False})
-    messages, has_earlier = await _read_messages(store, owner, found.id, start, limit)
+    messages, has_earlier = await _read_messages(
+        store, owner, found.id, start=start, limit=limit, max_bytes=_MAX_CONTENT_BYTES
+    )
     alternatives = await store.read_alternatives(owner, found.id, messages)
     shown = [
         {**_message_json(message), **({"alternatives": ids} if len(ids) > 1 else {})}
@@ -114,9 +126,10 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
     if kind not in _EXPORTS:
         raise BadRequest(f"Invalid `format`: expected one of {', '.join(_EXPORTS)}.")
     found = await _find(request, conversation)
+    await _check_rate(request)
     content_type, extension = _EXPORTS[kind]
     async with _claim_export(request, owner):
-        messages, _ = await _read_messages(store, owner, found.id, None, None)
+        messages, _ = await _read_messages(store, owner, found.id)
         shown = [_message_json(one) for one in messages]
         if kind == "json":
             whole = {**_conversation_json(found), "messages": shown}
@@ -160,6 +173,7 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
         )
     branch = None if body.branch is None else parsing.parse_message_id(body.branch)
     found = await _find(request, conversation)
+    await _check_rate(request)
     store, owner = _open_store(request)
     if branch is not None:
         selected = await store.select(owner, found.id, branch)
@@ -198,7 +212,7 @@ async def delete_conversation(request: Request, conversation: str) -> HTTPRespon
     return empty()
 
 
-async def _delete(request: Request, conversation: Conversation) -> None:
+async def _delete(request: Request, conversation: Summary) -> None:
     """Stop a conversation's running turn, then delete the conversation; raises Conflict."""
     store, owner = _open_store(request)
     for _ in range(_MAX_DELETE_TRIES):
@@ -215,6 +229,16 @@ def _open_store(request: Request) -> tuple[ConversationStore, Owner]:
     return get_state(request).conversation_store, get_session(request).owner
 
 
+async def _check_rate(request: Request, *, creates: bool = False) -> None:
+    """Count a request for conversations against the owner's limit; raises RateLimited."""
+    owner = get_session(request).owner
+    wait_s = await get_state(request).conversation_rate.count(owner, creates=creates)
+    if wait_s:
+        raise RateLimited(
+            f"Too many requests for conversations. Try again in {wait_s} s.", retry_after_s=wait_s
+        )
+
+
 async def _find(request: Request, conversation: str) -> Conversation:
     """Return the owner's conversation; raises NotFound."""
     store, owner = _open_store(request)
@@ -228,25 +252,32 @@ async def _read_messages(
     store: ConversationStore,
     owner: Owner,
     conversation_id: ConversationId,
-    start: MessageId | None,
-    limit: int | None,
+    *,
+    start: MessageId | None = None,
+    limit: int | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[list[Message], bool]:
     """Return messages, oldest first, and whether earlier ones exist.
 
-    The messages are read in pages, because one long read would block Redis.
+    The messages are read in pages, because one long read would block Redis and this worker. A page
+    that begins after `max_bytes` is not read.
     """
     found: list[Message] = []
     seen: set[MessageId] = set()
+    size = 0
     while True:
-        count = _MAX_PAGE if limit is None else limit - len(found)
-        page = await store.read_branch(owner, conversation_id, start=start, max_count=count + 1)
-        found += page[:count]
-        seen.update(one.id for one in page[:count])
-        # A malformed message is left out of a page: the messages before it may still be read.
-        start = page[count].id if len(page) > count else page[-1].parent if page else None
+        count = _MAX_PAGE if limit is None else min(_MAX_PAGE, limit - len(found))
+        page = await store.read_branch(
+            owner, conversation_id, start=start, max_bytes=_MAX_READ_BYTES, max_count=count
+        )
+        found += page
+        seen.update(one.id for one in page)
+        start = page[-1].parent if page else None
         if start is None or start in seen:  # parents that form a circle would never end
             return found[::-1], False
-        if len(found) == limit:
+        texts = [text for message in page for text in message.body.values()]
+        size += sum(len(text) for text in texts if isinstance(text, str))
+        if len(found) == limit or (max_bytes is not None and size >= max_bytes):
             return found[::-1], True
 
 
@@ -257,6 +288,9 @@ def _parse_limit(query: dict[str, str]) -> int | None:
 def _parse_fields(request: Request, body: NewConversation) -> dict[str, str]:
     """Return the fields to store; raises BadRequest for a blank title or an unknown model."""
     parsing.parse_model(request, body.model)
+    system_max = get_state(request).system_max
+    if body.system and len(body.system) > system_max:
+        raise BadRequest(f"`system` is too long: at most {system_max} characters.")
     fields = {
         "title": body.title and body.title.strip(),
         "model": body.model,
@@ -269,7 +303,7 @@ def _parse_fields(request: Request, body: NewConversation) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _conversation_json(conversation: Conversation) -> dict[str, Any]:
+def _conversation_json(conversation: Summary) -> dict[str, Any]:
     return dataclasses.asdict(conversation)
 
 

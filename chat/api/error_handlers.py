@@ -15,16 +15,25 @@ from sanic.response import json
 from chat.api.http.sampled_log import SampledLog
 from chat.api.negotiation import WireFormat, choose_format
 from chat.errors import (
+    ConversationFull,
     Draining,
     HoldlineError,
     InvalidField,
+    QuotaExceeded,
+    StorageFull,
     TooLarge,
     TurnFailed,
     Unauthorised,
     Unreadable,
 )
 from chat.formats import chat_completion, sse
-from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError, ResponseError
+from sessions.limits import (
+    MAX_CONVERSATIONS,
+    MAX_MESSAGES,
+    Limit,
+    StorageLimitReached,
+)
 
 logger = logging.getLogger("holdline.api")
 
@@ -50,6 +59,21 @@ _FAILURE_STATUSES = {
 
 _LOGGED_STATUSES = (403, 413, 421, 429)
 """Statuses that an attack, or a wrong setting, may cause."""
+_LIMIT_ERRORS: dict[Limit, StorageFull] = {
+    "memory": StorageFull(
+        "The memory of the server's Redis is full. Running answers and the history are not "
+        "affected. Delete conversations, or ask the operator to raise REDIS_MAXMEMORY."
+    ),
+    "bytes": QuotaExceeded(
+        "Your conversations have reached OWNER_MAX_BYTES. Delete some of them first."
+    ),
+    "conversations": QuotaExceeded(
+        f"You have {MAX_CONVERSATIONS} conversations, the maximum. Delete some of them first."
+    ),
+    "messages": ConversationFull(
+        f"This conversation has {MAX_MESSAGES} messages, the maximum. Begin a new one."
+    ),
+}
 
 _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
@@ -82,10 +106,7 @@ def install(app: Sanic[Any, Any]) -> None:
             return _create_stream(sse.ASK_AGAIN)
         if isinstance(error, Unauthorised | TooLarge):
             await _discard_body(request)
-        param = error.param if isinstance(error, InvalidField) else None
-        return _create_response(
-            request, error.status, error.type, error.message, error.retry_after_s, param
-        )
+        return _describe(request, error)
 
     @app.exception(TurnFailed)
     async def handle_turn_failed(request: Request, error: TurnFailed) -> HTTPResponse:
@@ -94,8 +115,14 @@ def install(app: Sanic[Any, Any]) -> None:
             return json({"error": chat_completion.describe_failure(error.failure)}, status=status)
         return json({"error": error.failure, "answer": error.answer}, status=status)
 
+    @app.exception(StorageLimitReached)
+    async def handle_storage_limit(request: Request, error: StorageLimitReached) -> HTTPResponse:
+        return _describe(request, _LIMIT_ERRORS[error.limit])
+
     @app.exception(*UNAVAILABLE_ERRORS)
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
+        if isinstance(error, OutOfMemoryError):
+            return _describe(request, _LIMIT_ERRORS["memory"])
         logger.warning("Redis unavailable (%s); %s failed", type(error).__name__, request.endpoint)
         if _is_stream(request):
             return _create_stream(sse.RETRY_LATER)
@@ -169,6 +196,13 @@ def _create_stream(body: bytes) -> HTTPResponse:
 def _is_openai(request: Request) -> bool:
     """Return whether the request is for OpenAI's API, whose error objects have another form."""
     return request.path.startswith("/v1/")
+
+
+def _describe(request: Request, error: HoldlineError) -> HTTPResponse:
+    param = error.param if isinstance(error, InvalidField) else None
+    return _create_response(
+        request, error.status, error.type, error.message, error.retry_after_s, param
+    )
 
 
 def _create_response(

@@ -10,6 +10,7 @@ from chat.export.renderer import Renderer
 from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
+from sessions.limits import ConversationRate
 from sessions.session_store import SessionStore
 from sessions.turn_limits import TurnLimits
 
@@ -21,6 +22,7 @@ class State:
     redis: Client
     session_store: SessionStore
     conversation_store: ConversationStore
+    conversation_rate: ConversationRate
     turns: Turns
     turn_limits: TurnLimits
     feeds: Feeds
@@ -28,6 +30,8 @@ class State:
     """The models that clients may choose; the first is the default."""
     message_max: int
     """Maximum length of a question, in characters."""
+    system_max: int
+    """Maximum length of a conversation's system prompt, in characters."""
     is_demo: bool
     api_keys: Mapping[str, str]
     """API_KEYS: each key by its name."""

@@ -9,7 +9,6 @@ from redis.exceptions import (
     AskError,
     ClusterDownError,
     InvalidResponse,
-    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     TryAgainError,
@@ -17,6 +16,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError as NoPermissionError
 from redis.exceptions import NoScriptError as NoScriptError
+from redis.exceptions import OutOfMemoryError as OutOfMemoryError
 from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -25,7 +25,7 @@ CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse)
 
 
 class WritesUnavailable(ResponseError):
-    """Redis rejects writes for now: too few replicas, a failing disk, or not enough memory."""
+    """Redis rejects writes for now: too few replicas, or a failing disk."""
 
 
 UNAVAILABLE_ERRORS = (
@@ -46,7 +46,7 @@ _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
 """First words of errors that reject commands for now and for which redis-py has no class."""
 
 _SCRIPT_ERROR = re.compile(
-    r": -(OOM|READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
+    r": -(READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
     r"|user executing the script can't"  # its ACL
 )
 """The form of such an error inside a script, before Redis 7.0."""
@@ -136,6 +136,8 @@ def classify_reply(reply: Any) -> Any:
         return RedisConnectionError(f"the connection was closed ({reply})")
     if type(reply) is ResponseError:
         text = str(reply)
+        if text.startswith("OOM ") or ": -OOM " in text:
+            return OutOfMemoryError(text)
         if text.partition(" ")[0] in _WRITES_UNAVAILABLE or _SCRIPT_ERROR.search(text):
             return WritesUnavailable(text)
     return reply

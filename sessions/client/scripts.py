@@ -19,13 +19,18 @@ from sessions.client.errors import (
 from sessions.client.unreadable import find_unreadable, is_type_error
 
 _FOLDER = Path(__file__).parents[1] / "lua"
-_ANNOUNCE = (_FOLDER / "shared" / "announce.lua").read_bytes()
+_PARTS = {
+    "announce": re.compile(rb"\b(announce|MAX_EVENTS)\b"),
+    "usage": re.compile(rb"\b(find_limit|set_size|grow|forget)\("),
+}
+"""The parts that scripts share, with the names by which a script uses them."""
 
 
 def _read_script(path: Path) -> bytes:
-    """Return a script, after the shared part if it uses that."""
+    """Return a script, after the shared parts that it uses."""
     text = path.read_bytes()
-    return _ANNOUNCE + text if re.search(rb"\b(announce|MAX_EVENTS)\b", text) else text
+    parts = [name for name, names in _PARTS.items() if names.search(text)]
+    return b"".join([(_FOLDER / "shared" / f"{name}.lua").read_bytes() for name in parts]) + text
 
 
 SCRIPTS = {path.stem: _read_script(path) for path in sorted(_FOLDER.glob("*.lua"))}

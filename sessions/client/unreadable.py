@@ -10,10 +10,12 @@ TYPES = {
     "address_rate": "string",
     "address_turns": "set",
     "conversation": "hash",
+    "conversation_rate": "string",
     "conversations": "zset",
     "current": "string",
     "deleted": "set",
     "events": "stream",
+    "expiries": "zset",
     "export": "string",
     "first_turn": "string",
     "instance": "hash",
@@ -28,6 +30,7 @@ TYPES = {
     "session_turns": "set",
     "turn": "hash",
     "turns": "set",
+    "usage": "hash",
 }
 """The type of each kind of key in sessions/keys.py, as TYPE names it."""
 

@@ -1,6 +1,6 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current
---       8 request  9 events (also the channel's name)
+--       8 request  9 events (also the channel's name)  10 usage  11 expiries
 -- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
@@ -8,14 +8,17 @@
 --       11 attempt (random)  12 lease in ms  13 lifetime in s  14 answer's message id
 --       15 maximum of continuations
 --       16 id of the message that the question follows ("": none, ".": the branch's end)
---       17 prefix of turn keys  18 "1" to write nothing and return only the result
+--       17 prefix of turn keys  18 "1" to return only the result: 6 and 19 are empty
 --       19 request of a turn of /v1 as JSON ("": none)  20 lifetime of the request in s
+--       21 to 26 limits of what the owner stores (shared/usage.lua)
+--       27 bytes of the message  28 bytes of the request
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation
 --         | {"moved", conversation} another request began the session's current conversation
 --         | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
---         | {"free"} the turn may begin (only if nothing is written)
+--         | {"free"} the turn may begin (only with 18)
+--         | {"full", limit} the limit of what is stored, or of memory, does not allow the question
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
@@ -35,22 +38,33 @@ if not conversation[1] then
   local current = redis.call('GET', KEYS[7])
   if current and current ~= ARGV[2] then return {'moved', current} end
 end
+local is_busy = false
 if conversation[2] then
   local digest = redis.pcall('HGET', ARGV[17] .. conversation[2], 'digest')
   if type(digest) == 'table' then digest = false end
   if digest == ARGV[4] then return {'attach', conversation[2]} end
-  if digest then return {'busy', conversation[2]} end
+  is_busy = digest
 end
-if ARGV[18] == '1' then return {'free'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limits = read_limits(KEYS[10], KEYS[11], KEYS[5], 21)
+local bytes = MESSAGE_BYTES + ARGV[27] + (conversation[1] and 0 or CONVERSATION_BYTES + #ARGV[7])
+local limit = find_limit(limits, ARGV[2], bytes + ARGV[28], now)
+-- A message has an entry in the hash, and the first child of a message has another one.
+if redis.call('HLEN', KEYS[4]) >= 2 * limits.max_messages then limit = limit or 'messages' end
+if limit then return {'full', limit} end
+if is_busy then return {'busy', conversation[2]} end
+if ARGV[18] == '1' then return {'free'} end
+
+local expires = now + ARGV[13] * 1000
 local message = ARGV[5]
 if ARGV[6] ~= '' then
   -- A question without a complete answer that is sent again is not stored again.
   local open = conversation[4] and string.match(conversation[4], '^' .. ARGV[4] .. ':(.+)$')
   if open then
     message = open
+    bytes = bytes - #ARGV[6]
   else
     local head = conversation[3] or ''
     if redis.call('HEXISTS', KEYS[4], head) == 0 then head = '' end
@@ -65,7 +79,10 @@ else
   redis.call('HSET', KEYS[1], 'before', conversation[3])
   redis.call('HDEL', KEYS[3], 'open')
 end
-if not conversation[1] then
+if conversation[1] then
+  grow(KEYS[10], KEYS[11], ARGV[2], bytes, expires)
+else
+  set_size(KEYS[10], KEYS[11], ARGV[2], bytes, expires)
   redis.call('HSET', KEYS[3], 'created', now)
   announce(KEYS[9], 'conversation ' .. ARGV[2] .. ' created')
 end
@@ -78,9 +95,10 @@ redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state',
 if ARGV[19] ~= '' then
   redis.call('HSET', KEYS[1], 'request', 1)
   redis.call('SET', KEYS[8], ARGV[19], 'EX', ARGV[20])
+  set_size(KEYS[10], KEYS[11], 'request ' .. ARGV[1], #ARGV[19], now + ARGV[20] * 1000)
 end
 redis.call('SET', KEYS[2], ARGV[9] .. message .. ARGV[10])
 redis.call('SET', KEYS[7], ARGV[2])
-for _, i in ipairs({1, 2, 3, 4, 5, 6, 7}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
+for _, i in ipairs({1, 2, 3, 4, 5, 6, 7, 10, 11}) do redis.call('EXPIRE', KEYS[i], ARGV[13]) end
 announce(KEYS[9], 'turn ' .. ARGV[2] .. ' ' .. ARGV[1])
 return {'begun', message}

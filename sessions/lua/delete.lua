@@ -1,6 +1,6 @@
 -- Delete a conversation, unless one of its turns runs, and unlink a chunk of its turns and logs.
 -- KEYS  1 conversation  2 messages  3 conversations  4 turns  5 turns to unlink
---       6 events (also the channel's name)
+--       6 events (also the channel's name)  7 usage  8 expiries
 -- ARGV  1 conversation id  2 creation time of the conversation  3 maximum of turns to unlink
 --       4 prefix of turn keys  5, 6 prefixes of log keys
 -- Result  id of the running turn that prevents the deletion
@@ -16,6 +16,7 @@ if conversation[1] and (tonumber(conversation[1]) or 0) == tonumber(ARGV[2]) the
   if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[5]) end
   redis.call('UNLINK', KEYS[1], KEYS[2])
   redis.call('ZREM', KEYS[3], ARGV[1])
+  forget(KEYS[7], KEYS[8], ARGV[1])
   announce(KEYS[6], 'conversation ' .. ARGV[1] .. ' deleted')
 end
 

@@ -1,6 +1,6 @@
 -- Finish a turn: write the last records, the answer and the state together, or nothing.
 -- KEYS  1 turn  2 log (also the channel's name)  3 conversation  4 messages  5 conversations
---       6 request  7 events (also the channel's name)
+--       6 request  7 events (also the channel's name)  8 usage  9 expiries
 -- ARGV  1 fence  2 offset in bytes  3 last records  4 state  5 turn id  6 conversation id
 --       7 answer's message as JSON ("": none to store)  8 lifetime of the log in s  9 lifetime in s
 -- Result  1 finished | 2 no such turn: only a finished turn is deleted
@@ -27,7 +27,10 @@ redis.call('APPEND', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[8])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])
 redis.call('HDEL', KEYS[1], 'lease', 'stop')
-if turn[6] then redis.call('UNLINK', KEYS[6]) end
+if turn[6] then
+  redis.call('UNLINK', KEYS[6])
+  forget(KEYS[8], KEYS[9], 'request ' .. ARGV[5])
+end
 redis.call('EXPIRE', KEYS[1], ARGV[9])
 if redis.call('EXISTS', KEYS[3]) == 1 then
   local time = redis.call('TIME')
@@ -48,7 +51,9 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
     -- A regenerated answer that stayed empty: show the previous branch again.
     redis.call('HSET', KEYS[3], 'head', turn[5])
   end
-  for _, i in ipairs({3, 4, 5}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+  local bytes = ARGV[7] ~= '' and MESSAGE_BYTES + #ARGV[7] or 0
+  grow(KEYS[8], KEYS[9], ARGV[6], bytes, now + ARGV[9] * 1000)
+  for _, i in ipairs({3, 4, 5, 8, 9}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
   announce(KEYS[7], 'end ' .. ARGV[6] .. ' ' .. ARGV[5] .. ' ' .. ARGV[4])
 end
 redis.call('PUBLISH', KEYS[2], offset .. '.' .. (#ARGV[3] <= 16384 and ARGV[3] or ''))

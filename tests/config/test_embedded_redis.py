@@ -16,6 +16,7 @@ from redis import Redis
 
 from config import child_process, embedded_redis
 from config.embedded_redis import DataDirError, EmbeddedRedis, RedisStartError
+from config.memory import choose_redis_maxmemory
 from config.redis_binary import RedisNotFoundError
 from tests.config.conftest import find_server, is_free, write_script
 
@@ -25,6 +26,7 @@ TIMEOUT_S = 20.0
 SUPERVISOR = """
 import os, signal, sys, time
 from pathlib import Path
+from config.memory import choose_redis_maxmemory
 from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 redis = EmbeddedRedis(Path(sys.argv[1]))
 try:
@@ -164,6 +166,17 @@ def test_redis_runs_with_the_documented_options(data_dir: Path) -> None:
             "maxmemory-policy": "noeviction",
             "port": "0",
         } == client.config_get("*")
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "expected"),
+    [("", choose_redis_maxmemory()), ("32mb", 32 << 20), ("4194304", 4 << 20), ("0", 0)],
+)
+def test_redis_has_the_maximum_of_memory_that_is_set(
+    data_dir: Path, maxmemory: str, expected: int
+) -> None:
+    with EmbeddedRedis(data_dir, maxmemory) as redis, connect(redis) as client:
+        assert int(client.config_get("maxmemory")["maxmemory"]) == expected
 
 
 def test_only_the_user_who_started_redis_can_access_it(data_dir: Path) -> None:

@@ -246,6 +246,8 @@ async def test_a_new_conversation_with_the_same_id_survives_the_deletion_of_the_
         keys.conversation(owner, CONVERSATION),
         keys.messages(owner, CONVERSATION),
         keys.turns(owner, CONVERSATION),
+        keys.usage(owner),
+        keys.expiries(owner),
     }
     assert [message.id for message in await store.read_branch(owner, CONVERSATION)] == [
         "answer-1",

@@ -31,7 +31,7 @@ HUGE = b"\xff\xfe\x00" * 1_000_000
 """3 MB that are neither UTF-8 nor JSON."""
 
 CHANNELS = {"stops"}
-PREFIXES = {"turn_prefix", "records_prefix", "legacy_log_prefix"}
+PREFIXES = {name for name in vars(keys) if name.endswith("_prefix") and name != "rejected_prefill"}
 
 KEYS = {
     name: function

@@ -43,6 +43,8 @@ _STREAM_ANSWERS = {
     ),
     204: Answer(description="The client has the whole answer already."),
 }
+_RATE = {429: "The rate of requests for conversations, ten times RATE_LIMIT, is reached."}
+_FULL = {507: "Redis is full, or a limit of stored conversations, messages or bytes is reached."}
 _STREAM_ERRORS = {
     400: f"{_INVALID} Also: the moderation flagged the question, or the upstream refused it.",
     403: _FOREIGN,
@@ -54,6 +56,7 @@ _STREAM_ERRORS = {
     502: "The upstream failed before the first text (`text` and `json`).",
     503: f"{_UNAVAILABLE} Or the server, its upstream or its moderation is not ready.",
     504: "The upstream was too slow (`text` and `json`).",
+    **_FULL,
 }
 
 _CONVERSATION_ERRORS = {400: _INVALID, 403: _FOREIGN, 404: _NO_CONVERSATION, 503: _UNAVAILABLE}
@@ -102,9 +105,7 @@ OPERATIONS = (
         path="/api/info",
         handler=chat_stream.get_info,
         tag=_SERVER,
-        answers={
-            200: Answer(description="The models and limits.", content={JSON: (schemas.Info,)})
-        },
+        answers={200: Answer(description="Models and limits.", content={JSON: (schemas.Info,)})},
         errors={403: _FOREIGN, 503: _UNAVAILABLE},
     ),
     Operation(
@@ -134,7 +135,7 @@ OPERATIONS = (
         tag=_CONVERSATIONS,
         query=(parameters.ListQuery,),
         answers={200: Answer(description="A page.", content={JSON: (schemas.ConversationPage,)})},
-        errors={400: _INVALID, 403: _FOREIGN, 503: _UNAVAILABLE},
+        errors={400: _INVALID, 403: _FOREIGN, **_RATE, 503: _UNAVAILABLE},
     ),
     Operation(
         method="post",
@@ -151,6 +152,7 @@ OPERATIONS = (
             403: _FOREIGN,
             413: "The body is larger than 1 MiB.",
             503: _UNAVAILABLE,
+            **_RATE | _FULL,
         },
     ),
     *deletion_routes.OPERATIONS,
@@ -189,6 +191,7 @@ OPERATIONS = (
             409: "A branch cannot be chosen while an answer is being generated.",
             413: "The body is larger than 1 MiB.",
             503: _UNAVAILABLE,
+            **_RATE | _FULL,
         },
     ),
     Operation(
@@ -224,7 +227,7 @@ OPERATIONS = (
                 headers=("Content-Disposition",),
             )
         },
-        errors=_CONVERSATION_ERRORS | {429: "Another export of the session is running."},
+        errors=_CONVERSATION_ERRORS | _RATE,
     ),
     Operation(
         method="post",
@@ -255,6 +258,7 @@ OPERATIONS = (
             502: "The upstream failed before the first text.",
             503: f"{_UNAVAILABLE} Or the server, its upstream or its moderation is not ready.",
             504: "The upstream was too slow.",
+            **_FULL,
         },
         is_openai=True,
     ),

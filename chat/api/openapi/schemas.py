@@ -109,7 +109,9 @@ class Info(Struct, forbid_unknown_fields=True):
     message_max: Annotated[int, Meta(description="Maximum length of a question, in characters.")]
 
 
-class Conversation(Struct, forbid_unknown_fields=True):
+class Summary(Struct, forbid_unknown_fields=True):
+    """A conversation as a list shows it."""
+
     id: Id
     title: str
     created: Time
@@ -117,11 +119,14 @@ class Conversation(Struct, forbid_unknown_fields=True):
     running: Annotated[Id | None, Meta(description="The turn that is being answered.")]
     pinned: bool
     model: Annotated[str, Meta(description="Empty for the default model.")]
+
+
+class Conversation(Summary, forbid_unknown_fields=True):
     system: Annotated[str | None, Meta(description="The system prompt; null for SYSTEM_PROMPT.")]
 
 
 class ConversationPage(Struct, forbid_unknown_fields=True):
-    conversations: list[Conversation]
+    conversations: list[Summary]
     next: Annotated[str | None, Meta(description="The `cursor` of the next page.")]
 
 

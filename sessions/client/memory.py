@@ -1,0 +1,77 @@
+"""Watch how full the memory of Redis is, in order to reject new questions before it is full.
+
+Redis rejects all writes once it holds `maxmemory` bytes. The rest above MAX_SHARE is for the
+answers that run by then.
+"""
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+from sessions.client.connection import Client, find_node, is_cluster
+from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, as_connection_error
+from sessions.client.scripts import call
+
+logger = logging.getLogger("holdline.memory")
+
+MAX_SHARE = 0.9
+"""Share of `maxmemory` from which new questions are rejected."""
+
+_INTERVAL_S = 1.0
+
+
+class MemoryWatch:
+    """Knows, from a sample of the last second, which nodes of Redis are nearly full."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+        self._full: set[str] = set()
+
+    def is_nearly_full(self, key: str) -> bool:
+        """Return whether the node that holds a key had used MAX_SHARE of its memory."""
+        return bool(self._full) and find_node(self._redis, key) in self._full
+
+    async def run(self) -> None:
+        """Sample every node once a second, until cancelled."""
+        while True:
+            try:
+                await self.sample()
+            except UNAVAILABLE_ERRORS as error:
+                logger.debug("the memory of Redis is unknown (%s)", type(error).__name__)
+            await asyncio.sleep(_INTERVAL_S)
+
+    async def sample(self) -> None:
+        """Read the memory that every node uses; raises UNAVAILABLE_ERRORS."""
+        if not is_cluster(self._redis):
+            self._note("", _parse(await call(self._redis, "INFO", [], ["memory"])))
+            return
+        for node in self._redis.get_primaries():
+            async with ReplyTimeout():
+                with as_connection_error():
+                    found = await self._redis.info("memory", target_nodes=node)
+            self._note(str(node.name), found)
+
+    def _note(self, node: str, memory: dict[str, Any]) -> None:
+        limit = int(memory.get("maxmemory", 0))
+        # Redis does not compare these buffers with the limit.
+        buffers = int(memory.get("mem_not_counted_for_evict", 0))
+        used = int(memory.get("used_memory", 0)) - buffers
+        was_full = node in self._full
+        if not limit or used < limit * MAX_SHARE:
+            self._full.discard(node)
+            if was_full:
+                logger.info("Redis has memory again: new questions are accepted")
+            return
+        self._full.add(node)
+        if not was_full:
+            logger.warning(
+                "Redis uses %d of %d bytes of its maxmemory: new questions are rejected with 507",
+                used,
+                limit,
+            )
+
+
+def _parse(reply: bytes) -> dict[str, Any]:
+    """Return the fields of a reply to INFO."""
+    return dict(re.findall(r"^(\w+):([^\r\n]*)", reply.decode(errors="replace"), re.MULTILINE))

@@ -1,0 +1,12 @@
+-- Count a request for an owner's conversations, if the owner has some, or if it creates one.
+-- KEYS  1 number of requests  2 conversations
+-- ARGV  1 maximum of requests in a window  2 window in s  3 "1" if the request creates one
+-- Result  0 allowed | s until the next window
+-- Idempotent: no, a repeat counts the request once more. While the memory is full, nothing counts.
+
+if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+local count = redis.pcall('INCR', KEYS[1])
+if type(count) == 'table' then return 0 end
+if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+if count <= tonumber(ARGV[1]) then return 0 end
+return math.max(1, redis.call('TTL', KEYS[1]))
