@@ -442,6 +442,24 @@ async def test_a_deletion_of_conversations_of_0_1_leaves_no_key(
             await asyncio.sleep(0.02)
 
 
+async def test_the_first_question_counts_every_conversation_of_0_1(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, recording: Recording
+) -> None:
+    question = "How much is there?"
+    conversation = recording.conversations["Finished"]
+    reading = asyncio.create_task(read(client, message=question, conversation=conversation))
+    await (await upstream.exchange(question)).answer("That much.")
+    await reading
+    usage = await recording.redis.hgetall(f"{recording.owner}usage")
+    sizes = {name.decode(): int(size) for name, size in usage.items()}
+    total = sizes.pop("*")
+    assert set(sizes) == set(recording.conversations.values())
+    assert sum(sizes.values()) == total
+    for found in sizes:
+        stored = recording.values[f"{recording.owner}messages:{found}"]
+        assert sum(map(len, stored.values())) < sizes[found] < 100_000
+
+
 async def test_a_new_question_in_a_conversation_of_0_1_has_a_log_of_records(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, recording: Recording
 ) -> None:

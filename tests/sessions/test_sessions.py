@@ -412,6 +412,8 @@ async def test_the_keys_of_a_turn_share_a_slot_and_expire(
             f"records:{begun['turn']}",
             f"current:{digest}",
             "events",
+            "usage",
+            "expiries",
         )
     }
     assert await redis.ttl(f"{prefix}records:{begun['turn']}") <= 3600

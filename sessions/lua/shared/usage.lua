@@ -80,19 +80,19 @@ end
 -- conversation, or to none (nil).
 local function find_limit(limits, conversation, bytes, now)
   if limits.is_full then return 'memory' end
-  local is_known = not conversation
-    or redis.call('EXISTS', limits.conversation_prefix .. conversation) == 1
-  if redis.call('EXISTS', limits.usage) == 0 then
+  local sizes = redis.call('HMGET', limits.usage, '*', conversation or '*')
+  local is_known = sizes[2]
+    or redis.call('EXISTS', limits.conversation_prefix .. (conversation or '')) == 1
+  if not sizes[1] then
     for _, id in ipairs(redis.call('ZRANGE', limits.conversations, 0, -1)) do
       measure(limits, id, now)
     end
-  elseif conversation and is_known and redis.call('HEXISTS', limits.usage, conversation) == 0 then
+  elseif is_known and not sizes[2] then
     measure(limits, conversation, now)
   end
   drop_expired(limits, now)
-  if not is_known and redis.call('ZCARD', limits.conversations) >= limits.max_conversations then
-    return 'conversations'
-  end
+  local count = conversation and not is_known and redis.call('ZCARD', limits.conversations) or 0
+  if count >= limits.max_conversations then return 'conversations' end
   local stored = tonumber(redis.call('HGET', limits.usage, '*')) or 0
   if stored + bytes > limits.max_bytes then return 'bytes' end
 end
