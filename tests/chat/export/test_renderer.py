@@ -73,6 +73,10 @@ def test_deeper_nesting_is_text(
     assert found.text.strip() == expected.strip()
 
 
+def test_a_line_after_deep_nesting_begins_an_item_of_an_outer_list() -> None:
+    assert markdown_to_html("- " * 40 + "a\n- b").endswith("<li>b</li>\n</ul>\n")
+
+
 @pytest.mark.parametrize("kind", ["markdown", "html"])
 @pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY)
 async def test_a_costly_message_becomes_plain_text_between_its_neighbours(
