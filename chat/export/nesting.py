@@ -36,7 +36,9 @@ def _cap_container(markdown: MarkdownIt, name: str) -> None:
 
     def parse(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         depth = state.env.get("containers", 0)
-        if depth >= MAX_NESTING:
+        # A line with a smaller indent than the current list may begin an item of an outer one.
+        is_outside = silent and state.sCount[start] < state.blkIndent
+        if depth >= MAX_NESTING and not is_outside:
             return False
         state.env["containers"] = depth + 1
         try:

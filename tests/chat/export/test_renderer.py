@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chat.export import render_process
+from chat.export import render_process, renderer
 from chat.export.markdown import markdown_to_html
 from chat.export.renderer import Renderer
 from chat.export.rendering import FileFormat, Language, render_message
@@ -56,7 +56,7 @@ class Depths(HTMLParser):
 
 
 def conversation_of(*texts: str) -> list[dict[str, Any]]:
-    """Return answers with these texts, each between two ordinary ones."""
+    """Return answers with these texts."""
     return [{"role": "assistant", "content": text, "created": 0} for text in texts]
 
 
@@ -73,10 +73,14 @@ def test_deeper_nesting_is_text(
     assert found.text.strip() == expected.strip()
 
 
+def test_a_line_after_deep_nesting_begins_an_item_of_an_outer_list() -> None:
+    assert markdown_to_html("- " * 40 + "a\n- b").endswith("<li>b</li>\n</ul>\n")
+
+
 @pytest.mark.parametrize("kind", ["markdown", "html"])
 @pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY)
 async def test_a_costly_message_becomes_plain_text_between_its_neighbours(
-    text: str, kind: FileFormat, monkeypatch: pytest.MonkeyPatch
+    text: str, kind: FileFormat
 ) -> None:
     messages = conversation_of("**before**", text, "**after**")
     start = time.monotonic()
@@ -87,6 +91,16 @@ async def test_a_costly_message_becomes_plain_text_between_its_neighbours(
         assert PLAIN_NOTE in exported
         assert "<strong>before</strong>" in exported
         assert "<strong>after</strong>" in exported
+
+
+async def test_an_export_that_takes_too_long_ends_with_plain_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(renderer, "_MAX_EXPORT_S", 0)
+    exported = await Renderer().render("html", "t", conversation_of("**a**", "**b**"), "en")
+    assert exported.count(PLAIN_NOTE) == 2
+    assert "**a**" in exported
+    assert "**b**" in exported
 
 
 async def test_ordinary_messages_are_rendered_by_the_process_as_in_this_one() -> None:
