@@ -47,8 +47,8 @@ from chat.upstream.response.completion import Timeouts
 from config import settings as configuration
 from config.background import run_in_background
 from config.banner import print_banner, print_drain, warn_of_rebinding
-from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
-from config.llama_server import LlamaServer, LlamaServerError
+from config.children.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from config.children.llama_server import LlamaServer, LlamaServerError
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
 from config.supervisor import StartError, Supervisor, bind
@@ -93,12 +93,8 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         cookie_max_age_s=settings.session_max_s,
         is_cross_site=settings.cookie_samesite == "none",
     )
-    app.blueprint(chat_stream.chat_stream)
-    app.blueprint(conversations.conversations)
-    app.blueprint(events.events)
-    app.blueprint(logout.logout)
-    app.blueprint(operations.operations)
-    app.blueprint(chat_completions.v1)
+    app.blueprint([chat_stream.chat_stream, conversations.conversations, events.events])
+    app.blueprint([logout.logout, operations.operations, chat_completions.v1])
     page.install(app, build_document(needs_key=bool(settings.api_keys)))
     if settings.base_path:
         install_redirect(app, settings.base_path)
@@ -134,11 +130,8 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         limits = StorageLimits(redis, settings.owner_max_bytes)
         store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
         turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, limits=limits)
-        turn_limits = TurnLimits(
-            redis,
-            Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits),
-            lease_s=settings.lease_s,
-        )
+        maxima = Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits)
+        turn_limits = TurnLimits(redis, maxima, lease_s=settings.lease_s)
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, settings.lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
@@ -315,12 +308,7 @@ def main() -> int:
                 redis_url = embedded_redis.url
             if llama_server:
                 children.enter_context(llama_server)
-                settings = settings.with_local_model(
-                    llama_server.base_url,
-                    llama_server.api_key,
-                    llama_server.model_name,
-                    llama_server.slots,
-                )
+                settings = settings.with_local_model(llama_server)
             return supervise(settings, listener, redis_url, embedded_redis, llama_server)
     except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
         print(f"holdline: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ import re
 import socket
 from contextlib import suppress
 
-from config.embedded_redis import EmbeddedRedis
+from config.children.embedded_redis import EmbeddedRedis
 from config.settings import Settings
 
 logger = logging.getLogger("holdline.server")

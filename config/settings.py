@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from config.network_settings import NetworkSettings
+from config.children.llama_server import LlamaServer
+from config.limit_settings import LimitSettings
 from config.setting_types import (
     ApiKeys,
     ContextTokens,
@@ -19,11 +20,8 @@ from config.setting_types import (
     Key,
     MemorySize,
     Origin,
-    Rate,
     RedisUrl,
-    TurnsMax,
     UpstreamSettings,
-    parse_rate,
 )
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -34,7 +32,7 @@ class SettingsError(Exception):
     """A setting is invalid; the message names the variable and the values that it accepts."""
 
 
-class Settings(NetworkSettings):
+class Settings(LimitSettings):
     """The configuration of one server: the variable `PORT` sets the field `port`, and so on."""
 
     model_config = SettingsConfigDict(
@@ -56,11 +54,6 @@ class Settings(NetworkSettings):
     redis_maxmemory: MemorySize = Field(
         "",
         description="Maximum memory of the embedded Redis, such as 512mb; unset: 40 % of the limit",
-    )
-    owner_max_bytes: int = Field(
-        64_000_000,
-        ge=1,
-        description="Maximum size of the conversations of one session or API key, in bytes",
     )
     openai_api_key: Key | None = Field(
         None,
@@ -120,25 +113,6 @@ class Settings(NetworkSettings):
     )
     continue_max: int = Field(
         4, ge=0, le=100, description="Maximum number of continuations of one answer"
-    )
-    message_max: int = Field(
-        32_000, ge=1, description="Maximum length of a question, in characters"
-    )
-    system_max: int = Field(
-        8000, ge=1, description="Maximum length of a conversation's system prompt, in characters"
-    )
-    rate_limit: Rate = Field(
-        "60/minute",
-        description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
-    )
-    rate_limit_address: Rate = Field(
-        "600/minute",
-        description="Maximum rate of new turns from one address (IPv6: one /64); off: no limit",
-    )
-    turns_max: TurnsMax = Field(
-        "4,40,400",
-        description="Maximum number of turns that run at once: per session, per address, in total; "
-        "off: no limit",
     )
     moderation: Literal["off", "input", "output", "both"] = Field(
         "off", description="What a moderation endpoint checks: questions, answers, both, or nothing"
@@ -220,22 +194,6 @@ class Settings(NetworkSettings):
         return upstreams
 
     @property
-    def rate(self) -> tuple[int, int]:
-        """RATE_LIMIT as a number of turns and a window in seconds; 0 turns if it is off."""
-        return parse_rate(self.rate_limit)
-
-    @property
-    def address_rate(self) -> tuple[int, int]:
-        """RATE_LIMIT_ADDRESS in the form of `rate`."""
-        return parse_rate(self.rate_limit_address)
-
-    @property
-    def turn_limits(self) -> tuple[int, int, int]:
-        """TURNS_MAX per session, per address and in total; zeros if it is off."""
-        session, address, total = self.turns_max.replace("off", "0,0,0").split(",")
-        return int(session), int(address), int(total)
-
-    @property
     def models(self) -> tuple[str, ...]:
         """The models that clients may choose; the first is the default."""
         return self.chat_model or tuple(other.model for other in self.upstreams[:1]) or ("demo",)
@@ -272,14 +230,14 @@ class Settings(NetworkSettings):
         )
         return (primary, *self.upstreams)
 
-    def with_local_model(self, base_url: str, api_key: str, model: str, slots: int) -> "Settings":
+    def with_local_model(self, server: LlamaServer) -> "Settings":
         """Return these settings with the llama-server of MODEL, and its slots, as the upstream."""
         upstream = UpstreamSettings(
-            base_url=base_url,
-            api_key=SecretStr(api_key),
-            model=next(iter(self.chat_model), model),
+            base_url=server.base_url,
+            api_key=SecretStr(server.api_key),
+            model=next(iter(self.chat_model), server.model_name),
             name="llama-server",
-            concurrency=max(slots, self.workers),
+            concurrency=max(server.slots, self.workers),
         )
         return self.model_copy(update={"upstreams": (upstream,)})
 

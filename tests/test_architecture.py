@@ -22,6 +22,7 @@ PRODUCT = sorted(
 )
 IMPORTS = {
     "config": set(),
+    "config.children": {"config", "config.system"},
     "config.system": set(),
     "sessions.client": set(),
     "sessions": {"sessions.client"},

@@ -19,7 +19,8 @@ from chat.events import feeds, subscriber
 from chat.formats import event_channel, sse
 from chat.log import batches, log, tail_viewer
 from chat.turns import registry
-from config import embedded_redis, supervisor
+from config import supervisor
+from config.children import embedded_redis
 from config.settings import Settings
 from server import create_app
 from sessions import keys

@@ -1,1 +1,1 @@
-"""What the operating system allows, and what it exposes: open files, and who may read `.env`."""
+"""What the operating system allows and exposes: open files, memory, who may read `.env`."""

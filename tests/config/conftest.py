@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config import redis_binary
-from config.embedded_redis import try_lock
+from config.children import redis_binary
+from config.children.embedded_redis import try_lock
 
 
 @pytest.fixture

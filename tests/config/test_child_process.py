@@ -10,7 +10,7 @@ from tests.processes import PATIENCE_S, ROOT
 
 PROGRAM = """
 import os, signal, subprocess, sys
-from config.child_process import starting_child
+from config.children.child_process import starting_child
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), int(sys.argv[1])))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 report = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from config import child_process, embedded_redis
-from config.embedded_redis import DataDirError, EmbeddedRedis, RedisStartError
-from config.memory import choose_redis_maxmemory
-from config.redis_binary import RedisNotFoundError
+from config.children import child_process, embedded_redis
+from config.children.embedded_redis import DataDirError, EmbeddedRedis, RedisStartError
+from config.children.redis_binary import RedisNotFoundError
+from config.system.memory import choose_redis_maxmemory
 from tests.config.conftest import find_server, is_free, write_script
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,8 @@ TIMEOUT_S = 20.0
 SUPERVISOR = """
 import os, signal, sys, time
 from pathlib import Path
-from config.memory import choose_redis_maxmemory
-from config.embedded_redis import EmbeddedRedis, EmbeddedRedisError
+from config.system.memory import choose_redis_maxmemory
+from config.children.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 redis = EmbeddedRedis(Path(sys.argv[1]))
 try:
     redis.start()

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from config import llama_server
-from config.llama_server import LlamaServer, LlamaServerError, find_cause
+from config.children import llama_server
+from config.children.llama_server import LlamaServer, LlamaServerError, find_cause
 from tests import fake_llama_server
 from tests.config.conftest import write_script
 from tests.processes import PATIENCE_S, ROOT, holdline, private_folder, start

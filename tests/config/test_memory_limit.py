@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from config.memory import choose_redis_maxmemory, read_memory_limit
+from config.system.memory import choose_redis_maxmemory, read_memory_limit
 
 MIB = 1 << 20
 

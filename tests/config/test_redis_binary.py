@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.redis_binary import MIN_VERSION, RedisNotFoundError, find_binary
+from config.children.redis_binary import MIN_VERSION, RedisNotFoundError, find_binary
 from tests.config.conftest import find_server, write_script
 
 

@@ -4,6 +4,8 @@ import asyncio
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -234,7 +236,10 @@ def test_the_slots_of_a_local_model_limit_its_requests(
 ) -> None:
     monkeypatch.setenv("MODEL", "model.gguf")
     monkeypatch.setenv("WORKERS", str(workers))
-    settings = load().with_local_model("http://127.0.0.1:1/v1", "key", "model", slots)
+    server: Any = SimpleNamespace(
+        base_url="http://127.0.0.1:1/v1", api_key="key", model_name="model", slots=slots
+    )
+    settings = load().with_local_model(server)
     (upstream,) = settings.all_upstreams
     assert (upstream.base_url, upstream.concurrency) == ("http://127.0.0.1:1/v1", concurrency)
     assert settings.models == ("model",)

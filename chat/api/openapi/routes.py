@@ -58,9 +58,7 @@ _STREAM_ERRORS = {
     504: "The upstream was too slow (`text` and `json`).",
     **_FULL,
 }
-
 _CONVERSATION_ERRORS = {400: _INVALID, 403: _FOREIGN, 404: _NO_CONVERSATION, 503: _UNAVAILABLE}
-
 _OPENAI_ERRORS = {401: "The API key is missing or wrong, or API_KEYS is not set.", 403: _FOREIGN}
 
 OPERATIONS = (

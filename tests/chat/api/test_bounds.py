@@ -23,7 +23,7 @@ from tests.chat.turns.test_prompt_cost import owner_of
 from tests.conftest import KEY
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import PATIENCE_S, REDIS_KINDS, Server, holdline, redis_of_kind
-from tests.sessions.test_limits import fill, set_maxmemory
+from tests.sessions.test_storage_limits import fill, set_maxmemory
 from tests.streams import STREAM, ask, asking, read
 
 SYSTEM_MAX = 8000

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from config.child_process import starting_child
+from config.children.child_process import starting_child
 from config.restarts import describe_exit
 
 logger = logging.getLogger("holdline.llama_server")

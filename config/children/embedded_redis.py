@@ -24,9 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Self
 
-from config.child_process import starting_child
-from config.memory import choose_redis_maxmemory
-from config.redis_binary import EmbeddedRedisError, find_binary
+from config.children.child_process import starting_child
+from config.children.redis_binary import EmbeddedRedisError, find_binary
+from config.system.memory import choose_redis_maxmemory
 
 __all__ = ["DataDirError", "EmbeddedRedis", "EmbeddedRedisError", "RedisStartError"]
 
