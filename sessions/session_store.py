@@ -135,9 +135,17 @@ class SessionStore:
 
     async def find_first_turn(self, turn: TurnId) -> Session | None:
         """Return the session of a client without a cookie that has just begun this turn."""
-        value = await call(self._redis, "GET", [keys.first_turn(turn)], [])
-        digest, _, owner = value.decode().partition(" ") if value else ("", "", "")
-        return Session(SessionDigest(digest), Owner(owner)) if keys.is_owner(owner) else None
+        try:
+            value = await call(self._redis, "GET", [keys.first_turn(turn)], []) or b""
+            digest, _, owner = value.decode().partition(" ")
+        except UNAVAILABLE_ERRORS:
+            raise
+        except (ResponseError, UnicodeDecodeError) as error:
+            logger.warning("The session of a first turn is unreadable (%s)", type(error).__name__)
+            return None
+        if not keys.is_id(digest) or not keys.is_owner(owner):
+            return None
+        return Session(SessionDigest(digest), Owner(owner))
 
     async def _read(self, digest: SessionDigest) -> Session | None:
         """Return a stored session and extend it; None if it is unknown, unreadable or too old."""

@@ -290,6 +290,18 @@ async def test_an_unreadable_session_is_stored_again(redis: Client, garbage: byt
     assert json.loads(await redis.get(key))["owner"] == session.owner
 
 
+@pytest.mark.parametrize("garbage", [b"", b"\xff", b"owner", b"a b c", b"x" * 100_000, None])
+async def test_an_unreadable_first_turn_is_unknown(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str,
+    garbage: bytes | None,
+) -> None:  # fmt: skip
+    turn = TurnId(f"bad-{question[-32:]}")
+    key = keys.first_turn(turn)
+    await redis.lpush(key, "x") if garbage is None else await redis.set(key, garbage, ex=60)
+    assert (await client.get(STREAM, params={"turn": turn})).status_code == 404
+    assert text_of(await ask(client, upstream, question, "yes", turn=turn)) == "yes"
+
+
 async def test_parallel_first_requests_with_one_cookie_have_one_session(
     client: httpx.AsyncClient,
 ) -> None:
