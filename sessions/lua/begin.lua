@@ -12,12 +12,12 @@
 --       19 prefix of turn keys
 --       20 moderation of the question: "off", "due" (nothing is written before it) or "passed"
 --       21 request of a turn of /v1 as JSON ("": none)  22 lifetime of the request in s
---       23 to 28 limits of what the owner stores (shared/usage.lua)
+--       23 to 28 limits of the owner (shared/usage.lua)
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
 --         | {"limited", s until the next window} | {"unchecked"} the moderation is due
---         | {"full", limit} the limit of what is stored, or of memory, does not allow the question
+--         | {"full", limit} a limit of storage or memory does not allow the question
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
 -- the moderation is due, a repeat counts the question against the limit once more.
 

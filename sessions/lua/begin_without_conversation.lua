@@ -6,10 +6,10 @@
 --       11 window in s  12 maximum of continuations  13 request as JSON ("": do not store it)
 --       14 lifetime in s, until the turn is finished
 --       15 moderation of the request: "off", "due" (nothing is written before it) or "passed"
---       16 to 21 limits of what the owner stores (shared/usage.lua)  22 lifetime of the usage in s
+--       16 to 21 limits of the owner (shared/usage.lua)  22 lifetime of the usage in s
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another request
 --         | {"limited", s until the next window} | {"unchecked"} the moderation is due
---         | {"full", limit} the limit of what is stored, or of memory, does not allow the request
+--         | {"full", limit} a limit of storage or memory does not allow the request
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again. While
 -- the moderation is due, a repeat counts the request against the limit once more.
 
