@@ -91,8 +91,8 @@ async def create_conversation(request: Request) -> HTTPResponse:
 async def read_conversation(request: Request, conversation: str) -> HTTPResponse:
     """Return a conversation with its messages: all, or the last `limit`.
 
-    With `before`, the id of a message, only earlier messages are returned. Of a conversation that
-    is too large for one response, the last messages are returned.
+    With `before`, the id of a message, only earlier messages are returned. A response that would
+    be too large has only the last messages.
     """
     query, (store, owner) = parsing.parse_query(request), _open_store(request)
     limit = _parse_limit(query)

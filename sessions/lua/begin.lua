@@ -10,7 +10,7 @@
 --       16 id of the message that the question follows ("": none, ".": the branch's end)
 --       17 prefix of turn keys  18 "1" to return only the result: 6 and 19 are empty
 --       19 request of a turn of /v1 as JSON ("": none)  20 lifetime of the request in s
---       21 to 26 limits of what the owner stores (shared/usage.lua)
+--       21 to 26 limits of the owner (shared/usage.lua)
 --       27 bytes of the message  28 bytes of the request
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation
@@ -18,7 +18,7 @@
 --         | {"attach", turn} the same question is being answered
 --         | {"busy", turn} another question is being answered
 --         | {"free"} the turn may begin (only with 18)
---         | {"full", limit} the limit of what is stored, or of memory, does not allow the question
+--         | {"full", limit} a limit of storage or memory does not allow the question
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')

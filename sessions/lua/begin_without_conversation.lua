@@ -5,11 +5,11 @@
 --       8 attempt (random)  9 lease in ms  10 maximum of continuations
 --       11 request as JSON ("": do not store it)  12 lifetime in s, until the turn is finished
 --       13 "1" to return only the result: 11 is empty
---       14 to 19 limits of what the owner stores (shared/usage.lua)  20 lifetime of the usage in s
+--       14 to 19 limits of the owner (shared/usage.lua)  20 lifetime of the usage in s
 --       21 bytes of the request (0: it is not stored)
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another request
 --         | {"free"} the turn may begin (only with 13)
---         | {"full", limit} the limit of what is stored, or of memory, does not allow the request
+--         | {"full", limit} a limit of storage or memory does not allow the request
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')

@@ -1,6 +1,6 @@
 -- Set fields of a conversation, if it exists.
 -- KEYS  1 conversation  2 events (also the channel's name)  3 usage  4 expiries  5 conversations
--- ARGV  1 conversation id  2 to 7 limits of what the owner stores (shared/usage.lua)
+-- ARGV  1 conversation id  2 to 7 limits of the owner (shared/usage.lua)
 --       8 … field, value, field, value, …
 -- Result  "changed" | "unknown" conversation | the limit that does not allow the new values
 -- Idempotent: a repeat sets the same values; only values that differ are announced.

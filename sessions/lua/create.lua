@@ -1,7 +1,7 @@
 -- Create a conversation and make it the session's current one.
 -- KEYS  1 conversation  2 conversations  3 current  4 events (also the channel's name)  5 usage
 --       6 expiries
--- ARGV  1 conversation id  2 lifetime in s  3 to 8 limits of what the owner stores
+-- ARGV  1 conversation id  2 lifetime in s  3 to 8 limits of the owner
 --       (shared/usage.lua)  9 … field, value, field, value, …
 -- Result  "created" | the limit that does not allow another conversation
 -- Idempotent: a repeat sets the same fields, keeps the time of creation and announces nothing.

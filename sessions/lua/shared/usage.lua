@@ -1,7 +1,7 @@
 -- Precedes every script that uses its names: a script that changes how much an owner stores.
 -- The usage of an owner is a hash: an entry (the id of a conversation, or `request <turn>`) has its
 -- bytes, and `*` has their sum. The expiries are a sorted set: an entry has the time in ms at which
--- Redis drops its keys. What version 0.1 stored has no entry before the first write.
+-- Redis drops its keys. Data of version 0.1 has no entry before the first write.
 
 local MESSAGE_BYTES = 600  -- what Redis needs around a message: its ids, its turn, its expiry
 local CONVERSATION_BYTES = 600
@@ -39,8 +39,8 @@ local function forget(usage, expiries, entry)
   if redis.call('EXISTS', expiries) == 0 then redis.call('UNLINK', usage) end
 end
 
--- What an owner has, and how much it may have: from the position `first`, the arguments are those
--- that `StorageLimits.build_arguments` returns.
+-- Return the keys and limits of an owner. From the position `first`, the arguments are those that
+-- `StorageLimits.build_arguments` returns.
 local function read_limits(usage, expiries, conversations, first)
   return {
     usage = usage, expiries = expiries, conversations = conversations,
@@ -76,8 +76,8 @@ local function drop_expired(limits, now)
   end
 end
 
--- Return the name of the limit that does not allow to store some bytes more, or nil. They belong to a
--- conversation, or to none (nil).
+-- Return the name of the limit that does not allow to store some bytes more, or nil. The bytes
+-- belong to a conversation, or to none (nil).
 local function find_limit(limits, conversation, bytes, now)
   if limits.is_full then return 'memory' end
   local sizes = redis.call('HMGET', limits.usage, '*', conversation or '*')

@@ -1,4 +1,4 @@
-"""What a client can cause is bounded: sizes, rates, stored bytes, and what a worker keeps."""
+"""Bounds of what a client can cause: sizes, rates, stored bytes, and requests that are kept."""
 
 import asyncio
 import gc
@@ -228,7 +228,7 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
 COMPLETION = {"messages": [{"role": "user", "content": "hello"}]}
 
 
-# What a worker keeps
+# Requests that are kept
 
 
 async def test_an_idle_worker_keeps_no_request(
