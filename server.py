@@ -63,8 +63,8 @@ from sessions.event_store import EventStore
 from sessions.limits import ConversationRate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
-from sessions.turn_limits import Limits, Rate, TurnLimits
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_limits import Limits, Rate, TurnLimits
+from sessions.turns.turn_store import TurnStore
 
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
@@ -298,18 +298,16 @@ def main() -> int:
         warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
         listener = bind(settings.host, settings.port)
         with ExitStack() as children:
-            llama_server = (
-                LlamaServer(settings.model, settings.data_dir) if settings.model else None
-            )
+            llama = LlamaServer(settings.model, settings.data_dir) if settings.model else None
             redis_url, embedded_redis = settings.redis_url, None
             if not redis_url:
                 embedded_redis = EmbeddedRedis(settings.data_dir, settings.redis_maxmemory)
                 children.enter_context(embedded_redis)
                 redis_url = embedded_redis.url
-            if llama_server:
-                children.enter_context(llama_server)
-                settings = settings.with_local_model(llama_server)
-            return supervise(settings, listener, redis_url, embedded_redis, llama_server)
+            if llama:
+                children.enter_context(llama)
+                settings = settings.with_local_model(llama)
+            return supervise(settings, listener, redis_url, embedded_redis, llama)
     except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from config.restarts import Child, Children, Restarts, describe_exit
+from config.children.restarts import Child, Children, Restarts, describe_exit
 from config.worker_channel import READY, Order, WorkerChannel
 
 logger = logging.getLogger("holdline.supervisor")

@@ -138,10 +138,8 @@ class SessionStore:
         try:
             value = await call(self._redis, "GET", [keys.first_turn(turn)], []) or b""
             digest, _, owner = value.decode().partition(" ")
-        except UNAVAILABLE_ERRORS:
-            raise
-        except (ResponseError, UnicodeDecodeError) as error:
-            logger.warning("The session of a first turn is unreadable (%s)", type(error).__name__)
+        except UnicodeDecodeError:
+            logger.warning("%s is malformed; ignored", keys.first_turn(turn))
             return None
         if not keys.is_id(digest) or not keys.is_owner(owner):
             return None

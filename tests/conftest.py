@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from chat.log.batches import Batches
 from sessions.client.connection import Client, connect
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
 

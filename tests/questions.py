@@ -1,8 +1,8 @@
 """A question for tests that begin turns in Redis without a request over HTTP."""
 
 from sessions.keys import MessageId, SessionDigest
-from sessions.turn_record import NewTurn, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import NewTurn, TurnRef
+from sessions.turns.turn_store import TurnStore
 
 
 def question_at(ref: TurnRef) -> NewTurn:

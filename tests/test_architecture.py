@@ -21,16 +21,19 @@ PRODUCT = sorted(
     ]
 )
 IMPORTS = {
-    "config": set(),
-    "config.children": {"config", "config.system"},
+    "config": {"config.children"},
+    "config.children": {"config.system"},
     "config.system": set(),
     "sessions.client": set(),
     "sessions": {"sessions.client"},
+    "sessions.turns": {"sessions", "sessions.client"},
     "chat.errors": set(),
     "chat.event_stream": set(),
     "chat.formats": {"chat.log.records"},
     "chat.log.records": set(),
-    "chat.log": {"sessions", "sessions.client", "chat.event_stream", "chat.log.records"},
+    "chat.log": {
+        "sessions", "sessions.turns", "sessions.client", "chat.event_stream", "chat.log.records"
+    },
     "chat.upstream.error_words": set(),
     "chat.upstream.http": set(),
     "chat.upstream.failures": {"chat.errors", "chat.upstream.error_words", "chat.upstream.http"},
@@ -43,9 +46,10 @@ IMPORTS = {
     },
     "chat.turns.continuation": {"chat.errors"},
     "chat.turns.moderation": {"chat.errors", "chat.log.records", "chat.upstream"},
-    "chat.turns.context": {"chat.errors", "chat.upstream", "sessions"},
+    "chat.turns.context": {"chat.errors", "chat.upstream", "sessions", "sessions.turns"},
     "chat.turns": {
-        "sessions", "sessions.client", "chat.errors", "chat.log", "chat.log.records",
+        "sessions", "sessions.turns", "sessions.client", "chat.errors", "chat.log",
+        "chat.log.records",
         "chat.turns.context", "chat.turns.continuation", "chat.turns.moderation", "chat.upstream",
         "chat.upstream.response"
     },
@@ -53,17 +57,18 @@ IMPORTS = {
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
-    "chat.api.limits": {"sessions", "chat.api.trust"},
+    "chat.api.limits": {"sessions", "sessions.turns", "chat.api.trust"},
     "chat.api.v1": {
-        "sessions", "sessions.client", "chat.api", "chat.api.limits", "chat.api.trust",
+        "sessions", "sessions.turns", "sessions.client", "chat.api", "chat.api.limits",
+        "chat.api.trust",
         "chat.errors", "chat.formats", "chat.turns", "chat.turns.context"
     },
     "chat.api.http": set(),
     "chat.api.trust": {"chat.errors"},
     "chat.api": {
-        "sessions", "sessions.client", "chat.api.http", "chat.api.limits", "chat.api.trust",
-        "chat.errors",
-        "chat.events", "chat.export", "chat.formats", "chat.log", "chat.turns"
+        "sessions", "sessions.turns", "sessions.client", "chat.api.http", "chat.api.limits",
+        "chat.api.trust", "chat.errors", "chat.events", "chat.export", "chat.formats", "chat.log",
+        "chat.turns"
     },
 }  # fmt: skip
 """For each package or stand-alone module, the packages and modules that it may import."""
@@ -103,7 +108,7 @@ PURE = {
     "chat.upstream.servers",
     "sessions.cookie",
     "sessions.keys",
-    "sessions.turn_record",
+    "sessions.turns.turn_record",
 }
 HTTP_EDGES = {"server", "sessions.middleware"} | {
     f"chat.api.{name}"
@@ -237,7 +242,7 @@ def test_each_dependency_is_imported_only_by_its_own_modules(
 
 def test_leases_depend_on_no_workers_clock() -> None:
     for path in PRODUCT:
-        if name_of(path) in ("sessions.turn_store", "sessions.client.scripts"):
+        if name_of(path) in ("sessions.turns.turn_store", "sessions.client.scripts"):
             assert not imports(path) & {"time", "datetime"}, path
 
 

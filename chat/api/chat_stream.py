@@ -18,7 +18,7 @@ from chat.turns.question import Question
 from sessions.keys import AddressDigest, TurnId
 from sessions.middleware import get_session, keep_session
 from sessions.session_store import Session
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 chat_stream = Blueprint("chat", url_prefix="/api")
 

@@ -12,7 +12,7 @@ from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
 from sessions.limits import ConversationRate
 from sessions.session_store import SessionStore
-from sessions.turn_limits import TurnLimits
+from sessions.turns.turn_limits import TurnLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

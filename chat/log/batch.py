@@ -14,8 +14,8 @@ from chat.log.backoff import Backoff
 from chat.log.log import Log, LogState
 from chat.log.records import TEXT_KINDS, Kind
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
-from sessions.turn_record import State
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import State
+from sessions.turns.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.batch")
 

@@ -4,7 +4,7 @@ import asyncio
 
 from chat.log.batch import Batch, Writer
 from chat.log.log import Log
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_store import TurnStore
 
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.03, 0.08
 """Bounds of the time between two ticks of a batch: twice the last rounds of all batches.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from chat.log.log import Log
 from sessions import keys
 from sessions.client.notifications import Notifications
-from sessions.turn_record import TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRef
+from sessions.turns.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.follower")
 

@@ -15,7 +15,7 @@ from chat.log.format import Format, Send
 from chat.log.records import Kind, PartialAnswer
 from chat.log.tail_viewer import Push, TailViewer
 from sessions.client.errors import UNAVAILABLE_ERRORS
-from sessions.turn_record import TurnRef
+from sessions.turns.turn_record import TurnRef
 
 MAX_LOG_BYTES = 2 << 20
 """A turn whose records exceed this fails; models send far less in one answer."""

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from chat.log.follower import Follower
 from chat.log.log import SLICE_BYTES, Log, LogState
-from sessions.turn_record import TurnRecord, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRecord, TurnRef
+from sessions.turns.turn_store import TurnStore
 
 
 class Logs:

@@ -5,9 +5,9 @@ from chat.turns.context.client_request import ClientRequest
 from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
 from sessions.keys import TurnId
-from sessions.turn_limits import Rejection, TurnLimits
-from sessions.turn_record import NewTurn
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_limits import Rejection, TurnLimits
+from sessions.turns.turn_record import NewTurn
+from sessions.turns.turn_store import TurnStore
 
 _RETRY_TURNS_S = 5
 """How long a client shall wait for another turn to end, in seconds."""

@@ -9,7 +9,7 @@ import msgspec
 
 from chat.turns.context.prompt import estimate_text
 from chat.turns.usage import NO_REQUEST, TurnUsage
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 
 @dataclass(slots=True)

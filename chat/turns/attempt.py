@@ -24,7 +24,7 @@ from chat.upstream.response.chunk_reader import DeltaKind
 from chat.upstream.response.chunks import Usage
 from chat.upstream.response.completion import Completion, Delta
 from chat.upstream.response.endings import Ending
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 logger = logging.getLogger("holdline.turn")
 

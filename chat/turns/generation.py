@@ -33,7 +33,7 @@ from chat.turns.upstream_choice import ContinueMode, Mode, UpstreamChoice
 from chat.turns.usage import restore_usage
 from chat.upstream.client import Upstream
 from chat.upstream.response.endings import Ending
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 
 class Generator:

@@ -13,7 +13,7 @@ from chat.turns.context.client_request import ClientRequest
 from sessions.conversation_store import ConversationStore, make_title, new_id
 from sessions.keys import AddressDigest, ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_record import NewTurn, TurnRef
+from sessions.turns.turn_record import NewTurn, TurnRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
 from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turn_limits import TurnLimits
-from sessions.turn_record import NewTurn, TurnRecord, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_limits import TurnLimits
+from sessions.turns.turn_record import NewTurn, TurnRecord, TurnRef
+from sessions.turns.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.turns")
 

@@ -9,8 +9,8 @@ from chat.log.follower import MAX_READ_BYTES, Follower
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.registry import Turns
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
-from sessions.turn_record import TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRef
+from sessions.turns.turn_store import TurnStore
 
 logger = logging.getLogger("holdline.takeover")
 

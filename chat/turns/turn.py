@@ -9,7 +9,7 @@ from chat.errors import UpstreamError
 from chat.log.batch import Fenced, Writer
 from chat.log.records import Kind
 from chat.turns.generation import Generation
-from sessions.turn_record import State, TurnRecord
+from sessions.turns.turn_record import State, TurnRecord
 
 logger = logging.getLogger("holdline.turn")
 

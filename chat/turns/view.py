@@ -8,7 +8,7 @@ from chat.log import records
 from chat.log.log import Log, LogState
 from chat.log.records import Kind
 from sessions.conversation_store import ConversationStore
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from config.children.child_process import starting_child
-from config.restarts import describe_exit
+from config.children.restarts import describe_exit
 
 logger = logging.getLogger("holdline.llama_server")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from config.restarts import Restarts
+from config.children.restarts import Restarts
 from sessions.client.connection import connect
 from sessions.client.scripts import call
 from tests.config.test_supervisor import find_children, model_settings

@@ -14,8 +14,8 @@ from sessions.client.scripts import call
 from sessions.conversation_record import Conversation
 from sessions.conversation_store import MAX_UNLINKED_TURNS, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
-from sessions.turn_record import NewTurn, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import NewTurn, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at
 
 CONVERSATION = ConversationId("conversation")

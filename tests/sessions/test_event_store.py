@@ -11,8 +11,8 @@ from sessions.conversation_store import ConversationStore
 from sessions.event_store import Event, EventId, EventStore, parse_id, parse_notification
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.session_store import Session
-from sessions.turn_record import NewTurn, State, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import NewTurn, State, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at
 
 MAX_EVENTS = 2000

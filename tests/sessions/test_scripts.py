@@ -19,9 +19,9 @@ from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.limits import StorageLimits
 from sessions.session_store import Session
-from sessions.turn_limits import Limits, TurnLimits
-from sessions.turn_record import NewTurn, TakeOver, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_record import NewTurn, TakeOver, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at, read_log
 
 

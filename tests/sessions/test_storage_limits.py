@@ -16,8 +16,8 @@ from sessions.conversation_store import ConversationStore
 from sessions.keys import NO_CONVERSATION, ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.limits import ConversationRate, StorageLimitReached, StorageLimits
 from sessions.session_store import Session
-from sessions.turn_record import NewTurn, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import NewTurn, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S, REDIS_KINDS, redis_of_kind
 from tests.questions import question_at
 

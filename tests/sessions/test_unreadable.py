@@ -18,8 +18,8 @@ from sessions.client.connection import Client
 from sessions.client.unreadable import TYPES, get_type
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_record import TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.config.test_supervisor import find_children
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis

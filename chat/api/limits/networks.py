@@ -6,7 +6,7 @@ from sanic import Request
 
 from chat.api.trust.proxies import Address, client_address
 from sessions.keys import AddressDigest
-from sessions.turn_limits import TurnLimits
+from sessions.turns.turn_limits import TurnLimits
 
 _PREFIXES = {4: 32, 6: 64}
 """Length of the prefix that counts as one address: an IPv6 host usually has all of a /64."""

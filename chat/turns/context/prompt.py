@@ -13,7 +13,7 @@ from chat.turns.context.client_request import CONTINUE_PROMPT
 from chat.upstream.client import Upstream
 from chat.upstream.request import ChatMessage
 from sessions.conversation_store import ConversationStore
-from sessions.turn_record import TurnRecord
+from sessions.turns.turn_record import TurnRecord
 
 MAX_BYTES_PER_TOKEN = 8
 """Upper bound for a token of real text; bounds the bytes read from the history."""

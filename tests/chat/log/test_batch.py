@@ -17,8 +17,8 @@ from chat.log.log import Log, LogState
 from chat.log.records import Kind
 from sessions.client.connection import connect
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_record import TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S
 from tests.questions import question_at, read_log
 

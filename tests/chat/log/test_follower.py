@@ -12,8 +12,8 @@ from chat.log.logs import Logs
 from sessions.client.connection import connect
 from sessions.client.notifications import Notifications
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_record import TurnRecord, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import TurnRecord, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S
 from tests.proxy import Command, RedisProxy, redis_proxy

@@ -10,7 +10,7 @@ from chat.log import tail_viewer
 from chat.log.format import Format
 from chat.log.log import Log, LogState
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_record import TurnRef
+from sessions.turns.turn_record import TurnRef
 
 REF = TurnRef(Owner("owner"), ConversationId("conversation"), TurnId("turn-0123456789ab"))
 HEARTBEAT = b":\n\n"

@@ -12,8 +12,8 @@ from chat.log.log import Log
 from chat.log.records import Kind
 from sessions.client.connection import Client
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
-from sessions.turn_record import NewTurn, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_record import NewTurn, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at
 
 TOKENS = [f" {number:03d}" for number in range(200)]

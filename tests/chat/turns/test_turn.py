@@ -31,9 +31,9 @@ from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.keys import ConversationId, Owner, TurnId
 from sessions.model_facts import ModelFacts
-from sessions.turn_limits import Limits, TurnLimits
-from sessions.turn_record import TurnRecord, TurnRef
-from sessions.turn_store import TurnStore
+from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_record import TurnRecord, TurnRef
+from sessions.turns.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.processes import PATIENCE_S
 from tests.questions import question_at, read_log

@@ -11,8 +11,8 @@ from sessions.client.errors import UNAVAILABLE_ERRORS, WritesUnavailable, classi
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, MessageId, Owner, TurnId
 from sessions.limits import StorageLimitReached, StorageLimits
-from sessions.running_index import build_registrations, build_unregistration, sweep
-from sessions.turn_record import (
+from sessions.turns.running_index import build_registrations, build_unregistration, sweep
+from sessions.turns.turn_record import (
     RECORD_FIELDS,
     BeginResult,
     LogRead,

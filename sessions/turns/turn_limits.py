@@ -9,7 +9,7 @@ from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_in_order
 from sessions.keys import AddressDigest, TurnId
-from sessions.turn_record import TurnRef
+from sessions.turns.turn_record import TurnRef
 
 Scope = Literal["session", "address", "server"]
 

@@ -11,7 +11,7 @@ from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_all, call_in_order, raise_errors
 from sessions.keys import ConversationId, Owner, TurnId
-from sessions.turn_record import TurnRef
+from sessions.turns.turn_record import TurnRef
 
 logger = logging.getLogger("holdline.turn_store")
 
