@@ -55,7 +55,7 @@ async def supervise(starts: Path, give_up_s: float, failures: int) -> tuple[int,
     return process.returncode - 10, log.decode()
 
 
-def test_a_process_that_dies_soon_is_restarted_after_a_delay_that_doubles_to_30_s() -> None:
+def test_the_delay_after_a_short_life_doubles_to_30_s() -> None:
     restarts, now, delays = Restarts(), 1000.0, []
     for _ in range(9):
         restarts.note_start(now)

@@ -145,7 +145,7 @@ async def test_a_reconnect_to_a_running_turn_takes_one_exchange_and_three_on_ano
     await exchange.finish()
 
 
-async def test_a_takeover_takes_two_exchanges(
+async def test_a_takeover_takes_three_exchanges(
     site: Site, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with asking(site.client, message=question) as source:
@@ -165,4 +165,4 @@ async def test_a_takeover_takes_two_exchanges(
     taken = site.exchanges()
     os.kill(worker, signal.SIGKILL)
     await again.answer("after")
-    assert taken[:3] == [["take_over"], ["read"], ["HGET", "branch"]]
+    assert taken[:4] == [["HGET"], ["take_over"], ["read"], ["HGET", "branch"]]
