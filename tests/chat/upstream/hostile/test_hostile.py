@@ -11,6 +11,7 @@ import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -337,23 +338,26 @@ async def test_no_format_and_no_log_reveals_the_address_of_the_upstream(
     case = f"leak{list(LEAKS).index(leak)}"
     hostile.add(case, say(LEAKS[leak](words.encode())))
     chat = {"model": "m", "messages": [{"role": "user", "content": case}]}
-    async with httpx.AsyncClient(base_url=attacked.url, timeout=60) as client:
-        responses = [
-            *[
-                await client.get("/api/chat_stream/", params={"message": case, "format": name})
-                for name in ("sse", "ndjson", "json")
-            ],
-            *[
-                await client.post("/v1/chat/completions", json={**chat, "stream": streams})
-                for streams in (False, True)
-            ],
-            await client.get("/api/conversations/"),
-        ]
-        with contextlib.suppress(httpx.RemoteProtocolError):  # a failed text has no end
-            query = {"message": case, "format": "text"}
-            responses.append(await client.get("/api/chat_stream/", params=query))
-    for response in responses:
-        assert hostile.hides(f"{response.headers}{response.text}")
+
+    async def ask(method: str, url: str, **query: Any) -> str:
+        async with httpx.AsyncClient(base_url=attacked.url, timeout=60) as client:
+            with contextlib.suppress(httpx.RemoteProtocolError):  # a failed text has no end
+                response = await client.request(method, url, **query)
+                listed = await client.get("/api/conversations/")
+                return f"{response.headers}{response.text}{listed.text}"
+        return ""
+
+    formats = "sse", "ndjson", "json", "text"
+    bodies = [{**chat, "stream": streams} for streams in (False, True)]
+    async with asyncio.timeout(PATIENCE_S):
+        received = await asyncio.gather(
+            *(
+                ask("GET", "/api/chat_stream/", params={"message": case, "format": name})
+                for name in formats
+            ),
+            *(ask("POST", "/v1/chat/completions", json=body) for body in bodies),
+        )
+    assert all(map(hostile.hides, received))
     assert hostile.hides(attacked.read_log())
 
 
