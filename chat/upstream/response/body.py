@@ -107,7 +107,8 @@ class BodyDecoder:
         self._buffer = bytearray(lines.pop() if lines and not lines[-1].endswith(b"\n") else b"")
         for line in lines:
             line = line.rstrip(b"\r\n")
-            if line.startswith(b":"):  # an upstream may send millions of comments
+            # An upstream may send millions of comments and empty lines.
+            if line.startswith(b":") or not (line or self._data or self._name):
                 continue
             yield from self._read_line(line)
             if self.is_done:

@@ -16,6 +16,12 @@ from chat.upstream.response.chunks import Chunk
 from chat.upstream.response.endings import Ending
 from chat.upstream.response.inline_reasoning import ReasoningSplitter
 
+_MAX_TAKE_S = 0.01
+"""Seconds of decoding in one `take`; a flood of lines must not delay other answers."""
+
+_PART_BYTES = 16 << 10
+"""Bytes that are decoded between two looks at the clock."""
+
 _MAX_TICK_S = 1.0
 """Received bytes are read within this time, in seconds, while Redis is available."""
 
@@ -58,6 +64,8 @@ class Completion:
         body: Body | None = response.extensions.get(BODY)
         self._body = BufferedBody(response) if body is None else body
         self._decoder = BodyDecoder()
+        self._rest = b""
+        """Received bytes that are decoded by the next `take`."""
         self._splitter = ReasoningSplitter()
         self._failure: Exception | None = None
         self._lost: Exception | None = None
@@ -85,11 +93,11 @@ class Completion:
     def take(self) -> tuple[list[Delta], bool]:
         """Return the deltas received so far, coalesced, and whether any byte was received."""
         self._last_take_at = self._loop.time()
-        data = b"" if self._is_over or self._failure else self._body.take()
+        data = b"" if self._is_over or self._failure else self._rest or self._body.take()
         if not data:
             self._is_waiting = True
             return [], False
-        deltas = self._decode(self._decoder.feed(data))
+        deltas = self._decode(self._feed(data))
         if deltas:
             self._last_delta_at = self._loop.time()
             if self.reader.ending is None and self._silence_s != self._timeouts.silence_s:
@@ -102,7 +110,7 @@ class Completion:
         """Return the last deltas, which the end of the body completes; call it after `wait`."""
         if self._failure:
             return []
-        deltas = [] if self._is_over else self._decode(self._decoder.flush())
+        deltas = [] if self._is_over else self._decode(self._feed_last())
         pieces: list[Piece] = []
         # Without a clean end it is unknown whether the tag would have been closed.
         is_complete = self.reader.ending is Ending.COMPLETE or (
@@ -189,6 +197,24 @@ class Completion:
             self.fail(httpx2.ReadTimeout("the server sent no delta"))
         else:
             self.end()
+
+    def _feed(self, data: bytes) -> Iterator[Chunk]:
+        """Yield the chunks that `data` completes, for a limited time; keep the rest of it."""
+        until = self._loop.time() + _MAX_TAKE_S
+        self._rest = b""
+        for end in range(_PART_BYTES, len(data) + _PART_BYTES, _PART_BYTES):
+            yield from self._decoder.feed(data[end - _PART_BYTES : end])
+            if self._decoder.is_done:
+                return
+            if self._loop.time() > until:
+                self._rest = data[end:]
+                return
+
+    def _feed_last(self) -> Iterator[Chunk]:
+        """Yield the chunks of the remaining bytes, and those that their end completes."""
+        yield from self._decoder.feed(self._rest + self._body.take())
+        if not self._decoder.is_done:
+            yield from self._decoder.flush()
 
     def _decode(self, chunks: Iterator[Chunk]) -> list[Delta]:
         """Return the deltas of some chunks, as far as they can be decoded."""

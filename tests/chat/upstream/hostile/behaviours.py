@@ -104,6 +104,15 @@ def packed(*, body: bytes, coding: bytes = b"gzip", status: int = 200) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
+def begin_gzip(text: bytes) -> bytes:
+    """Return a text in gzip that goes on: blocks may follow, such as EMPTY_BLOCK."""
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
+
+
 def bomb(filling: bytes, begin: bytes = b"") -> bytes:
     """Return 64 MiB in gzip: about 64 KiB."""
     packer = zlib.compressobj(9, wbits=31)
@@ -227,7 +236,7 @@ ROWS: Sequence[Row] = [
     Row("NUL and half surrogate pairs", say(OPEN + event(r'{"choices": [{"delta": {"content": "He\u0000llo\ud800 world\udc00"}}]}') + event(STOP)), "stop", "Hello� world�"),
     Row("bytes that are not UTF-8", say(OPEN + WHOLE.replace(b"Hello", b"H\xff\xfello")), "stop", "H��llo world"),
     Row("absurd numbers of tokens", say(OPEN + HELLO + WORLD + event({**STOP, "usage": NUMBERS}) + DONE), "stop", COMPLETE),
-    Row("numbers that are none", say(OPEN + WHOLE.replace(b'"index": 0', b'"index": NaN, "x": -Infinity')), "stop", COMPLETE),
+    Row("NaN and infinity", say(OPEN + WHOLE.replace(b'"index": 0', b'"index": NaN, "x": -Infinity')), "stop", COMPLETE),
     Row("a finish reason of nested lists", say(OPEN + HELLO + WORLD + event(delta(finish=[[[]]] * 99)) + DONE), "stop", COMPLETE),
     Row("comments after the end", drip(OPEN + HELLO + WORLD + event(STOP), b": more\n\n"), "stop", COMPLETE),
     Row("endless comments after the end", flood(OPEN + HELLO + WORLD + event(STOP), b": more\n\n"), "stop", COMPLETE),

@@ -11,6 +11,7 @@ import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -26,14 +27,16 @@ from tests.chat.upstream.hostile.behaviours import (
     CHUNKED,
     COMPLETE,
     CONTINUE_MAX,
+    EMPTY_BLOCK,
     HELLO,
+    LONG_CALL,
     NESTED,
     OPEN,
     ROWS,
     SPACES,
     SSE,
-    WORLD,
     Row,
+    begin_gzip,
     chunk,
     drip,
     fail,
@@ -197,7 +200,11 @@ async def test_a_hostile_upstream_is_bounded_and_delays_no_other_answer(
 async def test_an_answer_that_is_cut_at_any_byte_costs_at_most_two_requests(
     attacked: Holdline, hostile: HostileUpstream
 ) -> None:
-    whole = CHUNKED + b"".join(chunk(one) for one in (HELLO, WORLD, event(STOP), DONE)) + END
+    choices = [{"delta": {"content": "Hello"}}], [{"delta": {"content": " world"}}]
+    stop = event({"choices": [{"finish_reason": "stop"}]})
+    parts = [*(event({"choices": one}) for one in choices), stop, DONE]
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole += b"".join(map(chunk, parts)) + END
     begun = [COMPLETE[:size] for size in range(len(COMPLETE) + 1)]
     prefixes = {first + again for first in begun for again in begun}  # each request sends the same
     several = asyncio.Semaphore(16)
@@ -211,6 +218,99 @@ async def test_an_answer_that_is_cut_at_any_byte_costs_at_most_two_requests(
         assert 1 <= hostile.requests[f"cut{at}"] <= 1 + CONTINUE_MAX
 
     await asyncio.gather(*map(cut, range(len(whole))))
+
+
+SLOW = {
+    "silence": hold(),
+    "headers": drip(SSE, b"X-A: b\r\n"),
+    "interim responses": drip(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "an error": drip(b"HTTP/1.1 400 X\r\n\r\n", b"x"),
+    "an error in gzip": drip(
+        b"HTTP/1.1 500 X\r\nContent-Encoding: gzip\r\n\r\n" + begin_gzip(b"x"), EMPTY_BLOCK
+    ),
+    "a quota": say(fail(429, b"", b"Retry-After: 60")),
+    "an event": drip(OPEN + b"data: ", b"x"),
+    "comments": drip(OPEN, b": wait\n\n"),
+    "an answer": drip(OPEN + HELLO, event(delta("."))),
+    "an answer in gzip": drip(
+        OPEN[:-2] + b"Content-Encoding: gzip\r\n\r\n" + begin_gzip(HELLO), EMPTY_BLOCK
+    ),
+    "an answer that has ended": drip(OPEN + HELLO + event(STOP), event(delta("."))),
+}
+
+
+async def test_turn_max_s_ends_whatever_drips(hostile: HostileUpstream) -> None:
+    async with holdline(
+        OPENAI_BASE_URL=hostile.base_url,
+        CHAT_MODEL="m",
+        RATE_LIMIT="off",
+        TURN_MAX_S="3",
+    ) as server:
+
+        async def ask(number: int) -> tuple[str, int]:
+            async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+                last = (await read(client, message=f"slow{number}"))[-1]
+            return json.loads(last.data)["type"], hostile.requests[f"slow{number}"]
+
+        for number, serve in enumerate(SLOW.values()):
+            hostile.add(f"slow{number}", serve)
+        async with asyncio.timeout(PATIENCE_S):
+            found = await asyncio.gather(*map(ask, range(len(SLOW))))
+    assert dict(zip(SLOW, found, strict=True)) == dict.fromkeys(SLOW, ("too_slow", 1))
+
+
+NESTED_LISTS = b"[" * 700 + b"]" * 700
+
+V1 = {
+    "a tool call without an end": (
+        flood(OPEN, event(delta(tool_calls=[LONG_CALL]))), "too_long"
+    ),
+    "a tool call of many fields": (
+        flood(OPEN, event(delta(tool_calls=[{"index": 0, **{str(n): n for n in range(9999)}}]))),
+        "timeout",
+    ),
+    "log probabilities without an end": (
+        flood(OPEN, event({"choices": [{"index": 0, "logprobs": {"content": ["x" * 9999]}}]})),
+        "too_long",
+    ),
+    "nested log probabilities": (
+        say(OPEN + b'data: {"choices": [{"logprobs": %b}]}\n\n' % NESTED_LISTS),
+        "invalid_response",
+    ),
+    "a nested tool call": (
+        say(OPEN + b'data: {"choices": [{"delta": {"tool_calls": %b}}]}\n\n' % NESTED_LISTS),
+        "tool_calls",
+    ),
+    "nested arguments": (
+        say(
+            OPEN + b'data: {"choices": [{"delta": {"function_call": {"arguments": 1, "x": %b}}}]}'
+            b"\n\n" % NESTED_LISTS
+        ),
+        "invalid_response",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("behaviour", V1.keys())
+async def test_a_client_of_v1_gets_a_clear_error_from_a_hostile_upstream(
+    attacked: Holdline, hostile: HostileUpstream, behaviour: str, streams: bool
+) -> None:
+    serve, ending = V1[behaviour]
+    case = f"v1-{list(V1).index(behaviour)}-{streams}"
+    hostile.add(case, serve)
+    before = {worker: reset_peak(worker) for worker in find_workers(attacked)}
+    body = {"model": "m", "messages": [{"role": "user", "content": case}], "stream": streams}
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        httpx.AsyncClient(base_url=attacked.url, timeout=60) as client,
+    ):
+        response = await client.post("/v1/chat/completions", json=body)
+    assert ending in response.text[-1000:]
+    assert hostile.hides(response.text)
+    assert hostile.requests[case] == 1
+    assert "Traceback" not in attacked.read_log()
+    assert all(read_peak(worker) - used < MAX_BYTES for worker, used in before.items())
 
 
 LEAKY_WORDS = "Cannot connect to {url} (host 127.0.0.1, port {port}) as tenant-4711 with {key}"
@@ -238,23 +338,26 @@ async def test_no_format_and_no_log_reveals_the_address_of_the_upstream(
     case = f"leak{list(LEAKS).index(leak)}"
     hostile.add(case, say(LEAKS[leak](words.encode())))
     chat = {"model": "m", "messages": [{"role": "user", "content": case}]}
-    async with httpx.AsyncClient(base_url=attacked.url, timeout=60) as client:
-        responses = [
-            *[
-                await client.get("/api/chat_stream/", params={"message": case, "format": name})
-                for name in ("sse", "ndjson", "json")
-            ],
-            *[
-                await client.post("/v1/chat/completions", json={**chat, "stream": streams})
-                for streams in (False, True)
-            ],
-            await client.get("/api/conversations/"),
-        ]
-        with contextlib.suppress(httpx.RemoteProtocolError):  # a failed text has no end
-            query = {"message": case, "format": "text"}
-            responses.append(await client.get("/api/chat_stream/", params=query))
-    for response in responses:
-        assert hostile.hides(f"{response.headers}{response.text}")
+
+    async def ask(method: str, url: str, **query: Any) -> str:
+        async with httpx.AsyncClient(base_url=attacked.url, timeout=60) as client:
+            with contextlib.suppress(httpx.RemoteProtocolError):  # a failed text has no end
+                response = await client.request(method, url, **query)
+                listed = await client.get("/api/conversations/")
+                return f"{response.headers}{response.text}{listed.text}"
+        return ""
+
+    formats = "sse", "ndjson", "json", "text"
+    bodies = [{**chat, "stream": streams} for streams in (False, True)]
+    async with asyncio.timeout(PATIENCE_S):
+        received = await asyncio.gather(
+            *(
+                ask("GET", "/api/chat_stream/", params={"message": case, "format": name})
+                for name in formats
+            ),
+            *(ask("POST", "/v1/chat/completions", json=body) for body in bodies),
+        )
+    assert all(map(hostile.hides, received))
     assert hostile.hides(attacked.read_log())
 
 
