@@ -107,6 +107,8 @@ async def _check(
     fences = await _read_fences(processes)
     for user in users:
         report.violations += user.problems
+        if not user.conversation:
+            continue  # the user is late, which has been reported
         async with asyncio.timeout(BOUND_S):
             history, running = await user.read_history()
         outcomes = [_describe(one, narrator, fences.get(one.turn, 0)) for one in user.questions]
