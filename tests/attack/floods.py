@@ -1,6 +1,7 @@
 """Attacks that fill, stop or bill by numbers: turns, addresses, bytes and conversations."""
 
 import asyncio
+import itertools
 import random
 import time
 import uuid
@@ -123,6 +124,24 @@ async def request_anonymously(target: Target) -> Outcome:
     return Outcome(
         new_keys <= 2,  # counters of rates
         f"{count} requests: {new_keys} keys, {max(grown, 0) / count:.0f} bytes in Redis each",
+    )
+
+
+async def store_sessions_and_turns(target: Target) -> Outcome:
+    """Begin one short turn in each of 100 sessions."""
+    sizes = [await target.count_redis_bytes()]
+    clients = [target.open_client() for _ in range(100)]
+    for client in clients:
+        await client.get("/")
+    sizes.append(await target.count_redis_bytes())
+    for client in clients:
+        await client.get(STREAM, params={"message": "hello"})
+        await client.aclose()
+    sizes.append(await target.count_redis_bytes())
+    session, turn = (max(after - before, 0) // 100 for before, after in itertools.pairwise(sizes))
+    return Outcome(
+        session <= 100 and turn <= 16_000,
+        f"a session that stores nothing: {session} bytes in Redis; its first turn: {turn}",
     )
 
 

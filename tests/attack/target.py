@@ -98,10 +98,6 @@ class Target:
         children = psutil.Process(self.server.process.pid).children()
         return [one for one in children if "redis" not in one.name()]
 
-    def find_redis(self) -> psutil.Process:
-        children = psutil.Process(self.server.process.pid).children()
-        return next(one for one in children if "redis" in one.name())
-
     def count_resident_bytes(self) -> int:
         """Return the memory of all workers."""
         return sum(int(worker.memory_info().rss) for worker in self.list_workers())

@@ -52,6 +52,7 @@ VECTORS = [
     Vector("addresses of one IPv6 /64", floods.change_addresses_in_a_network, _FEW),
     Vector("X-Forwarded-Host and -Proto, untrusted", floods.forge_host_and_scheme, UNTRUSTED),
     Vector("anonymous requests", floods.request_anonymously, NO_LIMITS),
+    Vector("sessions and turns", floods.store_sessions_and_turns, NO_LIMITS),
     Vector("huge system prompts", floods.store_huge_system_prompts, NO_LIMITS),
     Vector("many conversations", floods.create_many_conversations),
     Vector("lists of 200, twelve at once", floods.list_large_conversations, NO_LIMITS),

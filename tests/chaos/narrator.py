@@ -7,7 +7,7 @@ whatever happens in between.
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.fake_upstream import Exchange, ScriptedUpstream
 
@@ -32,12 +32,17 @@ def split(text: str) -> Iterator[str]:
         start = end
 
 
-def find_question(messages: list[dict[str, str]], asked: set[str]) -> tuple[str, str]:
-    """Return the last question of a request, and the partial answer to it; "" for none."""
+def find_question(messages: list[dict[str, str]], asked: Iterable[str]) -> tuple[str, str]:
+    """Return the last question of a request, and the partial answer to it; "" for none.
+
+    A question that has no answer precedes the next one in the same message.
+    """
     for number in reversed(range(len(messages))):
-        if messages[number]["role"] == "user" and messages[number]["content"] in asked:
-            following = messages[number + 1 : number + 2]
-            return messages[number]["content"], following[0]["content"] if following else ""
+        if messages[number]["role"] == "user":
+            for question in asked:
+                if messages[number]["content"].endswith(question):
+                    following = messages[number + 1 : number + 2]
+                    return question, following[0]["content"] if following else ""
     return "", ""
 
 
@@ -53,9 +58,10 @@ class Narrator:
         self.upstream = ScriptedUpstream(self._respond)
 
     async def _respond(self, exchange: Exchange) -> None:
-        question, partial = find_question(exchange.messages, set(self.shown))
+        question, partial = find_question(exchange.messages, self.shown)
         if not question:
             self.violations.append("a request to the upstream contains no question of a user")
+            exchange.reply(400, {"error": {"message": "no question"}})
             return
         self.requests.setdefault(question, []).append(partial)
         answer = tell(question)

@@ -1,6 +1,7 @@
 """Run the users and the faults of one plan, and check the invariants."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,11 @@ from tests.chaos.user import Question, User
 USERS = 20
 BOUND_S = 60
 """Time after the last fault within which every turn must have ended."""
+
+_TRACEBACK = re.compile(
+    r"^\d{4}-.* (\w+ holdline\S*:).*\nTraceback (?:.*\n)+?(\w.*)$", re.MULTILINE
+)
+"""The logger that wrote a traceback, and the error at its end."""
 
 
 @dataclass
@@ -107,6 +113,8 @@ async def _check(
     fences = await _read_fences(processes)
     for user in users:
         report.violations += user.problems
+        if not user.conversation:
+            continue  # the user is late, which has been reported
         async with asyncio.timeout(BOUND_S):
             history, running = await user.read_history()
         outcomes = [_describe(one, narrator, fences.get(one.turn, 0)) for one in user.questions]
@@ -116,9 +124,11 @@ async def _check(
     for server in processes.servers:
         report.violations += server.problems
         log = server.read_log()
-        if "Traceback" in log:
-            start = log.index("Traceback")
-            report.violations.append(f"a traceback in the log: {log[start - 300 : start + 2000]}")
+        tracebacks = Counter(_TRACEBACK.findall(log))
+        report.violations += [
+            f"{count}x a traceback in the log: {place}: {error}"
+            for (place, error), count in tracebacks.items()
+        ]
 
 
 def _describe(question: Question, narrator: Narrator, fence: int) -> Outcome:
