@@ -1,1 +1,1 @@
-"""What the operating system allows, and what it exposes: open files, and who may read `.env`."""
+"""Limits and permissions of the operating system: open files, and access to `.env`."""

@@ -39,7 +39,7 @@ export const english = {
   signOut: "Sign out and delete everything here",
   signOutTitle: "Sign out and delete everything?",
   signOutText:
-    "All conversations in this browser will be deleted permanently, and answers in progress stopped.",
+    "All conversations in this browser will be deleted permanently. Running answers will be stopped.",
   signOutConfirm: "Delete everything",
   question: "Your question",
   placeholder: "Ask anything",
