@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 INTERPRETER := $(VENV)/python-$(VERSION)
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all:
 MODEL_VENV := .venv-model
 CLIENTS_VENV := .venv-clients
 CLIENTS := tests/clients/node_modules/.package-lock.json
@@ -69,7 +69,7 @@ bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litel
 bench/peers/%/.venv/done: bench/peers/%/requirements.lock $(VENV)/dev.lock
 	@echo "Installing the benchmark's $*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
-	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $< || rm -rf $(@D)/bin
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all: -q -r $< || rm -rf $(@D)/bin
 	@touch $@
 
 screenshots: $(VENV)/dev.lock $(PAGE)  ## Retake the screenshots of the README
@@ -106,7 +106,7 @@ $(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
 $(MODEL_VENV)/done $(CLIENTS_VENV)/done: .venv-%/done: requirements-%.lock | $(VENV)/run.lock
 	@echo "Installing the packages of make test-$*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
-	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -q -r $<
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all: -q -r $<
 	@touch $@
 
 $(PAGE) $(CLIENTS): %/node_modules/.package-lock.json: %/package-lock.json requirements-node.lock $(INTERPRETER)

@@ -1,1 +1,1 @@
-"""What the operating system allows and exposes: open files, memory, who may read `.env`."""
+"""Limits and permissions of the operating system: open files, memory, and access to `.env`."""

@@ -16,6 +16,7 @@ import { Transcript } from "./view/transcript.js";
 import { describeWait } from "./view/wait_status.js";
 
 const RETRY_DELAY_MS = 4000;
+const SIGNED_OUT = "signed_out"; // an event of another tab, not of the server
 
 const find = (selector) => document.querySelector(selector);
 
@@ -31,11 +32,15 @@ class App {
     onChangeFailed: showError,
   });
 
-  #list = new ConversationList(find("#conversations"), find("#more-conversations"), {
-    onTitle: (id, title) => this.#chat.retitle(id, title),
-    onDelete: (id) => id === this.#chat.state.id && this.#goTo(null),
-    onChangeFailed: showError,
-  });
+  #list = new ConversationList(
+    find("#conversations"), find("#more-conversations"), find("#sign-out"),
+    {
+      onTitle: (id, title) => this.#chat.retitle(id, title),
+      onDelete: (id) => id === this.#chat.state.id && this.#goTo(null),
+      onSignedOut: () => this.#onSignedOut(),
+      onChangeFailed: showError,
+    },
+  );
 
   #transcript = new Transcript(find("#messages"), {
     onRegenerate: (key) => this.#followAnswer(this.#chat.regenerate(key, this.#composer.model)),
@@ -123,7 +128,20 @@ class App {
     this.#chat.release();
   }
 
+  #onSignedOut() {
+    this.#events.tell({ type: SIGNED_OUT });
+    this.#startOver();
+  }
+
+  // The page loads again, with a new session and without a draft.
+  #startOver() {
+    this.#composer.clear();
+    history.replaceState(null, "", location.pathname);
+    location.reload();
+  }
+
   #onEvent(event) {
+    if (event.type === SIGNED_OUT) return this.#startOver();
     if (event.change === "deleted") this.#list.remove(event.conversation);
     if (document.hidden) return; // a page loads everything again when it becomes visible
     this.#list.refreshSoon();

@@ -9,6 +9,7 @@ Here the head and the body of a request have deadlines. This module alone uses S
 from time import monotonic
 from typing import Any
 
+from sanic import Request
 from sanic.exceptions import BadRequest, RequestCancelled, RequestTimeout, ServiceUnavailable
 from sanic.headers import format_http1_response
 from sanic.http import Http, Stage
@@ -59,18 +60,16 @@ class _Http(Http):
         await super().http1_request_header()  # type: ignore[no-untyped-call]
         self.deadline = None
         request, values = self.request, self.request.headers.getall
-        if not head.is_valid_head(
-            request.head,
-            request.version,
-            values("host", []),
-            values("content-length", []),
-            values("transfer-encoding", []),
+        if not head.is_valid_head(request.head, values("host", [])) or (
+            self.request_body
+            and not head.is_valid_length(
+                request.version, values("content-length", []), values("transfer-encoding", [])
+            )
         ):
             self.request = None  # type: ignore[assignment]  # as before the head has arrived
             self.request_body = None
             raise BadRequest("Bad Request")
-        if not self.protocol.begin(request.path):
-            self.keep_alive = False
+        self.protocol.begin(request)
 
     async def read(self) -> bytes | None:
         """Return the next part of the body; raises BadRequest and PayloadTooLarge."""
@@ -147,16 +146,19 @@ class Protocol(HttpProtocol):
         if self._place:
             self._limits.wait(self._place)
 
-    def begin(self, path: str) -> bool:
-        """Begin a request; return whether more may follow on the connection.
+    def begin(self, request: Request) -> None:
+        """Begin a request.
 
         Raises RequestCancelled, and closes the connection, if the limits do not allow the request.
         """
-        assert self._place
-        if not self._limits.begin(self._place, path):
-            self.abort()
-            raise RequestCancelled
-        return not self._place.is_extra
+        if not self._place:
+            return
+        self._limits.begin(self._place)
+        if self._place.is_extra:
+            self._http.keep_alive = False
+            if not self._limits.allows_extra(request.path):
+                self.abort()
+                raise RequestCancelled
 
     def abort(self) -> None:
         """Close the connection at once.

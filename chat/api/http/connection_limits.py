@@ -60,11 +60,14 @@ class ConnectionLimits:
             for group in self._list_groups(place):
                 group.waiting[place] = None
 
-    def begin(self, place: "Place", path: str) -> bool:
-        """Note that the head of a request has arrived; return False if it must be rejected."""
+    def begin(self, place: "Place") -> None:
+        """Note that the head of a request has arrived."""
         for group in self._list_groups(place):
             group.waiting.pop(place, None)
-        if not place.is_extra or path.rstrip("/") in HEALTH_PATHS:
+
+    def allows_extra(self, path: str) -> bool:
+        """Return whether a connection of the reserve may request a path; log a rejection."""
+        if path.rstrip("/") in HEALTH_PATHS:
             return True
         self._log.warn("rejected a connection: as many as CONNECTIONS_MAX are open")
         return False

@@ -20,21 +20,27 @@ MAX_CHUNK_HEAD_BYTES = 64
 """Maximum size of a chunk's head, as in Sanic."""
 
 
-def is_valid_head(
-    head: bytes, version: str, hosts: Sequence[str], lengths: Sequence[str], codings: Sequence[str]
-) -> bool:
+def is_valid_head(head: bytes, hosts: Sequence[str]) -> bool:
     """Return whether a head without its empty line has one reading only.
 
-    `hosts`, `lengths` and `codings` are the values of Host, Content-Length and Transfer-Encoding.
+    `hosts` are the values of Host, of which HTTP/1.1 requires one. `is_valid_length` is another
+    condition for a request with a body.
     """
-    if not _HEAD.fullmatch(head) or len(hosts) > 1 or len(lengths) + len(codings) > 1:
+    if not _HEAD.fullmatch(head):
         return False
-    if version == "1.0":
-        if codings:
-            return False
-    elif not hosts:
-        return False
-    return all(map(_HOST.fullmatch, hosts)) and all(map(_LENGTH.fullmatch, lengths))
+    if not hosts:
+        return head.partition(b"\r\n")[0].endswith(b"/1.0")
+    return len(hosts) == 1 and _HOST.fullmatch(hosts[0]) is not None
+
+
+def is_valid_length(version: str, lengths: Sequence[str], codings: Sequence[str]) -> bool:
+    """Return whether Content-Length or Transfer-Encoding gives the length of a body.
+
+    HTTP/1.0 has no Transfer-Encoding: a proxy may have taken the body for another request.
+    """
+    if codings:
+        return version == "1.1" and not lengths and len(codings) == 1
+    return len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None
 
 
 def is_valid_chunk_head(head: bytes) -> bool:

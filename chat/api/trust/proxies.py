@@ -60,8 +60,9 @@ def get_scheme(request: Request) -> str:
 
     The first proxy, which the client connects to, writes the first value.
     """
-    values = _split(request, "x-forwarded-proto") if is_from_trusted_proxy(request) else []
-    return values[0].lower() if values and values[0].lower() in ("http", "https") else "http"
+    values = _split(request, "x-forwarded-proto")
+    is_https = bool(values) and values[0].lower() == "https"
+    return "https" if is_https and is_from_trusted_proxy(request) else "http"
 
 
 def is_from_trusted_proxy(request: Request) -> bool:

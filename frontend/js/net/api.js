@@ -54,6 +54,16 @@ export function deleteConversation(id) {
   return request(conversationPath(id), "DELETE", {});
 }
 
+/** Stop the running answers of all conversations, and delete the conversations. */
+export function deleteConversations() {
+  return request("api/conversations/", "DELETE", {});
+}
+
+/** End the session. */
+export function signOut() {
+  return request("api/logout", "POST", {});
+}
+
 /** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
   return request("api/info");

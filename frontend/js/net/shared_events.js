@@ -44,6 +44,11 @@ export class SharedEvents {
     if (!hasLocks) this.#channel.close();
   }
 
+  /** Send an event to the other tabs. */
+  tell(event) {
+    this.#tabs.postMessage(event);
+  }
+
   #onReceived(event) {
     if (hasLocks) this.#tabs.postMessage(event);
     this.#onEvent(event);

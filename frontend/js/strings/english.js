@@ -36,6 +36,11 @@ export const english = {
   delete: "Delete",
   deleteTitle: "Delete this conversation?",
   deleteText: (title) => `“${title}” and all its messages will be deleted permanently.`,
+  signOut: "Sign out and delete everything here",
+  signOutTitle: "Sign out and delete everything?",
+  signOutText:
+    "All conversations in this browser will be deleted permanently. Running answers will be stopped.",
+  signOutConfirm: "Delete everything",
   question: "Your question",
   placeholder: "Ask anything",
   send: "Send",

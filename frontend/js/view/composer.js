@@ -84,11 +84,16 @@ export class Composer {
     else this.#delegate.onEditLast();
   }
 
+  /** Discard the draft. */
+  clear() {
+    this.#field.value = "";
+    this.#update();
+  }
+
   #submit() {
     const text = this.#field.value.trim();
     if (!text || lengthOf(text) > this.#maxLength) return;
-    this.#field.value = "";
-    this.#update();
+    this.clear();
     this.#delegate.onSubmit(text, this.model);
   }
 

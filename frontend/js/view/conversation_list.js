@@ -1,6 +1,8 @@
 /** List the conversations, newest first; the user can load more, rename and delete them. */
 
-import { deleteConversation, listConversations, renameConversation } from "../net/api.js";
+import {
+  deleteConversation, deleteConversations, listConversations, renameConversation, signOut,
+} from "../net/api.js";
 import { strings } from "../strings/strings.js";
 
 const RETRY_DELAY_MS = 5000;
@@ -16,12 +18,13 @@ export class ConversationList {
   #retryTimer = 0;
   #soonTimer = 0;
 
-  /** Calls delegate.onTitle(id, title), onDelete(id) and onChangeFailed(error). */
-  constructor(element, more, delegate) {
+  /** Calls delegate.onTitle(id, title), onDelete(id), onSignedOut() and onChangeFailed(error). */
+  constructor(element, more, leave, delegate) {
     this.#element = element;
     this.#more = more;
     this.#delegate = delegate;
     more.addEventListener("click", () => this.#loadMore());
+    leave.addEventListener("click", () => this.#signOut());
   }
 
   /** Load the newest conversations; older ones that were loaded before stay. */
@@ -133,6 +136,13 @@ export class ConversationList {
     if (!(await confirmIn(dialog))) return;
     this.#delegate.onDelete(id);
     await this.#change(deleteConversation(id), () => this.remove(id));
+  }
+
+  // The session ends only if nothing of it is left.
+  async #signOut() {
+    if (!(await confirmIn(document.querySelector("#sign-out-dialog")))) return;
+    const leaving = deleteConversations().then(signOut);
+    await this.#change(leaving, () => this.#delegate.onSignedOut());
   }
 
   async #change(request, show) {

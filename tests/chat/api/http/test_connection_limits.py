@@ -35,7 +35,7 @@ async def test_at_the_total_the_connection_that_waits_longest_gives_its_place() 
     places = {name: door.admit(name) for name in "abc"}
     first = places["a"]
     assert first
-    door.limits.begin(first, "/")
+    door.limits.begin(first)
     door.limits.wait(first)  # a has waited for a shorter time now
     assert door.admit("d")
     assert door.closed == ["b"]
@@ -46,7 +46,7 @@ async def test_a_connection_with_a_request_never_gives_its_place() -> None:
     for name in "ab":
         place = door.admit(name)
         assert place
-        assert door.limits.begin(place, "/")
+        door.limits.begin(place)
     for number in range(RESERVE):
         extra = door.admit(f"extra {number}")
         assert extra
@@ -62,12 +62,7 @@ async def test_a_connection_with_a_request_never_gives_its_place() -> None:
 )
 async def test_the_reserve_serves_health_checks_only(path: str, is_served: bool) -> None:
     door = Door(100, 1)
-    busy, extra = door.admit("busy"), None
-    assert busy
-    door.limits.begin(busy, "/")
-    extra = door.admit("extra")
-    assert extra
-    assert door.limits.begin(extra, path) is is_served
+    assert door.limits.allows_extra(path) is is_served
 
 
 async def test_a_connection_beyond_the_reserve_is_rejected() -> None:
@@ -76,7 +71,7 @@ async def test_a_connection_beyond_the_reserve_is_rejected() -> None:
     for number in range(1 + RESERVE):
         last = door.admit(str(number))
         assert last
-        door.limits.begin(last, "/healthz")
+        door.limits.begin(last)
     assert last
     assert door.admit("one more") is None
     door.limits.leave(last)
@@ -101,7 +96,7 @@ async def test_the_limit_per_address_counts_an_ipv4_address_or_a_64_bit_prefix(
     door = Door(1, 100)
     place = door.admit("first", first)
     assert place
-    door.limits.begin(place, "/")
+    door.limits.begin(place)
     assert (door.admit("second", second) is None) is are_one
     door.limits.leave(place)
     door.limits.leave(place)

@@ -214,7 +214,7 @@ async def test_an_ambiguous_message_is_rejected_and_the_connection_closed(
 ) -> None:
     before = len(server.read_log())
     statuses = await send(server.url, message)
-    assert len(statuses) <= 1  # what follows is not read as a request
+    assert len(statuses) <= 1  # the rest is not read as a request
     assert set(statuses) <= {b"400"}
     assert "Traceback" not in server.read_log()[before:]
 

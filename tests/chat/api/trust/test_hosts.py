@@ -18,8 +18,8 @@ LOOPBACK = ["localhost", "LocalHost.", "localhost:1", "127.0.0.1:8000", "127.8.8
 ADDRESSES = ["192.0.2.7", "192.0.2.7:8000", "[2001:db8::7]", "0.0.0.0"]
 OTHERS = [
     "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "127.1",
-    "0x7f.0.0.1", "2130706433", "localhost@evil.example", "localhost, evil.example",
-    "localhost:evil", "localhost..", "[::1", "[localhost]", "::1", "chat.localhost", "",
+    "0x7f.0.0.1", "2130706433", "localhost@evil.example",
+    "localhost:evil", "[::1", "[localhost]", "::1", "chat.localhost",
 ]  # fmt: skip
 NAMED = ["chat.example.com", "CHAT.example.com.", "chat.example.com:443", "203.0.113.5:80"]
 
