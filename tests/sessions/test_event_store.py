@@ -57,7 +57,10 @@ async def test_every_change_is_announced_once_and_in_order(
         attempt="attempt-2",
         parent="",
     )
-    third = question_at(replace(ref, conversation=ConversationId("new"), turn=TurnId("t" * 16)))
+    third = replace(
+        question_at(replace(ref, conversation=ConversationId("new"), turn=TurnId("t" * 16))),
+        session=SessionDigest("another browser"),
+    )
     ends: list[tuple[NewTurn, State]] = [(first, "done"), (second, "failed"), (third, "stopped")]
     for question, state in ends:
         assert (await turns.begin(question)).outcome == "begun"

@@ -189,7 +189,8 @@ async def test_an_owner_with_the_maximum_of_conversations_creates_none(
     found = await stores.conversations.read(stores.owner, created[1])
     assert found
     await stores.conversations.delete(stores.owner, found)
-    assert (await stores.turns.begin(stores.build(1))).outcome == "begun"
+    elsewhere = replace(stores.build(1), session=SessionDigest("another browser"))
+    assert (await stores.turns.begin(elsewhere)).outcome == "begun"
 
 
 async def test_a_conversation_with_the_maximum_of_messages_takes_no_question(
@@ -356,9 +357,6 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
             lambda: stores.conversations.create(session),
             lambda: stores.conversations.change(session.owner, CONVERSATION, title="longer"),
             lambda: stores.conversations.change(session.owner, CONVERSATION, title=""),
-            lambda: stores.conversations.find_current(
-                replace(session, digest=SessionDigest("other"))
-            ),
         ]
         for act in acts:
             with pytest.raises(OutOfMemoryError):

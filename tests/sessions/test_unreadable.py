@@ -37,7 +37,7 @@ KEYS = {
     name: function
     for name, function in inspect.getmembers(keys, inspect.isfunction)
     if function.__module__ == "sessions.keys"
-    and not name.startswith("is_")
+    and not name.startswith(("is_", "_"))
     and name not in CHANNELS | PREFIXES
 }
 """Every function of sessions/keys.py that names a key, also those that are added later."""
@@ -52,6 +52,7 @@ class Ids:
     turn_id: str
     cookie: str
     digest: str = ""
+    address: str = "a" * 32
     created_ms: int = 0
 
     def name_key(self, name: str) -> str:

@@ -115,8 +115,8 @@ async def test_a_conversation_too_large_for_one_response_says_that_there_are_ear
     for number in range(12):
         body = {"role": "user", "content": "x" * 500_000, "created": 1, "turn": "t" * 16}
         key = f"holdline:{{{owner}}}:messages:{conversation}"
-        await redis.hset(key, f"large-{number}", f"{head}\n{json.dumps(body)}")
-        head = f"large-{number}"
+        await redis.hset(key, f"large-{number:010}", f"{head}\n{json.dumps(body)}")
+        head = f"large-{number:010}"
     await redis.hset(name, "head", head)
     found = (await client.get(LIST + conversation)).json()
     assert found["earlier"]

@@ -195,7 +195,7 @@ async def test_deleting_a_conversation_stops_its_running_turn(
 async def test_unknown_paths_and_methods_are_rejected(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nothing")).json()["error"]["type"] == "http"
     assert (await client.get("/nothing")).status_code == 404
-    assert (await client.delete(LIST)).status_code == 405
+    assert (await client.put(LIST)).status_code == 405
     for path in ("/js/", "/js/..%2f..%2fserver.py", "/vendor/", "/js/%2e%2e/package.json", "/%00"):
         assert (await client.get(path)).status_code == 404, path
 

@@ -119,7 +119,7 @@ async def test_a_differing_origin_is_named_in_the_message_and_once_in_the_log(
         holdline(REDIS_URL=redis_url) as server,
         httpx.AsyncClient(base_url=server.url, headers=sent) as client,
     ):
-        for headers in ({}, {}, {"Origin": "http://<b>\x1b[31m"}):
+        for headers in ({}, {}, {"Origin": "http://<b>[31m"}):
             error = (await client.get("/api/info", headers=headers)).json()["error"]
             assert "`localhost:82`" in error["message"]
             assert "<" not in error["message"]

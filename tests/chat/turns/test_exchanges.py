@@ -26,8 +26,9 @@ NAMES = {
     hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(): name
     for name, text in SCRIPTS.items()
 }
-BACKGROUND = {"expired", "PING", "CLIENT"}
-"""Calls of the takeover's poll, of the pub/sub connection and of a new connection."""
+BACKGROUND = {"expired", "PING", "CLIENT", "INFO", "identify"}
+"""Calls of the takeover's poll, of the pub/sub connection, of a new connection, of the memory watch,
+and the one with which a worker learns the identity of its servers."""
 
 SESSION = ["GETEX"]
 

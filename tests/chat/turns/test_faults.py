@@ -72,8 +72,8 @@ async def test_a_script_whose_reply_is_lost_takes_effect_once(
             shown += [event async for event in arriving]
         assert [event.event for event in shown] == ["turn", *["message"] * 40, "usage", "end"]
         assert text_of(shown) == shown[-1].data == "".join(deltas)
-        # The commits: the record of the attempt, and each delta.
-        for script, times in (("begin", 1), ("commit", 41), ("finish", 1)):
+        # `begin` first only checks. The commits: the record of the attempt, and each delta.
+        for script, times in (("begin", 2), ("admit", 1), ("commit", 41), ("finish", 1)):
             assert len([command for command in proxy.lost if runs(script)(command)]) == times
         assert len(upstream.find_requests(question)) == 1
         await assert_consistent(client, shown, question)
@@ -290,14 +290,20 @@ async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) 
         other = {"message": f"other {question}", "conversation": conversation}
         async with outage(redis, proxy):
             await exchange.send_text("during, ")
-            # A new question does not wait for Redis: its EventSource is asked to retry.
+            # A new question does not wait for Redis: its EventSource is asked to retry, unless
+            # the memory is full.
             retry, rejected, ready = await asyncio.gather(
                 client.get(STREAM, params=other),
                 client.post("/api/conversations/", json={}),
                 client.get("/readyz"),
             )
-            assert (retry.status_code, retry.text[:14]) == (200, "retry: 5000\n: ")
-            assert (rejected.status_code, rejected.json()["error"]["type"]) == (503, "unavailable")
+            if outage is out_of_memory:
+                assert (retry.status_code, rejected.status_code) == (507, 507)
+                assert rejected.json()["error"]["type"] == "storage_full"
+            else:
+                assert (retry.status_code, retry.text[:14]) == (200, "retry: 5000\n: ")
+                assert rejected.status_code == 503
+                assert rejected.json()["error"]["type"] == "unavailable"
             assert ready.status_code in (200, 503)  # a Redis that rejects writes may answer PING
             await exchange.send_text("still, ")
         await exchange.send_text("after")
