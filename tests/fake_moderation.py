@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from tests.processes import PATIENCE_S
+
 FLAGGED = "crimson"
 """A text with this word is flagged."""
 
@@ -42,7 +44,7 @@ class FakeModeration:
 
     async def check(self, word: str, number: int = 1) -> list[str]:
         """Return the texts of the `number`-th request with this word, once it has arrived."""
-        async with asyncio.timeout(30), self._arrived:
+        async with asyncio.timeout(PATIENCE_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.find_checks(word)) >= number)
         return self.find_checks(word)[number - 1]
 

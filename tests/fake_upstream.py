@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from chat.turns.context.prompt import Estimator
+from tests.processes import PATIENCE_S
 
 
 class Exchange:
@@ -148,7 +149,7 @@ class ScriptedUpstream:
 
     async def exchange(self, question: str, number: int = 1) -> Exchange:
         """Return the `number`-th request for this question, once it has arrived."""
-        async with asyncio.timeout(30), self._arrived:
+        async with asyncio.timeout(PATIENCE_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.find_requests(question)) >= number)
         return self.find_requests(question)[number - 1]
 
@@ -159,7 +160,7 @@ class ScriptedUpstream:
         def found() -> list[Exchange]:
             return [exchange for exchange in self.exchanges if message in exchange.messages[-2:]]
 
-        async with asyncio.timeout(30), self._arrived:
+        async with asyncio.timeout(PATIENCE_S), self._arrived:
             await self._arrived.wait_for(lambda: len(found()) >= number)
         return found()[number - 1]
 

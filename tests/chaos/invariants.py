@@ -1,4 +1,4 @@
-"""What must hold after a run, whatever the faults were. Pure; docs/durability.md states it."""
+"""The invariants of a fault run, checked after it. Pure; docs/durability.md states them."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tests.chaos.narrator import tell
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a question."""
+    """The result of one question."""
 
     question: str
     shown: Sequence[str]

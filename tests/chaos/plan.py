@@ -25,7 +25,7 @@ WORKERS = 2
 
 
 class Kind(StrEnum):
-    """What happens to a process; a freeze is SIGSTOP, and SIGCONT at its end."""
+    """A fault of a process; a freeze is SIGSTOP, and SIGCONT at its end."""
 
     KILL_WORKER = "kill worker"
     FREEZE_WORKER = "freeze worker"

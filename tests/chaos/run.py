@@ -44,7 +44,7 @@ async def run(
     arrangement: Arrangement,
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Let users chat during the faults of this seed, and return what was found."""
+    """Let users chat during the faults of this seed, and return the report."""
     report, narrator = Report(), Narrator()
     plan = make_plan(seed, seconds, arrangement)
     upstream_url = await narrator.upstream.start()

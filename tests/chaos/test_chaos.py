@@ -9,7 +9,7 @@ from tests.chaos.narrator import tell
 from tests.chaos.plan import NODES, SERVERS, Arrangement, make_plan
 from tests.chaos.run import run
 
-_SECONDS = 6
+_SECONDS = 5
 """The length of the faults; a run takes about twice as long."""
 
 

@@ -22,6 +22,7 @@ from sessions.session_store import Session
 from sessions.turns.turn_limits import Limits, TurnLimits
 from sessions.turns.turn_record import NewTurn, TakeOver, TurnRef
 from sessions.turns.turn_store import TurnStore
+from tests.processes import PATIENCE_S
 from tests.questions import question_at, read_log
 
 
@@ -184,7 +185,7 @@ async def read_events(redis: Client, owner: Owner) -> EventRead:
 async def wait_until_expired(redis: Client, ref: TurnRef) -> None:
     """Return when the turn's lease has expired by the clock of its Redis node."""
     until = int(await redis.hget(ref.turn_key, "lease") or 0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             seconds, micros = await redis.eval("return redis.call('TIME')", 1, ref.turn_key)
             if int(seconds) * 1000 + int(micros) // 1000 > until:

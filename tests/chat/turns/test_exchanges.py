@@ -27,8 +27,8 @@ NAMES = {
     for name, text in SCRIPTS.items()
 }
 BACKGROUND = {"expired", "PING", "CLIENT", "INFO", "identify"}
-"""Calls of the takeover's poll, of the pub/sub connection, of a new connection, of the memory watch,
-and the one with which a worker learns the identity of its servers."""
+"""Calls of the takeover's poll, of the pub/sub connection, of a new connection and of the memory
+watch, and the one with which a worker learns the identity of its servers."""
 
 SESSION = ["GETEX"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from sessions.client.connection import Client, connect
 from tests.fake_upstream import Exchange, ScriptedUpstream
-from tests.processes import Server, holdline
+from tests.processes import PATIENCE_S, Server, holdline
 from tests.streams import read
 
 PATH = "/v1/chat/completions"
@@ -577,7 +577,7 @@ async def test_an_answer_without_a_key_ends_with_its_worker(
             await first.stop(signal.SIGKILL)
             with pytest.raises(httpx.HTTPError):
                 await sending
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while await redis.hget(turn, "state") == b"running":
                     await asyncio.sleep(0.1)
         assert len(upstream.find_requests(question)) == 1

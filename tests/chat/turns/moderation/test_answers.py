@@ -15,7 +15,7 @@ from sessions.client.connection import Client, connect
 from tests.chat.turns.moderation.conftest import settings_of
 from tests.fake_moderation import FAILING, FLAGGED, FakeModeration
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server, find_worker, holdline
+from tests.processes import PATIENCE_S, Server, find_worker, holdline
 from tests.streams import ask, asking, read, text_of
 
 CONVERSATIONS = "/api/conversations/"
@@ -111,7 +111,7 @@ async def test_a_flagged_answer_fails_and_keeps_what_had_passed(
     await exchange.chunk({kind: before})
     for text in (REST, f"a {word} thing, ", REST):
         await exchange.chunk({kind: text})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await exchange.closed.wait()  # at once, and not when the answer ends
     events = await reading
     failure = failure_of(events)

@@ -17,6 +17,7 @@ import uvloop
 
 from chat.upstream.http import connection
 from chat.upstream.http.transport import BODY, Body, Transport
+from tests.processes import PATIENCE_S
 from tests.raw_server import END, Serve, Server, chunked, close_after, raw_server, respond
 
 Schedule = Callable[[Callable[[], None]], None]
@@ -271,7 +272,7 @@ async def test_a_closed_connection_is_not_read(client: httpx2.AsyncClient, serve
     read = await body.reads.get()
     body.pulling.cancel()
     await asyncio.wait([body.pulling])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await server.closed.wait()
     ours, theirs = socket.socketpair()  # the lowest free number: that of the closed connection
     ours.setblocking(False)
@@ -309,7 +310,7 @@ async def test_a_cancelled_stream_closes_its_connection_immediately(
     pulling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pulling
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await server.closed.wait()
 
 
