@@ -9,6 +9,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
 from tests.fake_upstream import ScriptedUpstream
+from tests.processes import PATIENCE_S
 
 STREAM = "/api/chat_stream/"
 
@@ -39,8 +40,28 @@ async def read(
     client: httpx.AsyncClient, headers: dict[str, str] | None = None, **query: str
 ) -> list[ServerSentEvent]:
     """Return every event of a stream, once the server has closed it."""
+    events: list[ServerSentEvent] = []
+    await read_into(events, client, headers, **query)
+    return events
+
+
+async def read_into(
+    events: list[ServerSentEvent],
+    client: httpx.AsyncClient,
+    headers: dict[str, str] | None = None,
+    **query: str,
+) -> None:
+    """Append every event of a stream as it arrives, until the server closes it."""
     async with asking(client, headers, **query) as source:
-        return [event async for event in source.aiter_sse()]
+        async for event in source.aiter_sse():
+            events.append(event)  # noqa: PERF401 (`extend` would wait for the end)
+
+
+async def wait_for_text(viewers: list[list[ServerSentEvent]]) -> None:
+    """Return when each of several viewers has received text, which is durable then."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(text_of(events) for events in viewers):
+            await asyncio.sleep(0.01)
 
 
 def cookie_of(client: httpx.AsyncClient) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from httpx_sse import ServerSentEvent
 
 from config.background import exit_on_task_failure
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import PATIENCE_S, find_worker, holdline, private_folder, start
-from tests.streams import ask, asking, read, text_of
+from tests.streams import ask, asking, read, read_into, text_of, wait_for_text
 
 
 async def wait_for_exit(*pids: int) -> None:
@@ -217,9 +218,10 @@ async def test_a_stopped_server_leaves_its_turns_to_the_next_start(
         ids = [
             (await client.post("/api/conversations/", json={})).json()["id"] for _ in range(count)
         ]
+        received: list[list[ServerSentEvent]] = [[] for _ in range(count)]
         readings = [
             asyncio.create_task(
-                read(client, None, message=f"<{i}> {question}", conversation=ids[i])
+                read_into(received[i], client, message=f"<{i}> {question}", conversation=ids[i])
             )
             for i in range(count)
         ]
@@ -227,8 +229,9 @@ async def test_a_stopped_server_leaves_its_turns_to_the_next_start(
             await (await upstream.exchange(f"<{i}> {question}")).send_text(
                 f"<{i}> part of {question} "
             )
+        await wait_for_text(received)
         assert await server.stop() == 0
-        received = await asyncio.gather(*readings)
+        await asyncio.gather(*readings)
         cookies = dict(client.cookies)
         assert {events[-1].event for events in received} <= {"turn", "message"}
         assert "Traceback" not in server.read_log()
@@ -236,12 +239,10 @@ async def test_a_stopped_server_leaves_its_turns_to_the_next_start(
         holdline(REDIS_URL=redis_url, **model_settings(upstream)) as server,
         httpx.AsyncClient(base_url=server.url, cookies=cookies, timeout=60) as client,
     ):
-        readings = [
-            asyncio.create_task(read(client, {"Last-Event-ID": e[-1].id})) for e in received
-        ]
+        resumed = [asyncio.create_task(read(client, {"Last-Event-ID": e[-1].id})) for e in received]
         for i in range(count):
             await (await upstream.continued(f"<{i}> part of {question} ")).answer("and done")
-        for i, rest in enumerate(await asyncio.gather(*readings)):
+        for i, rest in enumerate(await asyncio.gather(*resumed)):
             assert rest[-1].data == f"<{i}> part of {question} and done"
 
 

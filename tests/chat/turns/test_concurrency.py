@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from httpx_sse import ServerSentEvent
 
 from chat.log.log import MAX_LOG_BYTES
 from tests.chat.turns.test_faults import runs
@@ -16,7 +17,7 @@ from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import own_redis
 from tests.processes import PATIENCE_S, Server, holdline
 from tests.proxy import redis_proxy
-from tests.streams import asking, read, text_of
+from tests.streams import asking, read, read_into, text_of, wait_for_text
 
 ANY_NUMBER = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 """Each request opens a connection, which any worker may accept."""
@@ -142,14 +143,16 @@ async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
         ids = [
             (await client.post("/api/conversations/", json={})).json()["id"] for _ in range(count)
         ]
+        received: list[list[ServerSentEvent]] = [[] for _ in range(count)]
         readings = [
             asyncio.create_task(
-                read(client, None, message=f"<{i}> {question}", conversation=ids[i])
+                read_into(received[i], client, message=f"<{i}> {question}", conversation=ids[i])
             )
             for i in range(count)
         ]
         for i in range(count):
             await (await upstream.exchange(f"<{i}> {question}")).send_text("begun")
+        await wait_for_text(received)
         assert (await client.get("/readyz")).status_code == 200
         proxy.hold_replies(runs("release"))
         stopping = asyncio.create_task(server.stop())
@@ -161,7 +164,8 @@ async def test_a_stopping_server_with_many_open_streams_reports_it_and_exits(
         assert not any(reading.done() for reading in readings)
         await proxy.recover()
         assert await stopping == 0
-        for events in await asyncio.gather(*readings):
+        await asyncio.gather(*readings)
+        for events in received:
             assert [event.event for event in events] == ["turn", "message"]
         assert "killed" not in server.read_log()
         assert "Traceback" not in server.read_log()
