@@ -167,8 +167,8 @@ async def test_every_script_sent_twice_takes_effect_once(
     create = [created, 1000, *allowed, "title", "t"]
     assert await twice(lambda: call(redis, "create", names, create)) == b"created"
     assert len((await twice(lambda: read_events(redis, owner))).events) == 10
-    identity = await twice(lambda: call(redis, "identify", [keys.instance()], ["new", "new"]))
-    assert await call(redis, "identify", [keys.instance()], ["newer", "newer"]) == identity
+    identity = await twice(lambda: call(redis, "identify", [keys.instance()], ["a" * 16, "b" * 64]))
+    assert await call(redis, "identify", [keys.instance()], ["c" * 16, "d" * 64]) == identity
     claim = (keys.export(owner),), ("claim-1", 60_000)
     assert await twice(lambda: call(redis, "claim_export", *claim)) == 1
     assert 0 < await redis.ttl(keys.export(owner)) <= keys.EXPORT_TTL_S

@@ -92,7 +92,8 @@ async def test_a_worker_loads_all_scripts_in_one_exchange(site: Site) -> None:
 async def test_a_question_takes_seven_exchanges_besides_commits_and_eight_in_a_known_conversation(
     site: Site, upstream: ScriptedUpstream, question: str
 ) -> None:
-    for number, known in enumerate(([], [["HMGET"]])):
+    # The first question also stores the session.
+    for number, (known, stored) in enumerate((([], [["SET"]]), ([["HMGET"]], []))):
         site.exchanges()
         await ask(site.client, upstream, f"{question} {number}", "an answer")
         # The attempt to reach the upstream is committed, and then the answer.
@@ -103,6 +104,7 @@ async def test_a_question_takes_seven_exchanges_besides_commits_and_eight_in_a_k
             ["begin"],
             ["admit"],
             ["register", "begin"],
+            *stored,
             ["HGET", "branch"],
             ["commit"],
             ["finish"],
