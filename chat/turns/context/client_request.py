@@ -39,8 +39,13 @@ class ClientRequest:
     def list_strings(self) -> list[str]:
         """Return each string of the request once, names included, without images and audio."""
         found: dict[str, None] = {}
-        _find_strings([self.messages, self.fields], found)
-        return [text for text in found if not _BINARY.fullmatch(text)]
+        for message in self.messages:
+            _find_strings({**message, "content": None}, found)
+            content = message.get("content")
+            parts = content if isinstance(content, list) else [content]
+            _find_strings([_omit_binary(part) for part in parts], found)
+        _find_strings(self.fields, found)
+        return list(found)
 
     def list_texts(self) -> list[str]:
         """Return the texts of the messages, without images and other parts."""
@@ -68,6 +73,26 @@ class ClientRequest:
 
 
 _BINARY = re.compile(r"(?:data:[\w/.+;=-]{0,99};base64,)?[A-Za-z0-9+/_=-]{2000,}")
+_BINARY_FIELDS = {"image_url": "url", "input_audio": "data", "file": "file_data"}
+"""The parts of a message that are no text, and the field with their bytes.
+
+Elsewhere the model reads such a string as text, which may be words joined by `_`.
+"""
+
+
+def _omit_binary(part: object) -> object:
+    """Return a part of a message without the bytes of its image, audio or file."""
+    if not isinstance(part, dict):
+        return part
+    kept = dict(part)
+    for name, key in _BINARY_FIELDS.items():
+        holder = part.get(name)
+        if not isinstance(holder, dict):
+            continue
+        data = holder.get(key)
+        if isinstance(data, str) and _BINARY.fullmatch(data):
+            kept[name] = {**holder, key: ""}
+    return kept
 
 
 def _find_strings(value: object, found: dict[str, None]) -> None:

@@ -28,6 +28,8 @@ PATH = "/v1/chat/completions"
         {"unknown": [{"deep": [FLAGGED]}]},
         {"unknown": f"data:;base64,not base64 but {FLAGGED}"},
         {"unknown": f"data:{FLAGGED} x;base64," + "A" * 3000},
+        {"messages": [{"role": "user", "content": f"how_to_{FLAGGED}_" + "A" * 3000}]},
+        {"tools": [{"image_url": {"url": f"how_to_{FLAGGED}_" + "A" * 3000}}]},
     ],
 )  # fmt: skip
 async def test_a_flagged_string_anywhere_in_a_request_never_goes_upstream(
