@@ -60,10 +60,10 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
-from sessions.limits import ConversationRate, StorageLimits
+from sessions.limits import ConversationRate, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
-from sessions.turns.turn_limits import Limits, Rate, TurnLimits
+from sessions.turns.turn_limits import Limits, TurnLimits
 from sessions.turns.turn_store import TurnStore
 
 
@@ -126,14 +126,14 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         upstreams = await open_upstreams(settings, resources)
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
-        ttl_s = settings.session_max_s
+        ttl_s, lease_s = settings.session_max_s, settings.lease_s
         limits = StorageLimits(redis, settings.owner_max_bytes)
         store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
-        turn_store = TurnStore(redis, lease_s=settings.lease_s, ttl_s=ttl_s, limits=limits)
-        maxima = Limits(Rate(*settings.rate), Rate(*settings.address_rate), *settings.turn_limits)
-        turn_limits = TurnLimits(redis, maxima, lease_s=settings.lease_s)
+        turn_store = TurnStore(redis, lease_s=lease_s, ttl_s=ttl_s, limits=limits)
+        rates = Rate(*settings.rate), Rate(*settings.address_rate)
+        turn_limits = TurnLimits(redis, Limits(*rates, *settings.turn_limits), lease_s=lease_s)
         follower = Follower(notifications, turn_store)
-        batches = Batches(turn_store, settings.lease_s)
+        batches = Batches(turn_store, lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
         moderator = open_moderator(settings, resources)
         budgets = Budgets(context_tokens, settings.max_output_tokens)
@@ -172,7 +172,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             redis=redis,
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
-            conversation_rate=ConversationRate(redis, settings.rate),
+            conversation_rate=ConversationRate(redis, *rates),
             turns=turns,
             turn_limits=turn_limits,
             feeds=feeds,

@@ -186,6 +186,11 @@ def conversation_rate(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:conversation_rate"
 
 
+def address_conversation_rate(address: AddressDigest) -> str:
+    """String: number of conversations that an address created in the current window."""
+    return f"holdline:address_conversation_rate:{address}"
+
+
 def rejected_prefill(digest: str) -> str:
     """String: exists for a day if a model does not continue a prefilled answer.
 

@@ -1,12 +1,12 @@
 """The limits of an owner: what it may store, and how often it may use its conversations."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.memory import MemoryWatch
 from sessions.client.scripts import Argument, call
-from sessions.keys import Owner
+from sessions.keys import AddressDigest, Owner
 
 MAX_CONVERSATIONS = 10_000
 """Maximum number of conversations of an owner."""
@@ -45,25 +45,44 @@ class StorageLimits:
         ]  # fmt: skip
 
 
+class Rate(NamedTuple):
+    """A maximum number of new turns in a window; 0 for no limit."""
+
+    turns: int
+    window_s: int
+
+
+NO_RATE = Rate(0, 1)
+
+
 class ConversationRate:
     """Limits the requests that create, change, list and export conversations.
 
-    `turn_rate` is RATE_LIMIT: a number of turns, 0 for no limit, and a window in seconds.
+    The rates are RATE_LIMIT and RATE_LIMIT_ADDRESS. Every method returns the seconds until the
+    request is allowed, 0 for now, and raises UNAVAILABLE_ERRORS.
     """
 
-    def __init__(self, redis: Client, turn_rate: tuple[int, int]) -> None:
+    def __init__(self, redis: Client, session_rate: Rate, address_rate: Rate = NO_RATE) -> None:
         self._redis = redis
-        turns, window_s = turn_rate
-        self._rate = (_REQUESTS_PER_TURN * turns, window_s)
+        self._session_rate = session_rate
+        self._address_rate = address_rate
 
-    async def count(self, owner: Owner, *, creates: bool = False) -> int:
-        """Count a request; return the seconds until it is allowed, 0 for now.
-
-        An owner without conversations has nothing to list, so that only a request that `creates`
-        one counts, and writes. Raises UNAVAILABLE_ERRORS.
-        """
-        if not self._rate[0]:
-            return 0
+    async def count_use(self, owner: Owner) -> int:
+        """Count a request, unless the owner has no conversations: then it is not worth a write."""
         names = [keys.conversation_rate(owner), keys.conversations(owner)]
-        found: int = await call(self._redis, "count", names, [*self._rate, int(creates)])
+        return await self._count(names, self._session_rate)
+
+    async def count_creation(self, owner: Owner, address: AddressDigest | None) -> int:
+        """Count a request that creates a conversation, also for its address if that is known."""
+        if address:
+            names = [keys.address_conversation_rate(address)]
+            if wait_s := await self._count(names, self._address_rate):
+                return wait_s
+        return await self._count([keys.conversation_rate(owner)], self._session_rate)
+
+    async def _count(self, names: list[str], rate: Rate) -> int:
+        if not rate.turns:
+            return 0
+        arguments = [_REQUESTS_PER_TURN * rate.turns, rate.window_s]
+        found: int = await call(self._redis, "count", names, arguments)
         return found

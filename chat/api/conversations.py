@@ -11,6 +11,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing
+from chat.api.limits.networks import hash_network
 from chat.api.state import get_state
 from chat.errors import BadRequest, Conflict, NotFound, RateLimited
 from chat.export import rendering
@@ -80,7 +81,7 @@ async def create_conversation(request: Request) -> HTTPResponse:
     """Create an empty conversation, which becomes the session's current one."""
     guard.reject_navigation(request)
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
-    await _check_rate(request, creates=True)
+    await _check_creation_rate(request)
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
     await keep_session(request)
@@ -229,14 +230,22 @@ def _open_store(request: Request) -> tuple[ConversationStore, Owner]:
     return get_state(request).conversation_store, get_session(request).owner
 
 
-async def _check_rate(request: Request, *, creates: bool = False) -> None:
-    """Count a request for conversations against the owner's limit; raises RateLimited."""
-    owner = get_session(request).owner
-    wait_s = await get_state(request).conversation_rate.count(owner, creates=creates)
+async def _check_rate(request: Request) -> None:
+    """Count a request that uses conversations against the owner's limit; raises RateLimited."""
+    _reject_for(await get_state(request).conversation_rate.count_use(get_session(request).owner))
+
+
+async def _check_creation_rate(request: Request) -> None:
+    """Count a new conversation against the limits of its owner and address; raises RateLimited."""
+    state, owner = get_state(request), get_session(request).owner
+    address = await hash_network(request, state.turn_limits)
+    _reject_for(await state.conversation_rate.count_creation(owner, address))
+
+
+def _reject_for(wait_s: int) -> None:
     if wait_s:
-        raise RateLimited(
-            f"Too many requests for conversations. Try again in {wait_s} s.", retry_after_s=wait_s
-        )
+        message = f"Too many requests for conversations. Try again in {wait_s} s."
+        raise RateLimited(message, retry_after_s=wait_s)
 
 
 async def _find(request: Request, conversation: str) -> Conversation:

@@ -1,10 +1,10 @@
--- Count a request for an owner's conversations, if the owner has some, or if it creates one.
--- KEYS  1 number of requests  2 conversations
--- ARGV  1 maximum of requests in a window  2 window in s  3 "1" if the request creates one
+-- Count a request for conversations.
+-- KEYS  1 number of requests  2 conversations: if there are none, nothing counts (optional)
+-- ARGV  1 maximum of requests in a window  2 window in s
 -- Result  0 allowed | s until the next window
 -- Idempotent: no, a repeat counts the request once more. While the memory is full, nothing counts.
 
-if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 local count = redis.pcall('INCR', KEYS[1])
 if type(count) == 'table' then return 0 end
 if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end

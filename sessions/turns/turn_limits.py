@@ -9,6 +9,7 @@ from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.scripts import Argument, Call, call, call_in_order
 from sessions.keys import AddressDigest, TurnId
+from sessions.limits import NO_RATE, Rate
 from sessions.turns.turn_record import TurnRef
 
 Scope = Literal["session", "address", "server"]
@@ -16,16 +17,6 @@ Scope = Literal["session", "address", "server"]
 _KEY_BYTES = 32
 _MAX_KEY_BYTES = 64
 """The longest key that BLAKE2b accepts."""
-
-
-class Rate(NamedTuple):
-    """A maximum number of new turns in a window; 0 for no limit."""
-
-    turns: int
-    window_s: int
-
-
-NO_RATE = Rate(0, 1)
 
 
 @dataclass(frozen=True, slots=True)

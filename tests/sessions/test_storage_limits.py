@@ -13,8 +13,16 @@ from sessions.client.connection import Client, connect, is_cluster
 from sessions.client.errors import OutOfMemoryError
 from sessions.client.scripts import call
 from sessions.conversation_store import ConversationStore
-from sessions.keys import NO_CONVERSATION, ConversationId, MessageId, Owner, SessionDigest, TurnId
-from sessions.limits import ConversationRate, StorageLimitReached, StorageLimits
+from sessions.keys import (
+    NO_CONVERSATION,
+    AddressDigest,
+    ConversationId,
+    MessageId,
+    Owner,
+    SessionDigest,
+    TurnId,
+)
+from sessions.limits import NO_RATE, ConversationRate, Rate, StorageLimitReached, StorageLimits
 from sessions.session_store import Session
 from sessions.turns.turn_record import NewTurn, TurnRef
 from sessions.turns.turn_store import TurnStore
@@ -321,16 +329,26 @@ async def test_the_usage_has_the_lifetime_of_the_conversations(stores: Stores) -
 async def test_requests_for_conversations_have_ten_times_the_rate_of_turns(
     stores: Stores,
 ) -> None:
-    rate = ConversationRate(stores.redis, (2, 3600))
+    rate = ConversationRate(stores.redis, Rate(2, 3600))
     for _ in range(30):
-        assert await rate.count(stores.owner) == 0
+        assert await rate.count_use(stores.owner) == 0
     assert await stores.dump() == {}, "nothing is stored for an owner without conversations"
-    found = [await rate.count(stores.owner, creates=True) for _ in range(20)]
+    found = [await rate.count_creation(stores.owner, None) for _ in range(20)]
     assert found == [0] * 20
-    assert 0 < await rate.count(stores.owner, creates=True) <= 3600
+    assert 0 < await rate.count_creation(stores.owner, None) <= 3600
     await stores.conversations.create(stores.session)
-    assert 0 < await rate.count(stores.owner) <= 3600
-    assert await ConversationRate(stores.redis, (0, 1)).count(stores.owner) == 0
+    assert 0 < await rate.count_use(stores.owner) <= 3600
+    assert await ConversationRate(stores.redis, NO_RATE).count_use(stores.owner) == 0
+
+
+async def test_new_owners_of_an_address_share_its_rate_of_new_conversations(stores: Stores) -> None:
+    rate = ConversationRate(stores.redis, NO_RATE, Rate(2, 3600))
+    address, other = AddressDigest("a" * 32), AddressDigest("b" * 32)
+    for i in range(20):
+        assert await rate.count_creation(Owner(f"owner{i}"), address) == 0
+    assert 0 < await rate.count_creation(Owner("one more"), address) <= 3600
+    assert await rate.count_creation(Owner("one more"), other) == 0
+    assert await rate.count_creation(Owner("one more"), None) == 0
 
 
 @pytest.mark.parametrize("kind", REDIS_KINDS)
@@ -361,8 +379,8 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         for act in acts:
             with pytest.raises(OutOfMemoryError):
                 await act()
-        rate = ConversationRate(redis, (1, 60))
-        assert await rate.count(session.owner) == 0
+        rate = ConversationRate(redis, Rate(1, 60))
+        assert await rate.count_use(session.owner) == 0
         assert len(await stores.conversations.read_branch(session.owner, CONVERSATION)) == 5
         await stores.limits.memory_watch.sample()
         assert await reject(stores.conversations.create(session)) == "memory"

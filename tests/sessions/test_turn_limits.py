@@ -10,7 +10,8 @@ import pytest_asyncio
 from sessions import keys
 from sessions.client.connection import Client
 from sessions.keys import AddressDigest, ConversationId, Owner, SessionDigest, TurnId
-from sessions.turns.turn_limits import Limits, Rate, Rejection, Scope, TurnLimits
+from sessions.limits import Rate
+from sessions.turns.turn_limits import Limits, Rejection, Scope, TurnLimits
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at

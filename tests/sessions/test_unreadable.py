@@ -195,7 +195,7 @@ async def test_garbage_under_a_key_stops_nobody_and_its_owner_can_ask_again(
         key = ids.name_key(name)
         kind = get_type(key)
         assert kind
-        if (await site.redis.admin.type(key)).decode() not in (kind, "none"):
+        if await site.redis.admin.type(key) not in (kind.encode(), b"none"):
             await site.redis.admin.delete(key)  # another test spoiled it, and nothing has used it
         await spoil(site.redis.admin, key, kind)
         await exchange.send_text("the rest")

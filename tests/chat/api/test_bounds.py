@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import secrets
 import socket
 import weakref
 from collections.abc import AsyncIterator
@@ -154,6 +155,26 @@ async def test_requests_for_conversations_have_a_rate_of_their_own_ten_times_rat
     await ask(browser, upstream, f"{question} 2", "answer", conversation=conversation)
     assert (await browser.get(path)).status_code == 200
     assert (await browser.delete(path)).status_code == 204
+
+
+async def test_new_conversations_without_a_cookie_share_the_rate_of_their_address(
+    redis_url: str,
+) -> None:
+    async def create_without_cookie(address: str) -> httpx.Response:
+        headers = {"X-Forwarded-For": address}  # the tests are a trusted proxy: a loopback peer
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+            return await client.post(LIST, json={}, headers=headers)
+
+    async with holdline(REDIS_URL=redis_url, RATE_LIMIT_ADDRESS="1/hour") as server:
+        address = f"2001:db8:{secrets.token_hex(2)}:1"
+        for host in range(10):
+            response = await create_without_cookie(f"{address}::{host + 1}")
+            assert response.status_code == 201
+        response = await create_without_cookie(f"{address}::ffff")
+        assert error_of(response) == (429, "rate_limited")
+        assert 0 < int(response.headers["retry-after"]) <= 3600
+        assert not response.cookies
+        assert (await create_without_cookie(f"{address[:-1]}2::1")).status_code == 201
 
 
 # Stored bytes
