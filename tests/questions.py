@@ -9,7 +9,7 @@ def question_at(ref: TurnRef) -> NewTurn:
     """Return the first question of a conversation, which `begin` creates."""
     return NewTurn(
         ref=ref,
-        session=SessionDigest("digest"),
+        session=SessionDigest(ref.conversation),  # one without a current conversation
         may_create=True,
         digest="d1",
         question_id=MessageId("user-1"),

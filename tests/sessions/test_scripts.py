@@ -358,7 +358,7 @@ async def test_finishing_a_turn_does_not_restore_its_deleted_conversation(
     assert await store.delete(ref.owner, conversation) is None
     assert await turns.finish(ref, 1, 8, b"end", "done", '{"role": "assistant"}')
     left = await read_state(redis, ref.owner)
-    assert set(left) == {f"holdline:{{{ref.owner}}}:current:digest", keys.events(ref.owner)}
+    assert set(left) == {keys.current(ref.owner, question.session), keys.events(ref.owner)}
 
 
 async def test_a_branch_is_limited_in_bytes_and_messages(

@@ -13,7 +13,8 @@ texts = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs
 contents = st.lists(
     st.one_of(
         st.tuples(st.sampled_from([Kind.TEXT, Kind.REASONING]), texts),
-        st.tuples(st.sampled_from([Kind.CONTINUED, Kind.ATTEMPT]), st.just('{"why": "length"}')),
+        st.just((Kind.CONTINUED, '{"at": 1, "why": "length"}')),
+        st.just((Kind.ATTEMPT, '{"mode": "prefill"}')),
     ),
     max_size=6,
 )
