@@ -106,6 +106,11 @@ class Target:
         """Return the number of entries in the index of running turns."""
         return int(await self.redis.zcard(keys.running()))
 
+    async def count_key_bytes(self) -> int:
+        """Return the memory of all keys, and not that of Redis itself or of its connections."""
+        names = [name async for name in self.redis.scan_iter(count=1000)]
+        return sum([int(await self.redis.memory_usage(name) or 0) for name in names])
+
     async def count_redis_bytes(self) -> int:
         return int((await self.redis.info("memory"))["used_memory"])
 
@@ -128,7 +133,9 @@ async def own_target(*wrapper: str, **settings: str) -> AsyncIterator[Target]:
     target.upstream = ScriptedUpstream(respond)
     base_url = await target.upstream.start()
     settings = {
-        "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "m", **settings
+        "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": KEY, "CHAT_MODEL": "m",
+        "TURNS_MAX": "4,40,400",  # the default; `start` switches it off
+        **settings,
     }  # fmt: skip
     try:
         async with private_folder() as home:
