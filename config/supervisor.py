@@ -249,6 +249,7 @@ class Supervisor:
     def _stop_workers(self, order: Order, on_drain: Callable[[int], None]) -> None:
         """Let the workers obey an order, and after a second signal hand over their answers."""
         self._is_stopping = True
+        self._waiting.clear()  # no worker is replaced any more
         # Workers hold copies of the socket: connections are refused when the last one closes it.
         self._listener.close()
         self._order(order)

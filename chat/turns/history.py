@@ -25,7 +25,7 @@ async def read_patiently(
 
     Raises HistoryUnavailable after MAX_WAIT_S if the turn `may_fail`: it has no first delta yet.
     """
-    backoff, began = Backoff(), time.monotonic()
+    backoff, began, level = Backoff(), time.monotonic(), logging.WARNING
     while True:
         try:
             return await read()
@@ -35,7 +35,7 @@ async def read_patiently(
                     "history_unavailable",
                     "The conversation could not be read. Try again in a moment.",
                 ) from None
-            logger.warning(
-                "Redis unavailable (%s); turn %s waits for its history", type(error).__name__, turn
-            )
+            reason = type(error).__name__
+            logger.log(level, "Redis unavailable (%s); turn %s waits for its history", reason, turn)
+            level = logging.DEBUG  # many turns may wait for long
             await backoff.wait()

@@ -10,7 +10,12 @@ import re
 from typing import Any
 
 from sessions.client.connection import Client, find_node, is_cluster
-from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, as_connection_error
+from sessions.client.errors import (
+    UNAVAILABLE_ERRORS,
+    ReplyTimeout,
+    ResponseError,
+    as_connection_error,
+)
 from sessions.client.scripts import call
 
 logger = logging.getLogger("holdline.memory")
@@ -35,28 +40,35 @@ class MemoryWatch:
     async def run(self) -> None:
         """Sample every node once a second, until cancelled."""
         while True:
-            try:
-                await self.sample()
-            except UNAVAILABLE_ERRORS as error:
-                logger.debug("the memory of Redis is unknown (%s)", type(error).__name__)
+            await self.sample()
             await asyncio.sleep(_INTERVAL_S)
 
     async def sample(self) -> None:
-        """Read the memory that every node uses; raises UNAVAILABLE_ERRORS."""
-        if not is_cluster(self._redis):
-            self._note("", _parse(await call(self._redis, "INFO", [], ["memory"])))
-            return
-        for node in self._redis.get_primaries():
-            async with ReplyTimeout():
-                with as_connection_error():
-                    found = await self._redis.info("memory", target_nodes=node)
-            self._note(str(node.name), found)
+        """Read the memory that every node uses; the state of one that does not reply stays."""
+        nodes = self._redis.get_primaries() if is_cluster(self._redis) else [None]
+        for node in nodes:
+            try:
+                memory = await self._read(node)
+                limit = int(memory.get("maxmemory", 0))
+                # Redis does not compare these buffers with the limit.
+                buffers = int(memory.get("mem_not_counted_for_evict", 0))
+                used = int(memory.get("used_memory", 0)) - buffers
+            except (*UNAVAILABLE_ERRORS, ResponseError, ValueError) as error:
+                # A hosted Redis may forbid INFO, and a proxy before Redis may change the reply.
+                logger.debug("the memory of Redis is unknown (%s)", type(error).__name__)
+            else:
+                self._note(str(node.name) if node else "", used, limit)
 
-    def _note(self, node: str, memory: dict[str, Any]) -> None:
-        limit = int(memory.get("maxmemory", 0))
-        # Redis does not compare these buffers with the limit.
-        buffers = int(memory.get("mem_not_counted_for_evict", 0))
-        used = int(memory.get("used_memory", 0)) - buffers
+    async def _read(self, node: Any) -> dict[str, Any]:
+        """Return the fields of a node's INFO; `node` is None for a single Redis."""
+        if node is None:
+            return _parse(await call(self._redis, "INFO", [], ["memory"]))
+        async with ReplyTimeout():
+            with as_connection_error():
+                found: dict[str, Any] = await self._redis.info("memory", target_nodes=node)
+        return found
+
+    def _note(self, node: str, used: int, limit: int) -> None:
         was_full = node in self._full
         if not limit or used < limit * MAX_SHARE:
             self._full.discard(node)

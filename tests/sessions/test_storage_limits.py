@@ -443,3 +443,22 @@ async def set_maxmemory(redis: Client, choose: Callable[[int], int]) -> None:
         target: dict[str, Any] = {"target_nodes": node} if node else {}
         used = (await redis.info("memory", **target))["used_memory"]
         await redis.config_set("maxmemory", choose(used), **target)
+
+
+async def test_a_redis_that_forbids_info_has_enough_memory_and_ends_no_watch(
+    session: Session,
+) -> None:
+    async with redis_of_kind("redis") as url:
+        admin = connect(url)
+        await set_maxmemory(admin, lambda used: used)
+        rules = ("on", "nopass", "allkeys", "allchannels", "+@all", "-info")
+        await admin.execute_command("ACL", "SETUSER", "user", *rules)
+        redis = connect(url.replace("unix://", "unix://user:password@"))
+        stores = Stores(redis, session)
+        await stores.limits.memory_watch.sample()
+        assert not stores.limits.memory_watch.is_nearly_full("key")
+        await admin.execute_command("ACL", "SETUSER", "user", "+info")
+        await stores.limits.memory_watch.sample()
+        assert stores.limits.memory_watch.is_nearly_full("key")
+        await redis.aclose()
+        await admin.aclose()
