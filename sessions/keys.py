@@ -54,7 +54,6 @@ LOG_TTL_S = 3600
 LIMITED_TURNS_TTL_S = 60
 """Lifetime of a set of turns that a limit counts, in seconds; renewed with the turns' leases."""
 
-
 FIRST_TURN_TTL_S = 60
 """Time for which a client may view a turn that a client without a cookie began, in seconds."""
 
