@@ -126,10 +126,10 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         upstreams = await open_upstreams(settings, resources)
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
-        ttl_s, lease_s = settings.session_max_s, settings.lease_s
+        ttl_s, lease_s, log_s = settings.session_max_s, settings.lease_s, settings.log_keep_s
         limits = StorageLimits(redis, settings.owner_max_bytes)
         store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
-        turn_store = TurnStore(redis, lease_s=lease_s, ttl_s=ttl_s, limits=limits)
+        turn_store = TurnStore(redis, lease_s=lease_s, ttl_s=ttl_s, log_keep_s=log_s, limits=limits)
         rates = Rate(*settings.rate), Rate(*settings.address_rate)
         turn_limits = TurnLimits(redis, Limits(*rates, *settings.turn_limits), lease_s=lease_s)
         follower = Follower(notifications, turn_store)

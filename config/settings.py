@@ -150,6 +150,11 @@ class Settings(LimitSettings):
         "lax",
         description="none: pages of other sites in CORS_ORIGINS have sessions too; requires https",
     )
+    log_keep_s: int = Field(
+        3600,
+        ge=60,
+        description="Time for which the log of a finished answer is kept, in seconds",
+    )
     lease_s: float = Field(
         3,
         ge=0.5,

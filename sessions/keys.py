@@ -48,9 +48,6 @@ REQUEST_TTL_S = 86_400
 EXPORT_TTL_S = 60
 """Time after which an export that has not ended no longer prevents another one, in seconds."""
 
-LOG_TTL_S = 3600
-"""Lifetime of a finished turn's log, in seconds; its answer stays in the history."""
-
 LIMITED_TURNS_TTL_S = 60
 """Lifetime of a set of turns that a limit counts, in seconds; renewed with the turns' leases."""
 
@@ -148,7 +145,7 @@ def records_prefix(owner: Owner) -> str:
 
 
 def records(owner: Owner, turn_id: TurnId) -> str:
-    """String: the records of a turn's log; also its channel's name. LOG_TTL_S from the end."""
+    """String: the records of a turn's log; also its channel's name. LOG_KEEP_S from the end."""
     return records_prefix(owner) + turn_id
 
 

@@ -23,7 +23,6 @@ from config import supervisor
 from config.children import embedded_redis
 from config.settings import Settings
 from server import create_app
-from sessions import keys
 from tests.conftest import KEY
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT, holdline
@@ -130,7 +129,6 @@ def test_the_documented_limits_match_the_code(app: Sanic[Any, Any]) -> None:
     assert (batches.MIN_INTERVAL_S, batches.MAX_INTERVAL_S) == (0.03, 0.08)  # "30 to 80 ms"
     assert f"over {app.config.REQUEST_MAX_HEADER_SIZE >> 10} KiB" in BEHAVIOUR
     assert f"over {app.config.REQUEST_MAX_SIZE >> 20} MiB" in BEHAVIOUR
-    assert keys.LOG_TTL_S == 3600  # "an hour after its end"
     assert b"retry: 5000\n" in sse.RETRY_LATER
     assert sse.ASK_AGAIN.startswith(b"retry: 500\n")
     assert sse.encode("turn-0123456789ab", 0, b"\0T{}").startswith(b"retry: 1000\n")

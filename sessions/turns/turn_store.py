@@ -41,12 +41,19 @@ class TurnStore:
     """
 
     def __init__(
-        self, redis: Client, *, lease_s: float, ttl_s: int, limits: StorageLimits | None = None
+        self,
+        redis: Client,
+        *,
+        lease_s: float,
+        ttl_s: int,
+        log_keep_s: int = 3600,
+        limits: StorageLimits | None = None,
     ) -> None:
         self._redis = redis
         self.lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._ttl_s = ttl_s
+        self._log_keep_s = log_keep_s
         self._limits = limits or StorageLimits(redis)
 
     async def check(self, question: NewTurn) -> BeginResult:
@@ -213,7 +220,7 @@ class TurnStore:
         has_no_conversation = ref.conversation == keys.NO_CONVERSATION
         arguments: list[Argument] = [
             fence, offset, records, state, ref.turn, ref.conversation, answer,
-            keys.LOG_TTL_S, keys.LOG_TTL_S if has_no_conversation else self._ttl_s,
+            self._log_keep_s, self._log_keep_s if has_no_conversation else self._ttl_s,
         ]  # fmt: skip
         names = [
             *_list_conversation_keys(ref), keys.request(ref.owner, ref.turn),

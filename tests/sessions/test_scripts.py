@@ -150,7 +150,7 @@ async def test_every_script_sent_twice_takes_effect_once(
     assert await turns.read_request(alone) == b'{"messages": []}'
     assert await twice(lambda: turns.finish(alone, 1, 8, b"last", "done", "{}"))
     assert await turns.read_request(alone) is None
-    assert 0 < await redis.ttl(alone.turn_key) <= keys.LOG_TTL_S
+    assert 0 < await redis.ttl(alone.turn_key) <= 3600
     unreadable = replace(ref, owner=Owner(secrets.token_urlsafe(8)))
     await turns.begin(question_at(unreadable))
     await twice(lambda: turns.drop(unreadable))
@@ -345,6 +345,16 @@ async def test_one_rejected_or_failed_turn_of_a_batch_affects_no_other(
     ]
     # Servers of other tests take over turns that run here, and would fail on this one.
     await redis.delete(refs[1].turn_key, refs[1].log_key)
+
+
+async def test_the_log_of_a_finished_turn_is_kept_for_log_keep_s(
+    redis: Client, question: NewTurn
+) -> None:
+    turns = TurnStore(redis, lease_s=1000, ttl_s=1000, log_keep_s=77)
+    await turns.begin(question)
+    assert await turns.finish(question.ref, 1, 8, b"end", "done", "")
+    assert 70 < await redis.ttl(question.ref.log_key) <= 77
+    assert 900 < await redis.ttl(question.ref.turn_key) <= 1000
 
 
 async def test_finishing_a_turn_does_not_restore_its_deleted_conversation(
