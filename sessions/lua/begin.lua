@@ -40,10 +40,9 @@ if not conversation[1] then
 end
 local is_busy = false
 if conversation[2] then
-  local digest = redis.pcall('HGET', ARGV[17] .. conversation[2], 'digest')
-  if type(digest) == 'table' then digest = false end
-  if digest == ARGV[4] then return {'attach', conversation[2]} end
-  is_busy = digest
+  local other = redis.pcall('HMGET', ARGV[17] .. conversation[2], 'digest', 'state')
+  is_busy = other[2] == 'running'
+  if is_busy and other[1] == ARGV[4] then return {'attach', conversation[2]} end
 end
 
 local time = redis.call('TIME')

@@ -13,6 +13,8 @@ redis.call('STRLEN', KEYS[2])
 redis.call('HLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
 redis.call('ZCARD', KEYS[5])
+redis.call('HLEN', KEYS[8])
+redis.call('ZCARD', KEYS[9])
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before', 'request')
 if not turn[1] then return 2 end
 if turn[1] ~= ARGV[1] then return -1 end

@@ -206,6 +206,18 @@ async def test_begin_reports_each_state_of_a_turn_and_its_conversation(
     assert (attached.outcome, attached.turn) == ("attach", question.ref.turn)
 
 
+@pytest.mark.parametrize("state", ["done", "stopped", "failed", "x", ""])
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+async def test_a_conversation_is_busy_only_while_its_turn_runs(
+    redis: Client, turns: TurnStore, question: NewTurn, state: str, digest: str
+) -> None:
+    await turns.begin(question)
+    # Only a foreign write leaves the conversation with a turn that has ended.
+    await redis.hset(question.ref.turn_key, "state", state)
+    assert (await turns.check(another(question, digest=digest))).outcome == "free"
+    assert (await turns.begin(another(question, digest=digest))).outcome == "begun"
+
+
 async def test_a_repeated_unanswered_question_is_stored_once(
     turns: TurnStore, store: ConversationStore, question: NewTurn
 ) -> None:
