@@ -24,6 +24,7 @@ from sessions.keys import (
 )
 from sessions.limits import NO_RATE, ConversationRate, Rate, StorageLimitReached, StorageLimits
 from sessions.session_store import Session
+from sessions.turns.turn_limits import Limits, TurnLimits
 from sessions.turns.turn_record import NewTurn, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S, REDIS_KINDS, redis_of_kind
@@ -363,6 +364,8 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         running = stores.build(3)
         assert (await stores.turns.begin(running)).outcome == "begun"
         ref = running.ref
+        network = "192.0.2.1/32"
+        digest = await TurnLimits(redis, Limits(), lease_s=60).hash_address(network)
         await set_maxmemory(redis, lambda used: 1)
         acts: list[Callable[[], Awaitable[Any]]] = [
             lambda: stores.turns.begin(stores.build(4)),
@@ -379,6 +382,9 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         for act in acts:
             with pytest.raises(OutOfMemoryError):
                 await act()
+        # A worker that has just started still finds a known turn.
+        assert await TurnLimits(redis, Limits(), lease_s=60).hash_address(network) == digest
+        assert (await stores.turns.check(replace(running, attempt="x"))).outcome == "known"
         rate = ConversationRate(redis, Rate(1, 60))
         assert await rate.count_use(session.owner) == 0
         assert len(await stores.conversations.read_branch(session.owner, CONVERSATION)) == 5

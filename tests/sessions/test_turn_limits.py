@@ -229,3 +229,10 @@ async def test_addresses_are_hashed_with_a_key_that_all_workers_share(redis: Cli
     await redis.delete(keys.address_key())
     assert await limit(redis).hash_address("192.0.2.1/32") != digest
     assert await one.hash_address("192.0.2.1/32") == digest
+
+
+async def test_a_key_of_addresses_that_has_another_type_is_replaced(redis: Client) -> None:
+    await redis.delete(keys.address_key())
+    await redis.rpush(keys.address_key(), b"garbage")
+    digest = await limit(redis).hash_address("192.0.2.1/32")
+    assert digest == await limit(redis).hash_address("192.0.2.1/32")
