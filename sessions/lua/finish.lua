@@ -28,7 +28,7 @@ if redis.call('STRLEN', KEYS[2]) ~= offset then return -2 end
 redis.call('APPEND', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[8])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])
-redis.call('HDEL', KEYS[1], 'lease', 'stop')
+redis.call('HDEL', KEYS[1], 'lease', 'stop', 'address')
 if turn[6] then
   redis.call('UNLINK', KEYS[6])
   forget(KEYS[8], KEYS[9], 'request ' .. ARGV[5])

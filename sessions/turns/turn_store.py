@@ -94,6 +94,7 @@ class TurnStore:
             int(is_check), "" if is_check else question.request or "", keys.REQUEST_TTL_S,
             *self._limits.build_arguments(ref.owner),
             len(question.message.encode()), len((question.request or "").encode()),
+            ref.address or "",
         ]  # fmt: skip
         return "begin", names, arguments
 
@@ -110,7 +111,7 @@ class TurnStore:
             self._lease_ms, question.max_continuations,
             "" if is_check else question.request or "", keys.REQUEST_TTL_S, int(is_check),
             *self._limits.build_arguments(ref.owner), self._ttl_s,
-            len((question.request or "").encode()),
+            len((question.request or "").encode()), ref.address or "",
         ]  # fmt: skip
         return "begin_without_conversation", names, arguments
 

@@ -143,18 +143,31 @@ async def test_a_turn_that_never_begins_frees_its_place_when_its_lease_expires(
     assert await limits.admit(new_ref(**same)) is None
 
 
-async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(redis: Client) -> None:
-    limits, store = limit(redis, session_turns=1), TurnStore(redis, lease_s=0, ttl_s=99)
-    ref = new_ref()
+@pytest.mark.parametrize("conversation", ["conversation", keys.NO_CONVERSATION])
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(
+    redis: Client, scope: Scope, conversation: str
+) -> None:
+    limits, store = limit(redis, **{f"{scope}_turns": 1}), TurnStore(redis, lease_s=0, ttl_s=99)
+    same = unique(scope)
+    ref = replace(new_ref(**same), conversation=ConversationId(conversation))
+    assert ref.address
+    places = {"session": keys.session_turns(ref.owner), "address": keys.address_turns(ref.address)}
     assert await limits.admit(ref) is None
     await begin(store, ref)
+    await redis.expire(places[scope], 5)
     (found,) = await store.expired_leases()
-    assert (found, found.address) == (ref, None), "a takeover does not know the address"
-    assert (await store.take_over(found, "another worker")).fence == 2
-    assert await store.renew([(found, 2)]) == [1]
-    assert await limits.admit(new_ref(ref.owner)) == Rejection("turns", "session")
-    assert await store.finish(found, 2, 8, b"end", "done", "")
-    assert await limits.admit(new_ref(ref.owner)) is None
+    taken = await store.take_over(found, "another worker")
+    assert taken.fence == 2
+    assert taken.record
+    assert (taken.record.ref, taken.record.ref.address) == (ref, ref.address)
+    assert await store.renew([(taken.record.ref, 2)]) == [1]
+    assert await redis.ttl(places[scope]) > 5
+    assert await limits.admit(new_ref(**same)) == Rejection("turns", scope)
+    assert await store.finish(taken.record.ref, 2, 8, b"end", "done", "")
+    assert await redis.exists(places[scope]) == 0
+    assert ref.address.encode() not in await redis.hvals(ref.turn_key)
+    assert await limits.admit(new_ref(**same)) is None
 
 
 async def test_the_sets_of_running_turns_expire_unless_their_leases_are_renewed(
