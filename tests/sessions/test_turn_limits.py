@@ -170,6 +170,27 @@ async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(
     assert await limits.admit(new_ref(**same)) is None
 
 
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+async def test_a_turn_that_two_requests_begin_in_two_conversations_counts_once(
+    redis: Client, digest: str
+) -> None:
+    limits, store = limit(redis, session_turns=2), TurnStore(redis, lease_s=600, ttl_s=99)
+    first = new_ref()
+    second = replace(first, conversation=ConversationId("another"))
+    for ref in (first, second):
+        assert await limits.admit(ref) is None
+    await begin(store, first)
+    for ref in (second, first):
+        question = replace(question_at(ref), digest=digest, attempt="another")
+        outcome = "known" if digest == "d1" else "conflict"
+        assert (await store.begin(question)).outcome == outcome
+        assert await redis.zrange(keys.running(), 0, -1) == [first.member.encode()]
+    assert await limits.admit(new_ref(first.owner)) is None
+    assert await store.finish(first, 1, 8, b"end", "done", "")
+    assert (await store.begin(question)).outcome == outcome
+    assert await redis.zscore(keys.running(), first.member) is None
+
+
 async def test_the_sets_of_running_turns_expire_unless_their_leases_are_renewed(
     redis: Client,
 ) -> None:
