@@ -53,8 +53,9 @@ class TurnLimits:
     ) -> Rejection | None:
         """Count a new turn and register it as running; return the limit that it exceeds, or None.
 
-        The turn must begin within its lease, or be admitted again. The running turn `replaced`, in
-        the same conversation, does not count. A turn that `is_counted` is exempt from the rates.
+        The turn must begin within its lease, or be admitted again: a registered turn keeps its
+        place. The running turn `replaced`, in the same conversation, does not count. A turn that
+        `is_counted` is exempt from the rates.
         """
         limits = self.limits
         names = [

@@ -105,15 +105,23 @@ async def test_a_maximum_of_running_turns_rejects_a_turn_until_one_has_ended(
     assert await limits.admit(new_ref(**same)) == Rejection("turns", scope)
 
 
-async def test_a_repeated_admission_is_counted_once(redis: Client) -> None:
-    limits = limit(redis, session_rate=Rate(9, 3600), address_rate=Rate(9, 3600), session_turns=2)
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_an_admission_that_names_a_listed_turn_takes_no_place_and_is_counted_by_the_rates(
+    redis: Client, scope: Scope
+) -> None:
+    maxima: dict[str, Any] = {f"{scope}_rate": Rate(3, 3600), f"{scope}_turns": 1}
+    limits = limit(redis, server_turns=1, **maxima)
     ref = new_ref()
-    for _ in range(5):
+    for _ in range(3):
         assert await limits.admit(ref) is None
-    assert ref.address
-    assert await redis.get(keys.session_rate(ref.owner)) == b"1"
-    assert await redis.get(keys.address_rate(ref.address)) == b"1"
-    assert await redis.smembers(keys.session_turns(ref.owner)) == {ref.member.encode()}
+    for _ in range(2):
+        rejection = await limits.admit(ref)
+        assert rejection
+        assert (rejection.kind, rejection.scope) == ("rate", scope)
+        assert await limits.admit(ref, is_counted=True) is None
+    assert await redis.zrange(keys.running(), 0, -1) == [ref.member.encode()]
+    places = ref.limit_keys[scope == "address"]
+    assert await redis.smembers(places) == {ref.member.encode()}
 
 
 @pytest.mark.parametrize("scope", ["session", "address", "server"])
