@@ -172,8 +172,22 @@ async def test_every_script_sent_twice_takes_effect_once(
     claim = (keys.export(owner),), ("claim-1", 60_000)
     assert await twice(lambda: call(redis, "claim_export", *claim)) == 1
     assert 0 < await redis.ttl(keys.export(owner)) <= keys.EXPORT_TTL_S
-    assert await twice(lambda: export_slot.claim(redis, owner)) is False
+    assert await twice(lambda: export_slot.claim(redis, owner)) is None
+    await twice(lambda: export_slot.release(redis, owner, "claim-1"))
     assert sent >= set(scripts.SCRIPTS) - {"count"}, "a repeated request counts twice"
+
+
+async def test_an_export_that_outlives_its_claim_releases_no_other(redis: Client) -> None:
+    owner = Owner(secrets.token_urlsafe(8))
+    slow = await export_slot.claim(redis, owner)
+    assert slow
+    await redis.delete(keys.export(owner))  # as when the claim expires
+    other = await export_slot.claim(redis, owner)
+    assert other
+    await export_slot.release(redis, owner, slow)
+    assert await export_slot.claim(redis, owner) is None
+    await export_slot.release(redis, owner, other)
+    assert await export_slot.claim(redis, owner)
 
 
 async def read_events(redis: Client, owner: Owner) -> EventRead:

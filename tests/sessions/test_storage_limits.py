@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessions import keys, limits
+from sessions import export_slot, keys, limits
 from sessions.client.connection import Client, connect, is_cluster
 from sessions.client.errors import OutOfMemoryError
 from sessions.client.scripts import call
@@ -387,6 +387,9 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         assert (await stores.turns.check(replace(running, attempt="x"))).outcome == "known"
         rate = ConversationRate(redis, Rate(1, 60))
         assert await rate.count_use(session.owner) == 0
+        claim = await export_slot.claim(redis, session.owner)
+        assert claim
+        await export_slot.release(redis, session.owner, claim)
         assert len(await stores.conversations.read_branch(session.owner, CONVERSATION)) == 5
         await stores.limits.memory_watch.sample()
         assert await reject(stores.conversations.create(session)) == "memory"
