@@ -37,10 +37,11 @@ for i = 1, #KEYS > 3 and 2 or 1 do
   }
 end
 
--- Drop a key that holds anything else: it would make every admission fail.
+-- Drop a key that holds anything else, or never expires: it would make every admission fail.
 for _, scope in ipairs(scopes) do
   local count = redis.pcall('GET', scope.rate)
-  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')) then
+  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')
+      and redis.call('TTL', scope.rate) >= 0) then
     redis.call('UNLINK', scope.rate)
   end
   if type(redis.pcall('SCARD', scope.turns)) == 'table' then redis.call('UNLINK', scope.turns) end

@@ -342,6 +342,24 @@ async def test_requests_for_conversations_have_ten_times_the_rate_of_turns(
     assert await ConversationRate(stores.redis, NO_RATE).count_use(stores.owner) == 0
 
 
+@pytest.mark.parametrize("garbage", [b"", b"x", b"1.5", b"9" * 40, None])
+async def test_a_malformed_count_of_requests_is_dropped(
+    stores: Stores, garbage: bytes | None
+) -> None:
+    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    await stores.redis.rpush(key, "x") if garbage is None else await stores.redis.set(key, garbage)
+    found = [await rate.count_creation(stores.owner, None) for _ in range(12)]
+    assert found[:11] == [0] * 11
+    assert found[11] > 0
+
+
+async def test_a_count_of_requests_without_a_lifetime_locks_nobody_out(stores: Stores) -> None:
+    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    await stores.redis.set(key, 99)
+    assert 3590 < await rate.count_creation(stores.owner, None) <= 3600
+    assert 3590 < await stores.redis.ttl(key) <= 3600
+
+
 async def test_new_owners_of_an_address_share_its_rate_of_new_conversations(stores: Stores) -> None:
     rate = ConversationRate(stores.redis, NO_RATE, Rate(2, 3600))
     address, other = AddressDigest("a" * 32), AddressDigest("b" * 32)

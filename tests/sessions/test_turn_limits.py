@@ -247,6 +247,21 @@ async def test_malformed_keys_are_dropped_and_reject_no_turn(redis: Client, garb
     assert [await redis.get(key) for key in rates] == [b"1", b"1"]
 
 
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_a_rate_without_a_lifetime_locks_nobody_out(redis: Client, scope: Scope) -> None:
+    maximum: dict[str, Any] = {f"{scope}_rate": Rate(2, 3600)}
+    limits, ref = limit(redis, **maximum), new_ref()
+    assert ref.address
+    key = {"session": keys.session_rate(ref.owner), "address": keys.address_rate(ref.address)}[
+        scope
+    ]
+    for count in (1, 2, 9):
+        await redis.set(key, count)
+        assert await limits.admit(ref) is None
+        assert 3590 < await redis.ttl(key) <= 3600
+        assert await redis.get(key) == b"1"
+
+
 async def test_a_set_keeps_no_more_turns_than_its_limit(redis: Client) -> None:
     limits, store = limit(redis, session_turns=5), TurnStore(redis, lease_s=9, ttl_s=99)
     owner = secrets.token_urlsafe(8)
