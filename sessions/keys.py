@@ -135,7 +135,7 @@ def turn_prefix(owner: Owner) -> str:
 
 def turn(owner: Owner, turn_id: TurnId) -> str:
     """Hash: conversation, digest of the question, state, fence, lease (ms), model, user, answer,
-    records (1, unless version 0.1 began the turn), …"""
+    records (1, unless version 0.1 began the turn), address (only while the turn runs), …"""
     return turn_prefix(owner) + turn_id
 
 

@@ -111,7 +111,9 @@ class SessionStore:
         return session_id, session
 
     async def store(self, session: Session, turn: TurnId | None = None) -> None:
-        """Store a session at its first write; a repeat stores the same.
+        """Store a session at its first write, unless another first write has stored it.
+
+        So a slow write does not restore a session that its user has ended meanwhile.
 
         `turn` is the id that a client without a cookie chose for a turn: for
         keys.FIRST_TURN_TTL_S, a client may view the turn by this id alone.
@@ -119,7 +121,8 @@ class SessionStore:
         if session.is_stored:
             return
         record = json.dumps({"owner": session.owner, "created": session.created})
-        calls: list[Call] = [("SET", [keys.session(session.digest)], [record, "EX", self._idle_s])]
+        names = [keys.session(session.digest)]
+        calls: list[Call] = [("SET", names, [record, "NX", "EX", self._idle_s])]
         if session.is_new and turn:
             value = f"{session.digest} {session.owner}"
             ttl_s = keys.FIRST_TURN_TTL_S

@@ -151,7 +151,8 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
 async def _claim_export(request: Request, owner: Owner) -> AsyncIterator[None]:
     """Let the owner export nothing else meanwhile; raises RateLimited."""
     redis = get_state(request).redis
-    if not await export_slot.claim(redis, owner):
+    claim_id = await export_slot.claim(redis, owner)
+    if claim_id is None:
         raise RateLimited(
             "Another export is running. Export again when it has ended.", retry_after_s=1
         )
@@ -159,7 +160,7 @@ async def _claim_export(request: Request, owner: Owner) -> AsyncIterator[None]:
         yield
     finally:
         with suppress(*UNAVAILABLE_ERRORS):  # then the claim expires
-            await export_slot.release(redis, owner)
+            await export_slot.release(redis, owner, claim_id)
 
 
 @conversations.patch("/<conversation:str>")

@@ -49,7 +49,7 @@ class Admission:
                 texts = await self._questions.read_texts(new, request)
                 await self._moderator.check_question(texts)
             except HoldlineError:
-                await self._store.unregister(new.ref)
+                await self._store.withdraw(new.ref)
                 raise
             self._is_moderated = True
             await self._register(new, replaced)  # the check may have taken longer than the lease

@@ -95,6 +95,8 @@ class Turns:
                 if begun.turn:
                     with suppress(NotFound):  # it could not be read, and was dropped
                         await self.stop(session.owner, begun.turn)
+                    # The stop may have taken longer than the lease.
+                    await admission.admit(new, question.request, begun.turn)
                 begun = await self._turn_store.begin(new)
             if begun.outcome == "begun" and begun.question_id:
                 return self._start(new, begun.question_id, question.request)

@@ -9,13 +9,14 @@
 --       10 … 12 the same for the address
 -- Result  {"admitted"} | {"rate", scope, s until the next window} | {"turns", scope}, where the
 --         scope is "session", "address" or "server"
--- Idempotent: a turn that is listed is admitted, and counted no more.
+-- Idempotent, except that the rates count a repeat again unless 5 is "1": parallel requests may name
+--       the same turn, and each is checked at the operator's cost. A listed turn keeps its place.
 --
 -- The index alone says which turns run: it loses a turn that ends, and one that never begins, once
 -- the lease has expired. So a set needs no exact removal: members that left the index do not count.
 
 local member, replaced = ARGV[1], ARGV[2]
-if redis.call('ZSCORE', KEYS[1], member) then return {'admitted'} end
+local is_listed = redis.call('ZSCORE', KEYS[1], member)
 
 -- Return whether a set has at least `max` running turns; if it seems so, remove the others.
 local function is_full(set, max)
@@ -36,10 +37,11 @@ for i = 1, #KEYS > 3 and 2 or 1 do
   }
 end
 
--- Drop a key that holds anything else: it would make every admission fail.
+-- Drop a key that holds anything else, or never expires: it would make every admission fail.
 for _, scope in ipairs(scopes) do
   local count = redis.pcall('GET', scope.rate)
-  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')) then
+  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')
+      and redis.call('TTL', scope.rate) >= 0) then
     redis.call('UNLINK', scope.rate)
   end
   if type(redis.pcall('SCARD', scope.turns)) == 'table' then redis.call('UNLINK', scope.turns) end
@@ -50,12 +52,14 @@ for _, scope in ipairs(scopes) do
     return {'rate', scope.name, redis.call('TTL', scope.rate)}
   end
 end
-for _, scope in ipairs(scopes) do
-  if is_full(scope.turns, scope.max_turns) then return {'turns', scope.name} end
+if not is_listed then
+  for _, scope in ipairs(scopes) do
+    if is_full(scope.turns, scope.max_turns) then return {'turns', scope.name} end
+  end
+  local running = redis.call('ZCARD', KEYS[1])
+  if redis.call('ZSCORE', KEYS[1], replaced) then running = running - 1 end
+  if tonumber(ARGV[6]) > 0 and running >= tonumber(ARGV[6]) then return {'turns', 'server'} end
 end
-local running = redis.call('ZCARD', KEYS[1])
-if redis.call('ZSCORE', KEYS[1], replaced) then running = running - 1 end
-if tonumber(ARGV[6]) > 0 and running >= tonumber(ARGV[6]) then return {'turns', 'server'} end
 
 for _, scope in ipairs(scopes) do
   if scope.max_rate > 0 and redis.call('INCR', scope.rate) == 1 then

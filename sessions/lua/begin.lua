@@ -11,7 +11,7 @@
 --       17 prefix of turn keys  18 "1" to return only the result: 6 and 19 are empty
 --       19 request of a turn of /v1 as JSON ("": none)  20 lifetime of the request in s
 --       21 to 26 limits of the owner (shared/usage.lua)
---       27 bytes of the message  28 bytes of the request
+--       27 bytes of the message  28 bytes of the request  29 address as a hash ("": unknown)
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation
 --         | {"moved", conversation} another request began the session's current conversation
@@ -40,10 +40,9 @@ if not conversation[1] then
 end
 local is_busy = false
 if conversation[2] then
-  local digest = redis.pcall('HGET', ARGV[17] .. conversation[2], 'digest')
-  if type(digest) == 'table' then digest = false end
-  if digest == ARGV[4] then return {'attach', conversation[2]} end
-  is_busy = digest
+  local other = redis.pcall('HMGET', ARGV[17] .. conversation[2], 'digest', 'state')
+  is_busy = other[2] == 'running'
+  if is_busy and other[1] == ARGV[4] then return {'attach', conversation[2]} end
 end
 
 local time = redis.call('TIME')
@@ -92,6 +91,7 @@ redis.call('SADD', KEYS[6], ARGV[1])
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[4], 'state', 'running', 'fence', 1,
   'attempt', ARGV[11], 'lease', now + ARGV[12], 'model', ARGV[8], 'user', message, 'answer', ARGV[14],
   'continues', ARGV[15], 'records', 1)
+if ARGV[29] ~= '' then redis.call('HSET', KEYS[1], 'address', ARGV[29]) end
 if ARGV[19] ~= '' then
   redis.call('HSET', KEYS[1], 'request', 1)
   redis.call('SET', KEYS[8], ARGV[19], 'EX', ARGV[20])

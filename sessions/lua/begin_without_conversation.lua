@@ -6,7 +6,7 @@
 --       11 request as JSON ("": do not store it)  12 lifetime in s, until the turn is finished
 --       13 "1" to return only the result: 11 is empty
 --       14 to 19 limits of the owner (shared/usage.lua)  20 lifetime of the usage in s
---       21 bytes of the request (0: it is not stored)
+--       21 bytes of the request (0: it is not stored)  22 address as a hash ("": unknown)
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another request
 --         | {"free"} the turn may begin (only with 13)
 --         | {"full", limit} a limit of storage or memory does not allow the request
@@ -31,6 +31,7 @@ if ARGV[13] == '1' then return {'free'} end
 redis.call('HSET', KEYS[1], 'conversation', ARGV[2], 'digest', ARGV[3], 'state', 'running',
   'fence', 1, 'attempt', ARGV[8], 'lease', now + ARGV[9], 'model', ARGV[6], 'user', ARGV[4],
   'answer', ARGV[5], 'continues', ARGV[10], 'records', 1, 'request', 1)
+if ARGV[22] ~= '' then redis.call('HSET', KEYS[1], 'address', ARGV[22]) end
 redis.call('EXPIRE', KEYS[1], ARGV[12])
 redis.call('SET', KEYS[2], ARGV[7], 'EX', ARGV[12])
 if ARGV[11] ~= '' then

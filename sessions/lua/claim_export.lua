@@ -2,9 +2,9 @@
 -- KEYS  1 export
 -- ARGV  1 claim: an id of this export  2 lifetime in ms
 -- Result  1 claimed | 0 another export holds it
--- Idempotent: a repeat finds its own claim.
+-- Idempotent: a repeat finds its own claim. While Redis rejects writes, nothing is claimed.
 
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1

@@ -6,7 +6,10 @@
 
 if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 local count = redis.pcall('INCR', KEYS[1])
-if type(count) == 'table' then return 0 end
-if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+if type(count) == 'table' then  -- the memory is full, or the key holds no number
+  redis.pcall('UNLINK', KEYS[1])
+  return 0
+end
+if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 if count <= tonumber(ARGV[1]) then return 0 end
 return math.max(1, redis.call('TTL', KEYS[1]))

@@ -13,6 +13,8 @@ redis.call('STRLEN', KEYS[2])
 redis.call('HLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
 redis.call('ZCARD', KEYS[5])
+redis.call('HLEN', KEYS[8])
+redis.call('ZCARD', KEYS[9])
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state', 'user', 'answer', 'before', 'request')
 if not turn[1] then return 2 end
 if turn[1] ~= ARGV[1] then return -1 end
@@ -26,7 +28,7 @@ if redis.call('STRLEN', KEYS[2]) ~= offset then return -2 end
 redis.call('APPEND', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[8])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])
-redis.call('HDEL', KEYS[1], 'lease', 'stop')
+redis.call('HDEL', KEYS[1], 'lease', 'stop', 'address')
 if turn[6] then
   redis.call('UNLINK', KEYS[6])
   forget(KEYS[8], KEYS[9], 'request ' .. ARGV[5])

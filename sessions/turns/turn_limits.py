@@ -53,8 +53,9 @@ class TurnLimits:
     ) -> Rejection | None:
         """Count a new turn and register it as running; return the limit that it exceeds, or None.
 
-        The turn must begin within its lease, or be admitted again. The running turn `replaced`, in
-        the same conversation, does not count. A turn that `is_counted` is exempt from the rates.
+        The turn must begin within its lease, or be admitted again: a registered turn keeps its
+        place. The running turn `replaced`, in the same conversation, does not count. A turn that
+        `is_counted` is exempt from the rates.
         """
         limits = self.limits
         names = [
@@ -82,8 +83,11 @@ class TurnLimits:
         """Return the keyed hash of a client's network, which is all that Redis stores of it."""
         if self._address_key is None:
             key = [keys.address_key()]
-            chosen: Call = ("SET", key, [secrets.token_bytes(_KEY_BYTES), "NX"])
-            _, found = await call_in_order(self._redis, [chosen, ("GET", key, [])])
+            read: Call = ("GET", key, [])
+            found = await call(self._redis, *read)
+            if found is None:  # written only then: a full memory rejects every write
+                chosen: Call = ("SET", key, [secrets.token_bytes(_KEY_BYTES), "NX"])
+                _, found = await call_in_order(self._redis, [chosen, read])
             self._address_key = found[:_MAX_KEY_BYTES]
         digest = hashlib.blake2b(network.encode(), digest_size=16, key=self._address_key)
         return AddressDigest(digest.hexdigest())

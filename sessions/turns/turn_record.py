@@ -19,11 +19,11 @@ State = Literal["running", "done", "stopped", "failed"]
 
 RECORD_FIELDS = (
     "state", "conversation", "digest", "model", "user", "answer", "continues", "length", "records",
-    "request",
+    "request", "address",
 )  # fmt: skip
 """The hash fields of a TurnRecord. A turn that version 0.1 began has no `records`."""
 
-_OPTIONAL_FIELDS = 3
+_OPTIONAL_FIELDS = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TurnRef:
     is_legacy: bool = False
     """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
     address: AddressDigest | None = field(default=None, compare=False)
-    """Whence the turn was begun. It is not stored with the turn: a takeover does not know it."""
+    """Whence the turn was begun; stored while the turn runs. A member of the index has none."""
 
     @cached_property
     def member(self) -> str:
@@ -151,11 +151,21 @@ def parse_record(owner: Owner, turn_id: TurnId, values: list[bytes | None]) -> T
     if None in values[:-_OPTIONAL_FIELDS]:
         raise ValueError("a field is missing")
     text: list[Any] = [(value or b"").decode() for value in values]
-    state, conversation, digest, model, user, answer, continues, length, records, request = text
-    if state not in get_args(State) or not all(map(keys.is_id, (conversation, user, answer))):
+    (
+        state, conversation, digest, model, user, answer, continues, length, records, request,
+        address,
+    ) = text  # fmt: skip
+    ids = [conversation, user, answer] + ([address] if address else [])
+    if state not in get_args(State) or not all(map(keys.is_id, ids)):
         raise ValueError("a field is malformed")
     return TurnRecord(
-        ref=TurnRef(owner, ConversationId(conversation), turn_id, is_legacy=not records),
+        ref=TurnRef(
+            owner,
+            ConversationId(conversation),
+            turn_id,
+            is_legacy=not records,
+            address=AddressDigest(address) if address else None,
+        ),
         state=state,
         digest=digest,
         model=model,

@@ -30,10 +30,6 @@ LogAppend = tuple[TurnRef, int, int, bytes]
 """Bytes to append to a turn's log: the turn, the fence, the offset, the bytes."""
 
 
-_REJECTED = (b"unknown", b"moved", b"attach", b"busy", b"full")
-"""Results of `begin` that begin and find no turn of this id."""
-
-
 class TurnStore:
     """Runs the scripts of a turn; their headers state the results and why a repeat is harmless.
 
@@ -75,8 +71,8 @@ class TurnStore:
             self._build_begin(question, is_check=False),
         ]
         *_, reply = await call_in_order(self._redis, calls)
-        if reply[0] in _REJECTED:
-            await self.unregister(ref)  # rejected questions must not fill the index
+        if reply[0] != b"begun":
+            await self.withdraw(ref)  # rejected questions must not fill the index
         return _parse_begin(reply)
 
     def _build_begin(self, question: NewTurn, *, is_check: bool) -> Call:
@@ -101,6 +97,7 @@ class TurnStore:
             int(is_check), "" if is_check else question.request or "", keys.REQUEST_TTL_S,
             *self._limits.build_arguments(ref.owner),
             len(question.message.encode()), len((question.request or "").encode()),
+            ref.address or "",
         ]  # fmt: skip
         return "begin", names, arguments
 
@@ -117,7 +114,7 @@ class TurnStore:
             self._lease_ms, question.max_continuations,
             "" if is_check else question.request or "", keys.REQUEST_TTL_S, int(is_check),
             *self._limits.build_arguments(ref.owner), self._ttl_s,
-            len((question.request or "").encode()),
+            len((question.request or "").encode()), ref.address or "",
         ]  # fmt: skip
         return "begin_without_conversation", names, arguments
 
@@ -241,6 +238,12 @@ class TurnStore:
     async def unregister(self, ref: TurnRef) -> None:
         """Remove a turn from the index of running turns."""
         await call(self._redis, *build_unregistration(ref))
+
+    async def withdraw(self, ref: TurnRef) -> None:
+        """Unregister a turn that a request does not begin, unless another request has begun it."""
+        record = await self.find(ref.owner, ref.turn)
+        if not (record and record.state == "running" and record.ref == ref):
+            await self.unregister(ref)
 
     async def expired_leases(self) -> list[TurnRef]:
         """Return running turns whose lease has expired; see `sweep`."""

@@ -172,8 +172,22 @@ async def test_every_script_sent_twice_takes_effect_once(
     claim = (keys.export(owner),), ("claim-1", 60_000)
     assert await twice(lambda: call(redis, "claim_export", *claim)) == 1
     assert 0 < await redis.ttl(keys.export(owner)) <= keys.EXPORT_TTL_S
-    assert await twice(lambda: export_slot.claim(redis, owner)) is False
+    assert await twice(lambda: export_slot.claim(redis, owner)) is None
+    await twice(lambda: export_slot.release(redis, owner, "claim-1"))
     assert sent >= set(scripts.SCRIPTS) - {"count"}, "a repeated request counts twice"
+
+
+async def test_an_export_that_outlives_its_claim_releases_no_other(redis: Client) -> None:
+    owner = Owner(secrets.token_urlsafe(8))
+    slow = await export_slot.claim(redis, owner)
+    assert slow
+    await redis.delete(keys.export(owner))  # as when the claim expires
+    other = await export_slot.claim(redis, owner)
+    assert other
+    await export_slot.release(redis, owner, slow)
+    assert await export_slot.claim(redis, owner) is None
+    await export_slot.release(redis, owner, other)
+    assert await export_slot.claim(redis, owner)
 
 
 async def read_events(redis: Client, owner: Owner) -> EventRead:
@@ -204,6 +218,18 @@ async def test_begin_reports_each_state_of_a_turn_and_its_conversation(
     assert (busy.outcome, busy.turn) == ("busy", question.ref.turn)
     attached = await turns.begin(another(question, digest="d1"))
     assert (attached.outcome, attached.turn) == ("attach", question.ref.turn)
+
+
+@pytest.mark.parametrize("state", ["done", "stopped", "failed", "x", ""])
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+async def test_a_conversation_is_busy_only_while_its_turn_runs(
+    redis: Client, turns: TurnStore, question: NewTurn, state: str, digest: str
+) -> None:
+    await turns.begin(question)
+    # Only a foreign write leaves the conversation with a turn that has ended.
+    await redis.hset(question.ref.turn_key, "state", state)
+    assert (await turns.check(another(question, digest=digest))).outcome == "free"
+    assert (await turns.begin(another(question, digest=digest))).outcome == "begun"
 
 
 async def test_a_repeated_unanswered_question_is_stored_once(

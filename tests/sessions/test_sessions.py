@@ -263,6 +263,20 @@ async def test_use_extends_a_session_and_its_maximum_age_ends_it(redis: Client) 
     assert await find(store, old) is None
 
 
+async def test_a_slow_first_write_does_not_restore_a_session_that_has_ended(redis: Client) -> None:
+    store = SessionStore(redis, idle_s=1000, ttl_s=5000)
+    session_id, _ = store.create()
+    slow, fast = await find(store, session_id), await find(store, session_id)
+    assert slow
+    assert fast
+    await store.store(fast)
+    stored = await find(store, session_id)
+    assert stored
+    await store.end(stored)
+    await store.store(slow)
+    assert await find(store, session_id) is None
+
+
 async def test_an_unused_session_is_not_revived_by_its_signature(redis: Client) -> None:
     store = SessionStore(redis, idle_s=1000, ttl_s=5000)
     session_id = cookie.create_id(time.time() - 1001)  # Redis would still have a used session

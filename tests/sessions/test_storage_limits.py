@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessions import keys, limits
+from sessions import export_slot, keys, limits
 from sessions.client.connection import Client, connect, is_cluster
 from sessions.client.errors import OutOfMemoryError
 from sessions.client.scripts import call
@@ -24,6 +24,7 @@ from sessions.keys import (
 )
 from sessions.limits import NO_RATE, ConversationRate, Rate, StorageLimitReached, StorageLimits
 from sessions.session_store import Session
+from sessions.turns.turn_limits import Limits, TurnLimits
 from sessions.turns.turn_record import NewTurn, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S, REDIS_KINDS, redis_of_kind
@@ -341,6 +342,24 @@ async def test_requests_for_conversations_have_ten_times_the_rate_of_turns(
     assert await ConversationRate(stores.redis, NO_RATE).count_use(stores.owner) == 0
 
 
+@pytest.mark.parametrize("garbage", [b"", b"x", b"1.5", b"9" * 40, None])
+async def test_a_malformed_count_of_requests_is_dropped(
+    stores: Stores, garbage: bytes | None
+) -> None:
+    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    await stores.redis.rpush(key, "x") if garbage is None else await stores.redis.set(key, garbage)
+    found = [await rate.count_creation(stores.owner, None) for _ in range(12)]
+    assert found[:11] == [0] * 11
+    assert found[11] > 0
+
+
+async def test_a_count_of_requests_without_a_lifetime_locks_nobody_out(stores: Stores) -> None:
+    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    await stores.redis.set(key, 99)
+    assert 3590 < await rate.count_creation(stores.owner, None) <= 3600
+    assert 3590 < await stores.redis.ttl(key) <= 3600
+
+
 async def test_new_owners_of_an_address_share_its_rate_of_new_conversations(stores: Stores) -> None:
     rate = ConversationRate(stores.redis, NO_RATE, Rate(2, 3600))
     address, other = AddressDigest("a" * 32), AddressDigest("b" * 32)
@@ -363,6 +382,8 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         running = stores.build(3)
         assert (await stores.turns.begin(running)).outcome == "begun"
         ref = running.ref
+        network = "192.0.2.1/32"
+        digest = await TurnLimits(redis, Limits(), lease_s=60).hash_address(network)
         await set_maxmemory(redis, lambda used: 1)
         acts: list[Callable[[], Awaitable[Any]]] = [
             lambda: stores.turns.begin(stores.build(4)),
@@ -379,8 +400,14 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         for act in acts:
             with pytest.raises(OutOfMemoryError):
                 await act()
+        # A worker that has just started still finds a known turn.
+        assert await TurnLimits(redis, Limits(), lease_s=60).hash_address(network) == digest
+        assert (await stores.turns.check(replace(running, attempt="x"))).outcome == "known"
         rate = ConversationRate(redis, Rate(1, 60))
         assert await rate.count_use(session.owner) == 0
+        claim = await export_slot.claim(redis, session.owner)
+        assert claim
+        await export_slot.release(redis, session.owner, claim)
         assert len(await stores.conversations.read_branch(session.owner, CONVERSATION)) == 5
         await stores.limits.memory_watch.sample()
         assert await reject(stores.conversations.create(session)) == "memory"

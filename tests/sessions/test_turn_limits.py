@@ -105,15 +105,23 @@ async def test_a_maximum_of_running_turns_rejects_a_turn_until_one_has_ended(
     assert await limits.admit(new_ref(**same)) == Rejection("turns", scope)
 
 
-async def test_a_repeated_admission_is_counted_once(redis: Client) -> None:
-    limits = limit(redis, session_rate=Rate(9, 3600), address_rate=Rate(9, 3600), session_turns=2)
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_an_admission_that_names_a_listed_turn_takes_no_place_and_is_counted_by_the_rates(
+    redis: Client, scope: Scope
+) -> None:
+    maxima: dict[str, Any] = {f"{scope}_rate": Rate(3, 3600), f"{scope}_turns": 1}
+    limits = limit(redis, server_turns=1, **maxima)
     ref = new_ref()
-    for _ in range(5):
+    for _ in range(3):
         assert await limits.admit(ref) is None
-    assert ref.address
-    assert await redis.get(keys.session_rate(ref.owner)) == b"1"
-    assert await redis.get(keys.address_rate(ref.address)) == b"1"
-    assert await redis.smembers(keys.session_turns(ref.owner)) == {ref.member.encode()}
+    for _ in range(2):
+        rejection = await limits.admit(ref)
+        assert rejection
+        assert (rejection.kind, rejection.scope) == ("rate", scope)
+        assert await limits.admit(ref, is_counted=True) is None
+    assert await redis.zrange(keys.running(), 0, -1) == [ref.member.encode()]
+    places = ref.limit_keys[scope == "address"]
+    assert await redis.smembers(places) == {ref.member.encode()}
 
 
 @pytest.mark.parametrize("scope", ["session", "address", "server"])
@@ -143,18 +151,52 @@ async def test_a_turn_that_never_begins_frees_its_place_when_its_lease_expires(
     assert await limits.admit(new_ref(**same)) is None
 
 
-async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(redis: Client) -> None:
-    limits, store = limit(redis, session_turns=1), TurnStore(redis, lease_s=0, ttl_s=99)
-    ref = new_ref()
+@pytest.mark.parametrize("conversation", ["conversation", keys.NO_CONVERSATION])
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(
+    redis: Client, scope: Scope, conversation: str
+) -> None:
+    limits, store = limit(redis, **{f"{scope}_turns": 1}), TurnStore(redis, lease_s=0, ttl_s=99)
+    same = unique(scope)
+    ref = replace(new_ref(**same), conversation=ConversationId(conversation))
+    assert ref.address
+    places = {"session": keys.session_turns(ref.owner), "address": keys.address_turns(ref.address)}
     assert await limits.admit(ref) is None
     await begin(store, ref)
+    await redis.expire(places[scope], 5)
     (found,) = await store.expired_leases()
-    assert (found, found.address) == (ref, None), "a takeover does not know the address"
-    assert (await store.take_over(found, "another worker")).fence == 2
-    assert await store.renew([(found, 2)]) == [1]
-    assert await limits.admit(new_ref(ref.owner)) == Rejection("turns", "session")
-    assert await store.finish(found, 2, 8, b"end", "done", "")
-    assert await limits.admit(new_ref(ref.owner)) is None
+    taken = await store.take_over(found, "another worker")
+    assert taken.fence == 2
+    assert taken.record
+    assert (taken.record.ref, taken.record.ref.address) == (ref, ref.address)
+    assert await store.renew([(taken.record.ref, 2)]) == [1]
+    assert await redis.ttl(places[scope]) > 5
+    assert await limits.admit(new_ref(**same)) == Rejection("turns", scope)
+    assert await store.finish(taken.record.ref, 2, 8, b"end", "done", "")
+    assert await redis.exists(places[scope]) == 0
+    assert ref.address.encode() not in await redis.hvals(ref.turn_key)
+    assert await limits.admit(new_ref(**same)) is None
+
+
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+async def test_a_turn_that_two_requests_begin_in_two_conversations_counts_once(
+    redis: Client, digest: str
+) -> None:
+    limits, store = limit(redis, session_turns=2), TurnStore(redis, lease_s=600, ttl_s=99)
+    first = new_ref()
+    second = replace(first, conversation=ConversationId("another"))
+    for ref in (first, second):
+        assert await limits.admit(ref) is None
+    await begin(store, first)
+    for ref in (second, first):
+        question = replace(question_at(ref), digest=digest, attempt="another")
+        outcome = "known" if digest == "d1" else "conflict"
+        assert (await store.begin(question)).outcome == outcome
+        assert await redis.zrange(keys.running(), 0, -1) == [first.member.encode()]
+    assert await limits.admit(new_ref(first.owner)) is None
+    assert await store.finish(first, 1, 8, b"end", "done", "")
+    assert (await store.begin(question)).outcome == outcome
+    assert await redis.zscore(keys.running(), first.member) is None
 
 
 async def test_the_sets_of_running_turns_expire_unless_their_leases_are_renewed(
@@ -205,6 +247,21 @@ async def test_malformed_keys_are_dropped_and_reject_no_turn(redis: Client, garb
     assert [await redis.get(key) for key in rates] == [b"1", b"1"]
 
 
+@pytest.mark.parametrize("scope", ["session", "address"])
+async def test_a_rate_without_a_lifetime_locks_nobody_out(redis: Client, scope: Scope) -> None:
+    maximum: dict[str, Any] = {f"{scope}_rate": Rate(2, 3600)}
+    limits, ref = limit(redis, **maximum), new_ref()
+    assert ref.address
+    key = {"session": keys.session_rate(ref.owner), "address": keys.address_rate(ref.address)}[
+        scope
+    ]
+    for count in (1, 2, 9):
+        await redis.set(key, count)
+        assert await limits.admit(ref) is None
+        assert 3590 < await redis.ttl(key) <= 3600
+        assert await redis.get(key) == b"1"
+
+
 async def test_a_set_keeps_no_more_turns_than_its_limit(redis: Client) -> None:
     limits, store = limit(redis, session_turns=5), TurnStore(redis, lease_s=9, ttl_s=99)
     owner = secrets.token_urlsafe(8)
@@ -229,3 +286,10 @@ async def test_addresses_are_hashed_with_a_key_that_all_workers_share(redis: Cli
     await redis.delete(keys.address_key())
     assert await limit(redis).hash_address("192.0.2.1/32") != digest
     assert await one.hash_address("192.0.2.1/32") == digest
+
+
+async def test_a_key_of_addresses_that_has_another_type_is_replaced(redis: Client) -> None:
+    await redis.delete(keys.address_key())
+    await redis.rpush(keys.address_key(), b"garbage")
+    digest = await limit(redis).hash_address("192.0.2.1/32")
+    assert digest == await limit(redis).hash_address("192.0.2.1/32")

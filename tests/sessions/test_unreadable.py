@@ -5,7 +5,7 @@ import inspect
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -294,6 +294,27 @@ async def test_a_call_runs_again_without_the_keys_of_another_type(redis: Client)
     assert await turns.finish(ref, 1, 8, b"last", "done", '{"role": "assistant"}')
     store = ConversationStore(redis, ttl_s=1000)
     assert len(await store.read_branch(ref.owner, ref.conversation)) == 2
+    assert len((await store.read_page(ref.owner, 10, None))[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["conversations", "events", "expiries", "request", "usage"])
+async def test_an_answer_ends_whole_if_a_key_of_its_owner_has_another_type(
+    redis: Client, name: str
+) -> None:
+    ref = TurnRef(Owner(secrets.token_urlsafe(8)), ConversationId("c" * 16), TurnId("t" * 16))
+    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
+    assert (await turns.begin(replace(question_at(ref), request="{}"))).outcome == "begun"
+    key = Ids(ref.owner, ref.conversation, ref.turn, "").name_key(name)
+    await store_another_type(redis, key, get_type(key) or "")
+    assert await turns.finish(ref, 1, 8, b"last", "done", '{"role": "assistant"}')
+    store = ConversationStore(redis, ttl_s=1000)
+    branch = await store.read_branch(ref.owner, ref.conversation)
+    assert [message.id for message in branch] == ["answer-1", "user-1"]
+    assert await turns.read(ref, 8, 100) == ("done", 12, b"last")
+    found = await store.read(ref.owner, ref.conversation)
+    assert found
+    assert found.running is None
+    assert await turns.read_request(ref) is None
     assert len((await store.read_page(ref.owner, 10, None))[0]) == 1
 
 

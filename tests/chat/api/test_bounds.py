@@ -219,7 +219,8 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
         redis = connect(url)
         await fill(redis)
         events = await ask(client, upstream, question, "kept")
-        conversation = json.loads(events[0].data)["conversation"]
+        begun = json.loads(events[0].data)
+        conversation, turn = begun["conversation"], begun["turn"]
         async with asking(client, message=f"{question} 2", conversation=conversation) as source:
             exchange = await upstream.exchange(f"{question} 2")
             await set_maxmemory(redis, lambda used: int(used / 0.95))
@@ -238,6 +239,13 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
         assert (events[-1].event, events[-1].data) == ("end", "the rest")
         messages = (await client.get(LIST + conversation)).json()["messages"]
         assert messages[-1]["content"] == "the rest"
+        await set_maxmemory(redis, lambda used: 1)
+        for form in ("markdown", "json", "html"):
+            exported = await client.get(f"{LIST}{conversation}/export", params={"format": form})
+            assert exported.status_code == 200
+            assert "the rest" in exported.text
+        known = {"message": question, "turn": turn}
+        assert (await read(client, **known))[-1].data == "kept"
         await set_maxmemory(redis, lambda used: 0)
         async with asyncio.timeout(PATIENCE_S):
             while (await client.post(LIST, json={})).status_code != 201:

@@ -3,13 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from chat.errors import Unavailable, UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.errors import RateLimited, Unavailable, UpstreamError, UpstreamFailed, UpstreamRejected
 from chat.log.batch import Writer
 from chat.log.batches import Batches
 from chat.log.follower import Follower
@@ -19,18 +20,21 @@ from chat.turns.context.budget import Budgets
 from chat.turns.context.prompt import Prompt
 from chat.turns.continuation.policy import INTERRUPTED, TRUNCATED, Step, decide
 from chat.turns.generation import Generator
-from chat.turns.question import QuestionBuilder
+from chat.turns.question import Question, QuestionBuilder
 from chat.turns.registry import Turns
 from chat.turns.takeover import Takeover
 from chat.turns.turn import Phase, Turn
 from chat.turns.upstream_choice import ContinueMode
 from chat.upstream.client import Upstream
 from chat.upstream.response.completion import Timeouts
+from sessions import keys
 from sessions.client.connection import Client
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
-from sessions.keys import ConversationId, Owner, TurnId
+from sessions.keys import ConversationId, Owner, SessionDigest, TurnId
+from sessions.limits import Rate
 from sessions.model_facts import ModelFacts
+from sessions.session_store import Session
 from sessions.turns.turn_limits import Limits, TurnLimits
 from sessions.turns.turn_record import TurnRecord, TurnRef
 from sessions.turns.turn_store import TurnStore
@@ -350,6 +354,38 @@ async def test_a_turn_handed_over_during_a_stop_request_is_stopped_by_its_next_w
         await stopping
     assert (await store.take_over(ref, "another")).fence == 3
     assert await store.renew([(ref, 3)]) == [2]
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+async def test_a_question_whose_lease_expires_while_it_stops_an_answer_is_counted_again(
+    redis: Client, worker: Worker, question: str, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    turns, store, finish = worker.turns, worker.store, worker.store.finish
+    turns._limits = limits = TurnLimits(
+        redis, Limits(session_rate=Rate(2, 3600), session_turns=1), lease_s=0
+    )
+    session = Session(SessionDigest(secrets.token_hex(8)), Owner(secrets.token_urlsafe(8)))
+    other = replace(new_ref(), owner=session.owner)
+
+    async def finish_late(*arguments: Any) -> bool:
+        is_finished = await finish(*arguments)
+        await store.expired_leases()  # which removes the question from the index
+        assert await limits.admit(other, is_counted=True) is None
+        if not is_taken:
+            await store.unregister(other)
+        return is_finished
+
+    await turns.begin(session, Question(f"first {question}", None, None, None))
+    monkeypatch.setattr(store, "finish", finish_late)
+    asking = turns.begin(session, Question(question, None, None, None))
+    if is_taken:
+        with pytest.raises(RateLimited):
+            await asking
+    else:
+        member = (await asking).ref.member.encode()
+        assert await redis.smembers(keys.session_turns(session.owner)) == {member}
+    assert await redis.get(keys.session_rate(session.owner)) == b"2"
+    await store.unregister(other)
 
 
 async def test_an_unexpected_exception_in_one_turn_ends_no_other(

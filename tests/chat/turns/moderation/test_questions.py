@@ -202,6 +202,50 @@ async def test_flagged_questions_count_against_the_rate_limit(
         assert len(moderation.find_checks(f"{question} {FLAGGED}")) == 2
 
 
+async def test_parallel_questions_with_one_turn_id_each_count_against_the_rate_limit(
+    redis_url: str, upstream: ScriptedUpstream, moderation: FakeModeration, question: str
+) -> None:
+    settings = settings_of(upstream, moderation) | {"RATE_LIMIT": "3/hour"}
+    may_end = moderation.hold(question)
+    async with (
+        holdline(REDIS_URL=redis_url, **settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        await client.post(CONVERSATIONS, json={})
+        parallel = [
+            asyncio.create_task(reject(client, message=f"{question} {i} {FLAGGED}", turn="t" * 20))
+            for i in range(8)
+        ]
+        await moderation.check(question, 3)
+        may_end.set()
+        kinds = sorted([(await one)["type"] for one in parallel])
+        assert kinds == ["moderated"] * 3 + ["rate_limited"] * 5
+        assert len(moderation.find_checks(question)) == 3
+
+
+async def test_a_flagged_question_leaves_the_running_turn_of_its_id_its_place(
+    redis_url: str, upstream: ScriptedUpstream, moderation: FakeModeration, question: str
+) -> None:
+    settings = settings_of(upstream, moderation) | {"TURNS_MAX": "1,40,400", "LEASE_S": "60"}
+    flagged, turn = f"{FLAGGED} {question}", "t" + question[-32:]
+    may_end = moderation.hold(flagged)
+    async with (
+        holdline(REDIS_URL=redis_url, **settings) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        await client.post(CONVERSATIONS, json={})
+        rejected = asyncio.create_task(reject(client, message=flagged, turn=turn))
+        await moderation.check(flagged)
+        async with asking(client, message=question, turn=turn):
+            exchange = await upstream.exchange(question)
+            may_end.set()
+            assert (await rejected)["type"] == "moderated"
+            other = (await client.post(CONVERSATIONS, json={})).json()["id"]
+            error = await reject(client, message=f"{question} other", conversation=other)
+            assert error["type"] == "rate_limited"
+            await exchange.finish()
+
+
 async def test_a_flagged_question_takes_no_place_among_the_running_turns(
     redis_url: str, upstream: ScriptedUpstream, moderation: FakeModeration, question: str
 ) -> None:
