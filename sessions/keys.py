@@ -182,11 +182,6 @@ def conversation_rate(owner: Owner) -> str:
     return f"holdline:{{{owner}}}:conversation_rate"
 
 
-def address_conversation_rate(address: AddressDigest) -> str:
-    """String: number of conversations that an address created in the current window."""
-    return f"holdline:address_conversation_rate:{address}"
-
-
 def rejected_prefill(digest: str) -> str:
     """String: exists for a day if a model does not continue a prefilled answer.
 
@@ -225,6 +220,11 @@ def session_turns(owner: Owner) -> str:
 def address_rate(address: AddressDigest) -> str:
     """String: number of turns that an address began in the window of RATE_LIMIT_ADDRESS."""
     return _limit(f"address_rate:{address}")
+
+
+def address_bytes(address: AddressDigest) -> str:
+    """String: number of bytes that an address stored in the window of RATE_LIMIT_ADDRESS."""
+    return _limit(f"address_bytes:{address}")
 
 
 def address_turns(address: AddressDigest) -> str:

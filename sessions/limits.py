@@ -45,11 +45,31 @@ class StorageLimits:
         ]  # fmt: skip
 
 
+_MIN_ADDRESS_BYTES = 1_000_000
+_BYTES_PER_TURN = 8_000
+"""Bytes that an address may store in a window: a minimum, and more for each turn of its rate. This
+allows as many short questions in new conversations as turns."""
+
+_MESSAGE_BYTES = 600
+_CONVERSATION_BYTES = 6_000
+"""What Redis needs around a message, and for the first conversation of a session."""
+
+
 class Rate(NamedTuple):
     """A maximum number of new turns in a window; 0 for no limit."""
 
     turns: int
     window_s: int
+
+    @property
+    def max_bytes(self) -> int:
+        """Maximum number of bytes that an address with this rate stores in the window."""
+        return _MIN_ADDRESS_BYTES + _BYTES_PER_TURN * self.turns if self.turns else 0
+
+
+def estimate_bytes(text: str, *, creates: bool) -> int:
+    """Return the bytes that Redis needs for a text that is stored, or `creates` a conversation."""
+    return len(text.encode()) + (_CONVERSATION_BYTES if creates else _MESSAGE_BYTES)
 
 
 NO_RATE = Rate(0, 1)
@@ -67,22 +87,26 @@ class ConversationRate:
         self._session_rate = session_rate
         self._address_rate = address_rate
 
-    async def count_use(self, owner: Owner) -> int:
+    async def count_read(self, owner: Owner) -> int:
         """Count a request, unless the owner has no conversations: then it is not worth a write."""
-        names = [keys.conversation_rate(owner), keys.conversations(owner)]
-        return await self._count(names, self._session_rate)
+        return await self._count_request(owner, [keys.conversations(owner)])
 
-    async def count_creation(self, owner: Owner, address: AddressDigest | None) -> int:
-        """Count a request that creates a conversation, also for its address if that is known."""
-        if address:
-            names = [keys.address_conversation_rate(address)]
-            if wait_s := await self._count(names, self._address_rate):
+    async def count_write(self, owner: Owner, address: AddressDigest | None, size: int) -> int:
+        """Count a request that stores `size` bytes, which count for its address if it is known."""
+        rate = self._address_rate
+        if address and rate.turns:
+            arguments = [rate.max_bytes, rate.window_s, size]
+            if wait_s := await self._count([keys.address_bytes(address)], arguments):
                 return wait_s
-        return await self._count([keys.conversation_rate(owner)], self._session_rate)
+        return await self._count_request(owner, [])
 
-    async def _count(self, names: list[str], rate: Rate) -> int:
-        if not rate.turns:
+    async def _count_request(self, owner: Owner, names: list[str]) -> int:
+        turns, window_s = self._session_rate
+        if not turns:
             return 0
-        arguments = [_REQUESTS_PER_TURN * rate.turns, rate.window_s]
+        arguments = [_REQUESTS_PER_TURN * turns, window_s, 1]
+        return await self._count([keys.conversation_rate(owner), *names], arguments)
+
+    async def _count(self, names: list[str], arguments: list[int]) -> int:
         found: int = await call(self._redis, "count", names, arguments)
         return found

@@ -20,6 +20,7 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.conversation_record import Conversation, Message, Summary
 from sessions.conversation_store import MAX_TITLE_LENGTH, ConversationStore
 from sessions.keys import ConversationId, MessageId, Owner
+from sessions.limits import estimate_bytes
 from sessions.middleware import get_session, keep_session
 
 _MAX_PAGE = 200
@@ -81,7 +82,7 @@ async def create_conversation(request: Request) -> HTTPResponse:
     """Create an empty conversation, which becomes the session's current one."""
     guard.reject_navigation(request)
     fields = _parse_fields(request, parsing.parse_body(request, NewConversation))
-    await _check_creation_rate(request)
+    await _check_write(request, fields, creates=True)
     store, _ = _open_store(request)
     conversation_id = await store.create(get_session(request), **fields)
     await keep_session(request)
@@ -175,7 +176,7 @@ async def change_conversation(request: Request, conversation: str) -> HTTPRespon
         )
     branch = None if body.branch is None else parsing.parse_message_id(body.branch)
     found = await _find(request, conversation)
-    await _check_rate(request)
+    await _check_write(request, fields, creates=False)
     store, owner = _open_store(request)
     if branch is not None:
         selected = await store.select(owner, found.id, branch)
@@ -232,15 +233,16 @@ def _open_store(request: Request) -> tuple[ConversationStore, Owner]:
 
 
 async def _check_rate(request: Request) -> None:
-    """Count a request that uses conversations against the owner's limit; raises RateLimited."""
-    _reject_for(await get_state(request).conversation_rate.count_use(get_session(request).owner))
+    """Count a request that reads conversations against the owner's limit; raises RateLimited."""
+    _reject_for(await get_state(request).conversation_rate.count_read(get_session(request).owner))
 
 
-async def _check_creation_rate(request: Request) -> None:
-    """Count a new conversation against the limits of its owner and address; raises RateLimited."""
+async def _check_write(request: Request, fields: dict[str, str], *, creates: bool) -> None:
+    """Count a write against the limits of its owner and address; raises RateLimited."""
     state, owner = get_state(request), get_session(request).owner
     address = await hash_network(request, state.turn_limits)
-    _reject_for(await state.conversation_rate.count_creation(owner, address))
+    size = estimate_bytes("".join(fields.values()), creates=creates)
+    _reject_for(await state.conversation_rate.count_write(owner, address, size))
 
 
 def _reject_for(wait_s: int) -> None:

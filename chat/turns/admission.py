@@ -4,7 +4,8 @@ from chat.errors import HoldlineError, RateLimited
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
-from sessions.keys import TurnId
+from sessions.keys import NO_CONVERSATION, TurnId
+from sessions.limits import estimate_bytes
 from sessions.turns.turn_limits import Rejection, TurnLimits
 from sessions.turns.turn_record import NewTurn
 from sessions.turns.turn_store import TurnStore
@@ -55,7 +56,12 @@ class Admission:
             await self._register(new, replaced)  # the check may have taken longer than the lease
 
     async def _register(self, new: NewTurn, replaced: TurnId | None) -> None:
-        rejection = await self._limits.admit(new.ref, replaced, is_counted=self._is_counted)
+        size = 0  # a turn without a conversation stores nothing after its end
+        if new.ref.conversation != NO_CONVERSATION:
+            size = estimate_bytes(new.message, creates=new.may_create)
+        rejection = await self._limits.admit(
+            new.ref, replaced, size=size, is_counted=self._is_counted
+        )
         if rejection:
             raise _describe(rejection)
         self._is_counted = True
@@ -63,13 +69,12 @@ class Admission:
 
 def _describe(rejection: Rejection) -> RateLimited:
     scope = _SCOPES[rejection.scope]
-    if rejection.kind == "rate":
-        wait_s = rejection.retry_after_s
+    if rejection.kind == "turns":
         return RateLimited(
-            f"Too many questions from {scope}. Try again in {wait_s} s.", retry_after_s=wait_s
+            f"Too many answers are being generated for {scope}. "
+            "Ask again after one of them has ended, or stop one.",
+            retry_after_s=_RETRY_TURNS_S,
         )
-    return RateLimited(
-        f"Too many answers are being generated for {scope}. "
-        "Ask again after one of them has ended, or stop one.",
-        retry_after_s=_RETRY_TURNS_S,
-    )
+    amount = "Too many questions" if rejection.kind == "rate" else "Too much text"
+    wait_s = rejection.retry_after_s
+    return RateLimited(f"{amount} from {scope}. Try again in {wait_s} s.", retry_after_s=wait_s)

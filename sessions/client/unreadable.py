@@ -6,7 +6,7 @@ import re
 logger = logging.getLogger("holdline.unreadable")
 
 TYPES = {
-    "address_conversation_rate": "string",
+    "address_bytes": "string",
     "address_key": "string",
     "address_rate": "string",
     "address_turns": "set",

@@ -1,14 +1,16 @@
 -- Admit a new turn, unless a rate or a number of running turns is at its maximum: count the turn,
 -- and list it in the index of running turns. A rejected turn changes nothing that limits count.
 -- KEYS  1 running  2 rate of the session  3 turns of the session
---       4 rate of the address  5 turns of the address (4 and 5: only if the address is known)
+--       4 rate of the address  5 turns of the address  6 bytes of the address
+--       (4 to 6: only if the address is known)
 -- ARGV  1 member  2 member of the turn that it replaces ("": none)  3 lease in ms
 --       4 lifetime of the sets in s  5 "1" if the turn was counted by the rates before
 --       6 maximum of turns on the server (0 here and below: no limit)
 --       7 … 9 for the session: maximum of new turns in a window, window in s, maximum of turns
 --       10 … 12 the same for the address
--- Result  {"admitted"} | {"rate", scope, s until the next window} | {"turns", scope}, where the
---         scope is "session", "address" or "server"
+--       13 bytes that the turn stores  14 maximum for the address in the window of 11
+-- Result  {"admitted"} | {"rate" or "bytes", scope, s until the next window} | {"turns", scope},
+--         where the scope is "session", "address" or "server"
 -- Idempotent, except that the rates count a repeat again unless 5 is "1": parallel requests may name
 --       the same turn, and each is checked at the operator's cost. A listed turn keeps its place.
 --
@@ -27,29 +29,31 @@ local function is_full(set, max)
   return redis.call('SCARD', set) - redis.call('SISMEMBER', set, replaced) >= max
 end
 
-local scopes = {}
-for i = 1, #KEYS > 3 and 2 or 1 do
-  local at = 4 + 3 * i
-  scopes[i] = {
-    name = i == 1 and 'session' or 'address', rate = KEYS[2 * i], turns = KEYS[2 * i + 1],
-    max_rate = ARGV[5] == '1' and 0 or tonumber(ARGV[at]), window = ARGV[at + 1],
-    max_turns = tonumber(ARGV[at + 2])
-  }
+local scopes = {{name = 'session', turns = KEYS[3], max_turns = tonumber(ARGV[9])}}
+local counts = {{'rate', 'session', KEYS[2], 1, ARGV[7], ARGV[8]}}
+if KEYS[4] then
+  scopes[2] = {name = 'address', turns = KEYS[5], max_turns = tonumber(ARGV[12])}
+  counts[2] = {'rate', 'address', KEYS[4], 1, ARGV[10], ARGV[11]}
+  counts[3] = {'bytes', 'address', KEYS[6], ARGV[13], ARGV[14], ARGV[11]}
 end
 
 -- Drop a key that holds anything else, or never expires: it would make every admission fail.
-for _, scope in ipairs(scopes) do
-  local count = redis.pcall('GET', scope.rate)
-  if count and not (type(count) == 'string' and string.match(count, '^%d%d?%d?%d?%d?%d?%d?$')
-      and redis.call('TTL', scope.rate) >= 0) then
-    redis.call('UNLINK', scope.rate)
+for _, count in ipairs(counts) do
+  local found = redis.pcall('GET', count[3])
+  if found and not (type(found) == 'string' and string.match(found, '^%d+$') and #found < 16
+      and redis.call('TTL', count[3]) >= 0) then
+    redis.call('UNLINK', count[3])
   end
+end
+for _, scope in ipairs(scopes) do
   if type(redis.pcall('SCARD', scope.turns)) == 'table' then redis.call('UNLINK', scope.turns) end
 end
 
-for _, scope in ipairs(scopes) do
-  if scope.max_rate > 0 and tonumber(redis.call('GET', scope.rate) or 0) >= scope.max_rate then
-    return {'rate', scope.name, redis.call('TTL', scope.rate)}
+if ARGV[5] == '1' then counts = {} end
+for _, count in ipairs(counts) do
+  local kind, scope, key, amount, max = unpack(count)
+  if tonumber(max) > 0 and (redis.call('GET', key) or 0) + amount > tonumber(max) then
+    return {kind, scope, redis.call('TTL', key)}
   end
 end
 if not is_listed then
@@ -61,10 +65,14 @@ if not is_listed then
   if tonumber(ARGV[6]) > 0 and running >= tonumber(ARGV[6]) then return {'turns', 'server'} end
 end
 
-for _, scope in ipairs(scopes) do
-  if scope.max_rate > 0 and redis.call('INCR', scope.rate) == 1 then
-    redis.call('EXPIRE', scope.rate, scope.window)
+for _, count in ipairs(counts) do
+  local _, _, key, amount, max, window = unpack(count)
+  if tonumber(max) > 0 then
+    redis.call('INCRBY', key, amount)
+    if redis.call('TTL', key) < 0 then redis.call('EXPIRE', key, window) end
   end
+end
+for _, scope in ipairs(scopes) do
   if scope.max_turns > 0 then
     redis.call('SADD', scope.turns, member)
     redis.call('EXPIRE', scope.turns, ARGV[4])

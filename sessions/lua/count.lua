@@ -1,15 +1,18 @@
--- Count a request for conversations.
--- KEYS  1 number of requests  2 conversations: if there are none, nothing counts (optional)
--- ARGV  1 maximum of requests in a window  2 window in s
+-- Count a request for conversations, or the bytes that it stores, unless that exceeds a maximum.
+-- KEYS  1 counter  2 conversations: if there are none, nothing counts (optional)
+-- ARGV  1 maximum in a window  2 window in s  3 amount to count
 -- Result  0 allowed | s until the next window
--- Idempotent: no, a repeat counts the request once more. While the memory is full, nothing counts.
+-- Idempotent: no, a repeat counts once more. While the memory is full, nothing counts.
 
 if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-local count = redis.pcall('INCR', KEYS[1])
-if type(count) == 'table' then  -- the memory is full, or the key holds no number
-  redis.pcall('UNLINK', KEYS[1])
-  return 0
+local found, ttl = redis.pcall('GET', KEYS[1]), redis.call('TTL', KEYS[1])
+-- Drop a key that holds anything else, or never expires.
+if found and not (type(found) == 'string' and string.match(found, '^%d+$') and #found < 16
+    and ttl >= 0) then
+  redis.call('UNLINK', KEYS[1])
+  found, ttl = false, -2
 end
-if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-if count <= tonumber(ARGV[1]) then return 0 end
-return math.max(1, redis.call('TTL', KEYS[1]))
+if (found or 0) + ARGV[3] > tonumber(ARGV[1]) then return math.max(1, ttl) end
+redis.pcall('INCRBY', KEYS[1], ARGV[3])
+if ttl < 0 then redis.pcall('EXPIRE', KEYS[1], ARGV[2]) end
+return 0

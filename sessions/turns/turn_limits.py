@@ -32,9 +32,12 @@ class Limits:
 
 
 class Rejection(NamedTuple):
-    """The limit that a new turn exceeds; the time until the window ends if it is a rate."""
+    """The limit that a new turn exceeds, and the time until the window ends if it has one.
 
-    kind: Literal["rate", "turns"]
+    The limit is a rate of turns, or of the bytes that they store, or a number of running turns.
+    """
+
+    kind: Literal["rate", "bytes", "turns"]
     scope: Scope
     retry_after_s: int = 0
 
@@ -49,13 +52,18 @@ class TurnLimits:
         self._address_key: bytes | None = None
 
     async def admit(
-        self, ref: TurnRef, replaced: TurnId | None = None, *, is_counted: bool = False
+        self,
+        ref: TurnRef,
+        replaced: TurnId | None = None,
+        *,
+        size: int = 0,
+        is_counted: bool = False,
     ) -> Rejection | None:
         """Count a new turn and register it as running; return the limit that it exceeds, or None.
 
         The turn must begin within its lease, or be admitted again: a registered turn keeps its
-        place. The running turn `replaced`, in the same conversation, does not count. A turn that
-        `is_counted` is exempt from the rates.
+        place. The running turn `replaced`, in the same conversation, does not count. The question
+        stores `size` bytes. A turn that `is_counted` is exempt from the rates and from this size.
         """
         limits = self.limits
         names = [
@@ -64,20 +72,24 @@ class TurnLimits:
             keys.session_turns(ref.owner),
         ]
         if ref.address:
-            names += keys.address_rate(ref.address), keys.address_turns(ref.address)
+            names += (
+                keys.address_rate(ref.address),
+                keys.address_turns(ref.address),
+                keys.address_bytes(ref.address),
+            )
         other = TurnRef(ref.owner, ref.conversation, replaced).member if replaced else ""
         arguments: list[Argument] = [
             ref.member, other, self._lease_ms, keys.LIMITED_TURNS_TTL_S, int(is_counted),
             limits.server_turns, *limits.session_rate, limits.session_turns, *limits.address_rate,
-            limits.address_turns,
+            limits.address_turns, size, limits.address_rate.max_bytes,
         ]  # fmt: skip
         kind, *details = await call(self._redis, "admit", names, arguments)
         if kind == b"admitted":
             return None
         scope = details[0].decode()
-        if kind == b"rate":
-            return Rejection("rate", scope, max(1, details[1]))
-        return Rejection("turns", scope)
+        if kind == b"turns":
+            return Rejection("turns", scope)
+        return Rejection(kind.decode(), scope, max(1, details[1]))
 
     async def hash_address(self, network: str) -> AddressDigest:
         """Return the keyed hash of a client's network, which is all that Redis stores of it."""

@@ -332,14 +332,14 @@ async def test_requests_for_conversations_have_ten_times_the_rate_of_turns(
 ) -> None:
     rate = ConversationRate(stores.redis, Rate(2, 3600))
     for _ in range(30):
-        assert await rate.count_use(stores.owner) == 0
+        assert await rate.count_read(stores.owner) == 0
     assert await stores.dump() == {}, "nothing is stored for an owner without conversations"
-    found = [await rate.count_creation(stores.owner, None) for _ in range(20)]
+    found = [await rate.count_write(stores.owner, None, 1) for _ in range(20)]
     assert found == [0] * 20
-    assert 0 < await rate.count_creation(stores.owner, None) <= 3600
+    assert 0 < await rate.count_write(stores.owner, None, 1) <= 3600
     await stores.conversations.create(stores.session)
-    assert 0 < await rate.count_use(stores.owner) <= 3600
-    assert await ConversationRate(stores.redis, NO_RATE).count_use(stores.owner) == 0
+    assert 0 < await rate.count_read(stores.owner) <= 3600
+    assert await ConversationRate(stores.redis, NO_RATE).count_read(stores.owner) == 0
 
 
 @pytest.mark.parametrize("garbage", [b"", b"x", b"1.5", b"9" * 40, None])
@@ -348,26 +348,34 @@ async def test_a_malformed_count_of_requests_is_dropped(
 ) -> None:
     rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
     await stores.redis.rpush(key, "x") if garbage is None else await stores.redis.set(key, garbage)
-    found = [await rate.count_creation(stores.owner, None) for _ in range(12)]
-    assert found[:11] == [0] * 11
-    assert found[11] > 0
+    found = [await rate.count_write(stores.owner, None, 1) for _ in range(11)]
+    assert found[:10] == [0] * 10
+    assert found[10] > 0
 
 
 async def test_a_count_of_requests_without_a_lifetime_locks_nobody_out(stores: Stores) -> None:
     rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
     await stores.redis.set(key, 99)
-    assert 3590 < await rate.count_creation(stores.owner, None) <= 3600
+    assert await rate.count_write(stores.owner, None, 1) == 0
     assert 3590 < await stores.redis.ttl(key) <= 3600
 
 
-async def test_new_owners_of_an_address_share_its_rate_of_new_conversations(stores: Stores) -> None:
-    rate = ConversationRate(stores.redis, NO_RATE, Rate(2, 3600))
-    address, other = AddressDigest("a" * 32), AddressDigest("b" * 32)
-    for i in range(20):
-        assert await rate.count_creation(Owner(f"owner{i}"), address) == 0
-    assert 0 < await rate.count_creation(Owner("one more"), address) <= 3600
-    assert await rate.count_creation(Owner("one more"), other) == 0
-    assert await rate.count_creation(Owner("one more"), None) == 0
+async def test_all_owners_of_an_address_share_what_it_may_store(stores: Stores) -> None:
+    address_rate = Rate(2, 3600)
+    rate = ConversationRate(stores.redis, NO_RATE, address_rate)
+    address, other = AddressDigest(secrets.token_hex(16)), AddressDigest(secrets.token_hex(16))
+    size = address_rate.max_bytes // 10
+    for i in range(10):
+        assert await rate.count_write(Owner(f"owner{i}"), address, size) == 0
+    assert 0 < await rate.count_write(Owner("one more"), address, size) <= 3600
+    assert await rate.count_write(Owner("one more"), other, size) == 0
+    assert await rate.count_write(Owner("one more"), None, size) == 0
+    limits = TurnLimits(stores.redis, Limits(address_rate=address_rate), lease_s=60)
+    ref = replace(stores.build(1).ref, address=address)
+    rejection = await limits.admit(ref, size=size)
+    assert rejection
+    assert rejection[:2] == ("bytes", "address")
+    assert await limits.admit(replace(ref, address=other), size=size) is None
 
 
 @pytest.mark.parametrize("kind", REDIS_KINDS)
@@ -404,7 +412,7 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         assert await TurnLimits(redis, Limits(), lease_s=60).hash_address(network) == digest
         assert (await stores.turns.check(replace(running, attempt="x"))).outcome == "known"
         rate = ConversationRate(redis, Rate(1, 60))
-        assert await rate.count_use(session.owner) == 0
+        assert await rate.count_read(session.owner) == 0
         claim = await export_slot.claim(redis, session.owner)
         assert claim
         await export_slot.release(redis, session.owner, claim)

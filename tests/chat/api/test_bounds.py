@@ -157,24 +157,36 @@ async def test_requests_for_conversations_have_a_rate_of_their_own_ten_times_rat
     assert (await browser.delete(path)).status_code == 204
 
 
-async def test_new_conversations_without_a_cookie_share_the_rate_of_their_address(
-    redis_url: str,
+@pytest.mark.parametrize("begins_turns", [True, False])
+async def test_texts_without_a_cookie_share_what_their_address_may_store(
+    redis_url: str, upstream: ScriptedUpstream, *, begins_turns: bool
 ) -> None:
-    async def create_without_cookie(address: str) -> httpx.Response:
+    text = "文" * 8000  # 24,000 bytes
+
+    async def store(address: str) -> httpx.Response:
         headers = {"X-Forwarded-For": address}  # the tests are a trusted proxy: a loopback peer
         async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
-            return await client.post(LIST, json={}, headers=headers)
+            if not begins_turns:
+                return await client.post(LIST, json={"system": text}, headers=headers)
+            query = {"message": text}
+            async with client.stream("POST", STREAM, json=query, headers=headers) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                return response
 
-    async with holdline(REDIS_URL=redis_url, RATE_LIMIT_ADDRESS="1/hour") as server:
+    async with holdline(
+        REDIS_URL=redis_url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY,
+        CHAT_MODEL="m", RATE_LIMIT_ADDRESS="100/hour",
+    ) as server:  # fmt: skip
         address = f"2001:db8:{secrets.token_hex(2)}:1"
-        for host in range(10):
-            response = await create_without_cookie(f"{address}::{host + 1}")
-            assert response.status_code == 201
-        response = await create_without_cookie(f"{address}::ffff")
-        assert error_of(response) == (429, "rate_limited")
-        assert 0 < int(response.headers["retry-after"]) <= 3600
-        assert not response.cookies
-        assert (await create_without_cookie(f"{address[:-1]}2::1")).status_code == 201
+        responses = [await store(f"{address}::{host:x}") for host in range(1, 70)]
+        allowed = [response for response in responses if response.is_success]
+        assert 55 <= len(allowed) <= 60  # 1,800,000 bytes
+        for response in responses[len(allowed) :]:
+            assert error_of(response) == (429, "rate_limited")
+            assert 0 < int(response.headers["retry-after"]) <= 3600
+            assert not response.cookies
+        assert (await store(f"{address[:-1]}2::1")).is_success
 
 
 # Stored bytes
