@@ -9,8 +9,8 @@
 --       10 … 12 the same for the address
 -- Result  {"admitted"} | {"rate", scope, s until the next window} | {"turns", scope}, where the
 --         scope is "session", "address" or "server"
--- Idempotent, except that the rates count a repeat again unless 5 is "1": parallel requests may name
---       the same turn, and each is checked at the operator's cost. A listed turn keeps its place.
+-- Idempotent: a listed turn keeps its place. But unless 5 is "1", the rates count a repeat again:
+--       parallel requests may name the same turn, and each of them may be moderated.
 --
 -- The index alone says which turns run: it loses a turn that ends, and one that never begins, once
 -- the lease has expired. So a set needs no exact removal: members that left the index do not count.
