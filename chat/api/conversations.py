@@ -152,8 +152,7 @@ async def export_conversation(request: Request, conversation: str) -> HTTPRespon
 async def _claim_export(request: Request, owner: Owner) -> AsyncIterator[None]:
     """Let the owner export nothing else meanwhile; raises RateLimited."""
     redis = get_state(request).redis
-    claim_id = await export_slot.claim(redis, owner)
-    if claim_id is None:
+    if not (claim_id := await export_slot.claim(redis, owner)):
         raise RateLimited(
             "Another export is running. Export again when it has ended.", retry_after_s=1
         )

@@ -11,8 +11,8 @@
 --       13 bytes that the turn stores  14 maximum for the address in the window of 11
 -- Result  {"admitted"} | {"rate" or "bytes", scope, s until the next window} | {"turns", scope},
 --         where the scope is "session", "address" or "server"
--- Idempotent, except that the rates count a repeat again unless 5 is "1": parallel requests may name
---       the same turn, and each is checked at the operator's cost. A listed turn keeps its place.
+-- Idempotent: a listed turn keeps its place. But unless 5 is "1", rates and bytes count a repeat:
+--       parallel requests may name the same turn, and each of them may be moderated.
 --
 -- The index alone says which turns run: it loses a turn that ends, and one that never begins, once
 -- the lease has expired. So a set needs no exact removal: members that left the index do not count.
