@@ -138,6 +138,7 @@ async def send_ambiguous_hosts(target: Target) -> Outcome:
             "empty Host": b"GET /healthz HTTP/1.1\r\nHost:\r\n" + end,
             "Host with spaces": b"GET /healthz HTTP/1.1\r\nHost: a b\r\n" + end,
             "Host with a path": b"GET /healthz HTTP/1.1\r\nHost: %b/x\r\n" % host + end,
+            "Host after U+00A0": b"GET /healthz HTTP/1.1\r\nHost:\xc2\xa0%b\r\n" % host + end,
         },
     )
 
@@ -194,6 +195,9 @@ async def send_ambiguous_bodies(target: Target) -> Outcome:
             + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
             "Transfer-Encoding : chunked": head
             + b"Transfer-Encoding : chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            "Content-Length after U+0085": head + b"Content-Length:\xc2\x852\r\n\r\n{}",
+            "Transfer-Encoding after U+2003": head
+            + b"Transfer-Encoding:\xe2\x80\x83chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
             "HTTP/1.0 with chunks": chunked.replace(b"HTTP/1.1", b"HTTP/1.0")
             + b"\r\n2\r\n{}\r\n0\r\n\r\n",
             "HTTP/2.0": head.replace(b"HTTP/1.1", b"HTTP/2.0") + b"Content-Length: 2\r\n\r\n{}",
