@@ -188,8 +188,6 @@ class Protocol(HttpProtocol):
         if now >= due:
             http.exception = error
             self._task.cancel("the request or the response is late")
-            if http.deadline is None:
-                return
-            http.deadline = due = now + 1  # then the rest of a body, which is still discarded
+            http.deadline = due = now + 1  # for the rest of a body, which is still discarded
         delay_s = min(max(due - now, 0.1), _CHECK_INTERVAL_S)
         self._callback_check_timeouts = self.loop.call_later(delay_s, self.check_timeouts)
