@@ -14,11 +14,13 @@ from sanic.response import json
 
 from chat.api.http.sampled_log import SampledLog
 from chat.api.negotiation import WireFormat, choose_format
+from chat.api.trust import hosts
 from chat.errors import (
     ConversationFull,
     Draining,
     HoldlineError,
     InvalidField,
+    Misdirected,
     QuotaExceeded,
     StorageFull,
     TooLarge,
@@ -107,6 +109,12 @@ def install(app: Sanic[Any, Any]) -> None:
         if isinstance(error, Unauthorised | TooLarge):
             await _discard_body(request)
         return _describe(request, error)
+
+    @app.exception(Misdirected)
+    async def handle_misdirected(request: Request, error: Misdirected) -> HTTPResponse:
+        response = _describe(request, error)
+        is_page = "text/html" in request.headers.get("accept", "")
+        return hosts.create_page(error) if is_page else response
 
     @app.exception(TurnFailed)
     async def handle_turn_failed(request: Request, error: TurnFailed) -> HTTPResponse:
