@@ -62,8 +62,9 @@ class ConnectionLimits:
 
     def begin(self, place: "Place") -> None:
         """Note that the head of a request has arrived."""
-        for group in self._list_groups(place):
-            group.waiting.pop(place, None)
+        if place.is_open:
+            for group in self._list_groups(place):
+                group.waiting.pop(place, None)
 
     def allows_extra(self, path: str) -> bool:
         """Return whether a connection of the reserve may request a path; log a rejection."""

@@ -120,6 +120,17 @@ async def test_addresses_without_connections_are_forgotten() -> None:
     assert not door.limits._groups
 
 
+async def test_a_request_of_a_connection_that_was_closed_for_another_keeps_no_address() -> None:
+    door = Door(100, 1)
+    places = [door.admit("x", f"192.0.2.{number}") for number in range(50)]
+    for place in places:
+        assert place
+        door.limits.begin(place)
+        door.limits.wait(place)
+        door.limits.leave(place)
+    assert not door.limits._groups
+
+
 async def get(server: Server, path: str) -> httpx.Response:
     """Request a path on a new connection."""
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
