@@ -16,8 +16,6 @@ from chat.api.trust.proxies import is_from_trusted_proxy
 from chat.errors import Misdirected
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{0,5})?")
-_HEALTH_PATHS = ("/healthz", "/readyz")
-"""Load balancers ask for them by an address; they reveal nothing."""
 
 
 def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -> None:
@@ -40,11 +38,16 @@ def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -
             forwarded = ",".join(request.headers.getall("x-forwarded-host", []))
             hosts += [host.strip() for host in forwarded.split(",") if host.strip()]
         unknown = next((host for host in hosts if not is_allowed(host)), None)
-        if unknown is not None and request.path not in _HEALTH_PATHS:
+        if unknown is not None and not is_health_check(request.path):
             raise Misdirected(_describe(parse_host(unknown), has_names=bool(names)))
 
     if names or is_local:
         app.register_middleware(check_host, "request")
+
+
+def is_health_check(path: str) -> bool:
+    """Return whether load balancers ask for a path, by an address: it reveals nothing."""
+    return path.rstrip("/") in ("/healthz", "/readyz")
 
 
 def parse_host(value: str) -> str | None:

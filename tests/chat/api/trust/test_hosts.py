@@ -75,8 +75,8 @@ async def assert_rejected(server: Server, host: str, **headers: str) -> None:
             assert response.status_code == 421
             assert "ALLOWED_HOSTS" in response.text
             assert "set-cookie" not in response.headers
-        assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/readyz")).status_code == 200
+        for path in ("/healthz", "/healthz/", "/readyz", "/readyz/"):
+            assert (await client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("host", LOOPBACK + ADDRESSES)
