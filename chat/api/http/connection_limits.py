@@ -40,7 +40,9 @@ class ConnectionLimits:
         network = self._find_network(peer)
         own = self._groups.get(network) if network else None
         if own and not self._make_room(own, self._per_address):
-            self._log.warn("rejected a connection: its address has as many as CONNECTIONS_MAX")
+            self._log.warn(
+                "rejected a connection: its address has as many as CONNECTIONS_MAX allows"
+            )
             return None
         is_extra = not self._make_room(self._main, self._total)
         if is_extra and not self._make_room(self._reserve, RESERVE):

@@ -194,7 +194,7 @@ async def test_an_address_that_uses_all_its_connections_keeps_others_not_out(
         assert (await reader.readline()).split()[1] == b"200"
         writer.close()
         log = server.read_log()
-    assert "rejected a connection: its address has as many as CONNECTIONS_MAX" in log
+    assert "rejected a connection: its address has as many as CONNECTIONS_MAX allows" in log
 
 
 async def test_a_server_full_of_requests_answers_health_checks_only(redis_url: str) -> None:

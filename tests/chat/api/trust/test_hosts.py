@@ -61,7 +61,7 @@ async def assert_rejected(server: Server, host: str, **headers: str) -> None:
     sent = {**BROWSER, "Host": host, **headers}
     async with httpx.AsyncClient(base_url=server.url, headers=sent) as client:
         page = await client.get("/")
-        assert page.status_code == 421
+        assert (page.status_code, page.reason_phrase) == (421, "Misdirected Request")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "ALLOWED_HOSTS" in page.text
         for response in (
