@@ -29,6 +29,6 @@ class NetworkSettings(BaseSettings):
     )
     connections_max: ConnectionsMax = Field(
         "auto",
-        description="Maximum connections of a worker per address and in total, such as 250/1000; "
+        description="Maximum connections of a worker per address and in total, such as 250,1000; "
         "or auto, off",
     )

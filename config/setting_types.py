@@ -19,8 +19,8 @@ def _check_rate(value: str) -> str:
 def _check_connections_max(value: str) -> str:
     if value in ("auto", "off"):
         return value
-    if not re.fullmatch(r"[1-9]\d{0,6}/[1-9]\d{0,6}", value):
-        raise ValueError("must be auto, off, or a maximum per address and in total, as 250/1000")
+    if not re.fullmatch(r"[1-9]\d{0,6},[1-9]\d{0,6}", value):
+        raise ValueError("must be auto, off, or a maximum per address and in total, as 250,1000")
     return value
 
 

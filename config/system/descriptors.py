@@ -42,7 +42,7 @@ def choose_connection_limits(setting: str, descriptors: int | None = None) -> tu
     if setting == "auto":
         total = max(1, min(descriptors // 2, _MAX_CONNECTIONS))
         return max(1, total // _ADDRESS_SHARE), total
-    per_address, total = map(int, setting.split("/"))
+    per_address, total = map(int, setting.split(","))
     if total > descriptors:
         logger.warning(
             "CONNECTIONS_MAX allows %d connections, but a process may open %d files only: "

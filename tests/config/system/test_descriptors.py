@@ -14,7 +14,7 @@ from config.system.descriptors import choose_connection_limits
         ("auto", 20_000, (2500, 10_000)),
         ("auto", sys.maxsize, (2500, 10_000)),
         ("auto", 2, (1, 1)),
-        ("250/1000", 1024, (250, 1000)),
+        ("250,1000", 1024, (250, 1000)),
         ("off", 1024, (sys.maxsize, sys.maxsize)),
     ],
 )
@@ -27,5 +27,5 @@ def test_connections_max_is_read_or_derived_from_the_limit_of_open_files(
 def test_more_connections_than_open_files_cause_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    choose_connection_limits("100/2000", 1024)
+    choose_connection_limits("100,2000", 1024)
     assert "1024 files" in caplog.text
