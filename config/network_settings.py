@@ -25,7 +25,7 @@ class NetworkSettings(BaseSettings):
         "127.0.0.0/8,::1",
         validate_default=True,
         description="Addresses and networks of the proxies whose X-Forwarded headers count, "
-        "comma-separated",
+        "comma-separated; or none",
     )
     connections_max: ConnectionsMax = Field(
         "auto",
