@@ -230,14 +230,20 @@ async def smuggle_a_request(target: Target) -> Outcome:
 
 
 async def reject_quietly(target: Target) -> Outcome:
-    """Cause 2,000 rejected requests: the log may grow by a few lines only, and has no user text."""
+    """Cause 2,500 rejected requests, and send 500 bodies that nobody reads.
+
+    The log may grow by a few lines only, and has no user text.
+    """
     before = len(target.server.read_log().splitlines())
     async with target.open_client(headers={"User-Agent": "Mozilla/5.0"}) as client:
         for number in range(500):
             await client.get(STREAM, params={"message": f"saffron {number}"})
+            page = {"Host": f"saffron{number}.example", "Accept": "text/html"}
+            await client.get("/", headers=page)
     async with target.open_client() as client:
         for number in range(500):
             await client.get("/api/info", headers={"Host": f"saffron{number}.example"})
+            await client.request("GET", "/api/info", content="saffron ")
             await client.get(STREAM, params={"message": f"saffron {number}"})
             await client.post(STREAM, json={"message": "saffron" * 5000})
     log = target.server.read_log()
@@ -245,7 +251,7 @@ async def reject_quietly(target: Target) -> Outcome:
     secret = "saffron " in log or "saffronsaffron" in log
     return Outcome(
         1 <= lines <= 200 and not secret,
-        f"{lines} lines for 2,000 rejections; {'with' if secret else 'without'} user text",
+        f"{lines} lines for 3,000 requests; {'with' if secret else 'without'} user text",
     )
 
 
