@@ -41,4 +41,10 @@ def start_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("sanic.error").addFilter(_is_no_unread_body)
     logging.getLogger("holdline").setLevel(level.upper())
+
+
+def _is_no_unread_body(record: logging.LogRecord) -> bool:
+    """Return False for the line, with the path, that Sanic logs for each GET with a body."""
+    return not record.getMessage().endswith(" body not consumed.")

@@ -25,10 +25,10 @@ class NetworkSettings(BaseSettings):
         "127.0.0.0/8,::1",
         validate_default=True,
         description="Addresses and networks of the proxies whose X-Forwarded headers count, "
-        "comma-separated",
+        "comma-separated; or none",
     )
     connections_max: ConnectionsMax = Field(
         "auto",
-        description="Maximum connections of a worker per address and in total, such as 250/1000; "
+        description="Maximum connections of a worker per address and in total, such as 250,1000; "
         "or auto, off",
     )

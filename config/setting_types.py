@@ -19,8 +19,8 @@ def _check_rate(value: str) -> str:
 def _check_connections_max(value: str) -> str:
     if value in ("auto", "off"):
         return value
-    if not re.fullmatch(r"[1-9]\d{0,6}/[1-9]\d{0,6}", value):
-        raise ValueError("must be auto, off, or a maximum per address and in total, as 250/1000")
+    if not re.fullmatch(r"[1-9]\d{0,6},[1-9]\d{0,6}", value):
+        raise ValueError("must be auto, off, or a maximum per address and in total, as 250,1000")
     return value
 
 
@@ -133,15 +133,17 @@ def _check_base_path(value: str) -> str:
 
 
 def _split_networks(value: object) -> object:
-    """Return the networks of a comma-separated list; an address is a network of one."""
+    """Return the networks of a comma-separated list, () for `none`; an address is a network."""
     if not isinstance(value, str):
         return value
+    if value.strip().lower() == "none":
+        return ()
     try:
         return tuple(ip_network(one.strip()) for one in value.split(",") if one.strip())
     except ValueError:
         raise ValueError(
-            "must list addresses or networks such as 10.0.0.5 or 10.0.0.0/8, comma-separated; "
-            "a network's bits after its prefix must be 0"
+            "must be none, or list addresses or networks such as 10.0.0.5 or 10.0.0.0/8, "
+            "comma-separated; a network's bits after its prefix must be 0"
         ) from None
 
 

@@ -57,17 +57,15 @@ IMPORTS = {
     "chat.export": set(),
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.v1"},
-    "chat.api.limits": {"sessions", "sessions.turns", "chat.api.trust"},
     "chat.api.v1": {
-        "sessions", "sessions.turns", "sessions.client", "chat.api", "chat.api.limits",
-        "chat.api.trust",
+        "sessions", "sessions.turns", "sessions.client", "chat.api", "chat.api.trust",
         "chat.errors", "chat.formats", "chat.turns", "chat.turns.context"
     },
-    "chat.api.http": set(),
-    "chat.api.trust": {"chat.errors"},
+    "chat.api.http": {"chat.api.trust"},
+    "chat.api.trust": {"sessions", "sessions.turns", "chat.errors"},
     "chat.api": {
-        "sessions", "sessions.turns", "sessions.client", "chat.api.http", "chat.api.limits",
-        "chat.api.trust", "chat.errors", "chat.events", "chat.export", "chat.formats", "chat.log",
+        "sessions", "sessions.turns", "sessions.client", "chat.api.http", "chat.api.trust",
+        "chat.errors", "chat.events", "chat.export", "chat.formats", "chat.log",
         "chat.turns"
     },
 }  # fmt: skip
@@ -128,8 +126,8 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
         "page",
         "parsing",
         "state",
-        "limits.networks",
         "trust.hosts",
+        "trust.networks",
         "trust.proxies",
         "viewer",
         "v1.access",

@@ -9,9 +9,9 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing, viewer
-from chat.api.limits.networks import hash_network
 from chat.api.negotiation import choose_format
 from chat.api.state import get_state
+from chat.api.trust.networks import hash_network
 from chat.errors import BadRequest, Conflict, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question

@@ -11,8 +11,8 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import empty, json
 
 from chat.api import guard, parsing
-from chat.api.limits.networks import hash_network
 from chat.api.state import get_state
+from chat.api.trust.networks import hash_network
 from chat.errors import BadRequest, Conflict, NotFound, RateLimited
 from chat.export import rendering
 from sessions import export_slot

@@ -14,11 +14,13 @@ from sanic.response import json
 
 from chat.api.http.sampled_log import SampledLog
 from chat.api.negotiation import WireFormat, choose_format
+from chat.api.trust import hosts
 from chat.errors import (
     ConversationFull,
     Draining,
     HoldlineError,
     InvalidField,
+    Misdirected,
     QuotaExceeded,
     StorageFull,
     TooLarge,
@@ -108,6 +110,12 @@ def install(app: Sanic[Any, Any]) -> None:
             await _discard_body(request)
         return _describe(request, error)
 
+    @app.exception(Misdirected)
+    async def handle_misdirected(request: Request, error: Misdirected) -> HTTPResponse:
+        response = _describe(request, error)
+        is_page = "text/html" in request.headers.get("accept", "")
+        return hosts.create_page(error) if is_page else response
+
     @app.exception(TurnFailed)
     async def handle_turn_failed(request: Request, error: TurnFailed) -> HTTPResponse:
         status = _FAILURE_STATUSES.get(error.failure["type"], 502)
@@ -123,7 +131,9 @@ def install(app: Sanic[Any, Any]) -> None:
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
         if isinstance(error, OutOfMemoryError):
             return _describe(request, _LIMIT_ERRORS["memory"])
-        logger.warning("Redis unavailable (%s); %s failed", type(error).__name__, request.endpoint)
+        logger.warning(
+            "Redis unavailable (%s); %s failed", type(error).__name__, _name_route(request)
+        )
         if _is_stream(request):
             return _create_stream(sse.RETRY_LATER)
         return _create_response(
@@ -132,7 +142,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(ResponseError)
     async def handle_rejected_command(request: Request, error: Exception) -> HTTPResponse:
-        logger.error("Redis rejected a command of %s (%s)", request.endpoint, error)
+        logger.error("Redis rejected a command of %s (%s)", _name_route(request), error)
         return _create_response(request, 500, Unreadable.type, _UNREADABLE)
 
     @app.exception(SanicException)
@@ -147,7 +157,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> HTTPResponse:
-        logger.error("%s failed unexpectedly", request.endpoint, exc_info=error)
+        logger.error("%s failed unexpectedly", _name_route(request), exc_info=error)
         message = "The server failed unexpectedly. Its log describes the error."
         return _create_response(request, 500, "internal", message)
 
@@ -205,6 +215,11 @@ def _describe(request: Request, error: HoldlineError) -> HTTPResponse:
     )
 
 
+def _name_route(request: Request) -> str:
+    """Return the path of the request's route, for the log, without values of its parameters."""
+    return request.uri_template or "no route"
+
+
 def _create_response(
     request: Request,
     status: int,
@@ -215,7 +230,7 @@ def _create_response(
 ) -> HTTPResponse:
     if status in _LOGGED_STATUSES:
         log: SampledLog = request.app.ctx.rejections
-        log.warn(f"rejected a request for {request.endpoint or 'no route'} with {status}")
+        log.warn(f"rejected a request for {_name_route(request)} with {status}", message)
     headers = {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -13,9 +13,7 @@ response can replace the cookie. So a request must prove where it comes from, by
 4. a `User-Agent` that is not a browser's. A page cannot set it.
 """
 
-import logging
 import re
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,11 +23,7 @@ from chat.api.state import get_state
 from chat.api.trust.proxies import get_scheme, is_from_trusted_proxy
 from chat.errors import Forbidden
 
-logger = logging.getLogger("holdline.api")
-
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_LOG_INTERVAL_S = 60
-"""Minimum time between two log lines about rejected origins, in seconds."""
 
 
 def install(app: Sanic[Any, Any]) -> None:
@@ -58,7 +52,6 @@ def check_source(request: Request) -> None:
         )
     if origin is not None and not _is_own(request, origin):
         values = f"{_quote(origin)} differs from `Host`, which is {_quote(headers.get('host', ''))}"
-        _log_rejection(request, values)
         raise Forbidden(
             f"The origin of the page is {values}. Send the request from the web UI, let the proxy "
             "pass `Host`, or add the page's origin to CORS_ORIGINS."
@@ -130,14 +123,6 @@ def _is_own(request: Request, origin: str) -> bool:
 def _quote(value: str) -> str:
     """Return a header's value for a message or the log: short, and without special characters."""
     return "`" + re.sub(r"[^A-Za-z0-9._:/@\[\]-]", "?", value[:100]) + "`"
-
-
-def _log_rejection(request: Request, values: str) -> None:
-    """Log two values that a proxy may have changed, at most once a minute."""
-    context, now = request.app.ctx, time.monotonic()
-    if now >= getattr(context, "next_rejection_log_s", now):
-        context.next_rejection_log_s = now + _LOG_INTERVAL_S
-        logger.warning("A request was rejected: its origin %s", values)
 
 
 def _is_preflighted(request: Request) -> bool:

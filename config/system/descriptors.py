@@ -1,14 +1,22 @@
-"""Use the file descriptors that the system allows, and derive CONNECTIONS_MAX from their number."""
+"""Use all file descriptors that the system allows, and derive CONNECTIONS_MAX from the system."""
 
 import logging
 import resource
 import sys
 from contextlib import suppress
 
+from config.system.memory import read_memory_limit
+
 logger = logging.getLogger("holdline.descriptors")
 
 _MAX_CONNECTIONS = 10_000
-"""Maximum that is derived: an open connection takes about 10 kB of memory."""
+"""Maximum that is derived."""
+
+_MAX_BODY_BYTES = 1 << 20
+"""Memory that any client can take with one connection, for the body of a request."""
+
+_MEMORY_SHARE = 4
+"""The bodies of all connections of a worker may take one in this many bytes of the memory."""
 
 _ADDRESS_SHARE = 4
 """An address may have one in this many of all connections."""
@@ -30,19 +38,23 @@ def get_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def choose_connection_limits(setting: str, descriptors: int | None = None) -> tuple[int, int]:
+def choose_connection_limits(
+    setting: str, descriptors: int | None = None, memory: int | None = None
+) -> tuple[int, int]:
     """Return how many connections a worker may have from one address, and in total.
 
-    With `auto`, clients have half of the descriptors (those of this process if not given): each
-    answer needs one for its upstream, too.
+    With `auto`, clients have half of the descriptors, because each answer needs one for its
+    upstream, too; and bodies of requests fit into their share of the memory, in bytes. Both are
+    those of this process if not given.
     """
     descriptors = descriptors or get_limit()
     if setting == "off":
         return sys.maxsize, sys.maxsize
     if setting == "auto":
-        total = max(1, min(descriptors // 2, _MAX_CONNECTIONS))
+        bodies = (memory or read_memory_limit()) // _MEMORY_SHARE // _MAX_BODY_BYTES
+        total = max(1, min(descriptors // 2, bodies, _MAX_CONNECTIONS))
         return max(1, total // _ADDRESS_SHARE), total
-    per_address, total = map(int, setting.split("/"))
+    per_address, total = map(int, setting.split(","))
     if total > descriptors:
         logger.warning(
             "CONNECTIONS_MAX allows %d connections, but a process may open %d files only: "

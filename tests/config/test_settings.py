@@ -133,9 +133,10 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
         ("TRUSTED_PROXIES", "127.0.0.1;10.0.0.1"),
         ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "none,10.0.0.1"),
         ("CONNECTIONS_MAX", "100"),
-        ("CONNECTIONS_MAX", "0/100"),
-        ("CONNECTIONS_MAX", "100,200"),
+        ("CONNECTIONS_MAX", "0,100"),
+        ("CONNECTIONS_MAX", "100/200"),
         ("CONNECTIONS_MAX", "none"),
         ("LEASE_S", "0"),
         ("LOG_LEVEL", "loud"),
@@ -149,6 +150,22 @@ def test_an_invalid_value_raises_a_one_line_error_that_names_the_setting(
         load()
     assert str(caught.value).startswith(f"{name} ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", ["127.0.0.0/8", "::1/128"]),
+        ("none", []),
+        (" None ", []),
+        ("10.0.0.5, 192.0.2.0/24,", ["10.0.0.5/32", "192.0.2.0/24"]),
+    ],
+)
+def test_trusted_proxies_are_networks_or_none(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", value)
+    assert [str(network) for network in load().trusted_proxies] == expected
 
 
 def test_an_upstream_requires_a_model_and_a_model_requires_an_upstream(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sanic import Request
 from sanic.exceptions import BadRequest, RequestCancelled, RequestTimeout, ServiceUnavailable
-from sanic.headers import format_http1_response
+from sanic.headers import _HTTP1_STATUSLINES, format_http1_response
 from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server import HttpProtocol
@@ -26,7 +26,9 @@ BODY_TIMEOUT_S = 30
 """Time in which the body of a request must arrive, from the moment when it is read."""
 
 _CHECK_INTERVAL_S = 5.0
-"""Maximum time between two checks; a deadline that begins in between is longer."""
+"""Maximum time between two checks: every deadline is longer, so none is missed in between."""
+
+_HTTP1_STATUSLINES[421] = b"HTTP/1.1 421 Misdirected Request\r\n"  # Sanic has no words for it
 
 
 class _Http(Http):
@@ -188,8 +190,6 @@ class Protocol(HttpProtocol):
         if now >= due:
             http.exception = error
             self._task.cancel("the request or the response is late")
-            if http.deadline is None:
-                return
-            http.deadline = due = now + 1  # then the rest of a body, which is still discarded
+            http.deadline = due = now + 1  # for the rest of a body, which is still discarded
         delay_s = min(max(due - now, 0.1), _CHECK_INTERVAL_S)
         self._callback_check_timeouts = self.loop.call_later(delay_s, self.check_timeouts)

@@ -9,16 +9,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from chat.api.http.sampled_log import SampledLog
+from chat.api.trust.hosts import is_health_check
+from chat.api.trust.networks import find_network
+from chat.api.trust.proxies import Network, parse_address
 
 RESERVE = 16
-"""Connections beyond the total, which may send one request for HEALTH_PATHS."""
-
-HEALTH_PATHS = ("/healthz", "/readyz")
-
-Network = IPv4Network | IPv6Network
+"""Connections beyond the total, which may send one health check each."""
 
 logger = logging.getLogger("holdline.connections")
 
@@ -32,7 +30,7 @@ class ConnectionLimits:
         self._trusted = trusted
         self._log = SampledLog(logger)
         self._main, self._reserve = _Group(), _Group()
-        self._groups: defaultdict[Network, _Group] = defaultdict(_Group)
+        self._groups: defaultdict[str, _Group] = defaultdict(_Group)
 
     def admit(self, peer: object, close: Callable[[], None]) -> "Place | None":
         """Return the place of a new connection; None if it must be closed.
@@ -42,7 +40,9 @@ class ConnectionLimits:
         network = self._find_network(peer)
         own = self._groups.get(network) if network else None
         if own and not self._make_room(own, self._per_address):
-            self._log.warn("rejected a connection: its address has as many as CONNECTIONS_MAX")
+            self._log.warn(
+                "rejected a connection: its address has as many as CONNECTIONS_MAX allows"
+            )
             return None
         is_extra = not self._make_room(self._main, self._total)
         if is_extra and not self._make_room(self._reserve, RESERVE):
@@ -62,12 +62,13 @@ class ConnectionLimits:
 
     def begin(self, place: "Place") -> None:
         """Note that the head of a request has arrived."""
-        for group in self._list_groups(place):
-            group.waiting.pop(place, None)
+        if place.is_open:
+            for group in self._list_groups(place):
+                group.waiting.pop(place, None)
 
     def allows_extra(self, path: str) -> bool:
         """Return whether a connection of the reserve may request a path; log a rejection."""
-        if path.rstrip("/") in HEALTH_PATHS:
+        if is_health_check(path):
             return True
         self._log.warn("rejected a connection: as many as CONNECTIONS_MAX are open")
         return False
@@ -100,16 +101,12 @@ class ConnectionLimits:
             groups.append(self._groups[place.network])
         return groups
 
-    def _find_network(self, peer: object) -> Network | None:
-        """Return the address, or the /64 of an IPv6 address; None for a trusted or Unix peer."""
-        if not isinstance(peer, tuple):
+    def _find_network(self, peer: object) -> str | None:
+        """Return the network that counts as one address; None for a trusted or Unix peer."""
+        address = parse_address(str(peer[0])) if isinstance(peer, tuple) else None
+        if address is None or any(address in network for network in self._trusted):
             return None
-        address = ip_address(str(peer[0]).partition("%")[0])
-        if isinstance(address, IPv6Address):
-            address = address.ipv4_mapped or address
-        if any(address in network for network in self._trusted):
-            return None
-        return ip_network((address, 64 if address.version == 6 else 32), strict=False)
+        return find_network(address)
 
 
 class _Group:
@@ -125,7 +122,7 @@ class _Group:
 class Place:
     """The place of one connection in `ConnectionLimits`."""
 
-    network: Network | None
+    network: str | None
     close: Callable[[], None]
     is_extra: bool
     """Whether the connection is one of RESERVE."""

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 
 _HEAD = re.compile(
     rb"[A-Z_-]++ [!-~]++ HTTP/1\.[01]"
-    rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+)*+"
+    rb"(?:\r\n(?!(?i:host|content-length|transfer-encoding):[\t ]*+[\x80-\xff])"
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+)*+"
 )
+"""The values that frame a message do not begin with UTF-8: Sanic removes all spaces of Unicode."""
+
 _LENGTH = re.compile(r"[0-9]{1,15}[\t ]*", re.ASCII)
 _HOST = re.compile(r"(?!.*\.\.)[^\x00-\x20/\x7f]+[\t ]*")
 _CHUNK_HEAD = re.compile(rb"\r\n[0-9A-Fa-f]{1,16}[\t ]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n")

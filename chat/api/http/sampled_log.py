@@ -15,12 +15,15 @@ class SampledLog:
         self._counts: dict[str, int] = {}
         """Repetitions of each event that was logged in the last minute."""
 
-    def warn(self, event: str) -> None:
-        """Log an event, or count it. It must not contain text of clients: its words are kept."""
+    def warn(self, event: str, detail: str = "") -> None:
+        """Log an event with a detail of it, or count the event.
+
+        The event must not contain text of clients, because its words are kept; the detail may.
+        """
         if event in self._counts:
             self._counts[event] += 1
             return
-        self._logger.warning("%s", event)
+        self._logger.warning("%s%s", event, detail and f": {detail}")
         self._count(event)
 
     def _count(self, event: str) -> None:

@@ -11,7 +11,8 @@ from sanic import Sanic
 from sanic.http import Stage
 
 from chat.api.http.connection import Protocol
-from chat.api.http.connection_limits import ConnectionLimits, Network
+from chat.api.http.connection_limits import ConnectionLimits
+from chat.api.trust.proxies import Network
 
 _BACKLOG = 4096
 """Sanic calls listen() again, by default with a backlog of 100."""

@@ -1,1 +1,1 @@
-"""Proxies that may state a client's address, and the names of this server."""
+"""Proxies that may state a client's address, its network, and the names of this server."""

@@ -16,8 +16,6 @@ from chat.api.trust.proxies import is_from_trusted_proxy
 from chat.errors import Misdirected
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{0,5})?")
-_HEALTH_PATHS = ("/healthz", "/readyz")
-"""Load balancers ask for them by an address; they reveal nothing."""
 
 
 def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -> None:
@@ -34,18 +32,22 @@ def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -
             host in names or is_loopback(host) or (not names and _is_address(host))
         )
 
-    async def check_host(request: Request) -> HTTPResponse | None:
+    async def check_host(request: Request) -> None:
         hosts = request.headers.getall("host", [])
         if names and is_from_trusted_proxy(request):  # it may replace `Host` by its own
             forwarded = ",".join(request.headers.getall("x-forwarded-host", []))
             hosts += [host.strip() for host in forwarded.split(",") if host.strip()]
         unknown = next((host for host in hosts if not is_allowed(host)), None)
-        if unknown is None or request.path in _HEALTH_PATHS:
-            return None
-        return _reject(request, parse_host(unknown))
+        if unknown is not None and not is_health_check(request.path):
+            raise Misdirected(_describe(parse_host(unknown), has_names=bool(names)))
 
     if names or is_local:
         app.register_middleware(check_host, "request")
+
+
+def is_health_check(path: str) -> bool:
+    """Return whether load balancers ask for a path, by an address: it reveals nothing."""
+    return path.rstrip("/") in ("/healthz", "/readyz")
 
 
 def parse_host(value: str) -> str | None:
@@ -68,6 +70,15 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
+def create_page(error: Misdirected) -> HTTPResponse:
+    """Return the error as a page, for a browser that opens the URL."""
+    body = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Unknown host</title>'
+        f"<h1>Unknown host</h1><p>{html.escape(error.message)}</p></html>"
+    )
+    return HTTPResponse(body, error.status, content_type="text/html; charset=utf-8")
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -76,17 +87,13 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _reject(request: Request, host: str | None) -> HTTPResponse:
-    """Return a page if a browser opens the URL; otherwise raise Misdirected."""
+def _describe(host: str | None, *, has_names: bool) -> str:
+    """Return the message about a host that is not served; None is an invalid one."""
     name = f"the host {host}" if host else "the host that the request names"
-    message = (
-        f"This server does not serve {name}. If its users open it by that name, set "
-        f"ALLOWED_HOSTS={host or '…'} in the server's environment or .env file."
+    remedy = f"set ALLOWED_HOSTS={host or '…'}"
+    if has_names:
+        remedy = f"add {host or 'it'} to ALLOWED_HOSTS"
+    return (
+        f"This server does not serve {name}. If its users open it by that name, {remedy} in the "
+        "server's environment or .env file."
     )
-    if "text/html" not in request.headers.get("accept", ""):
-        raise Misdirected(message)
-    body = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Unknown host</title>'
-        f"<h1>Unknown host</h1><p>{html.escape(message)}</p></html>"
-    )
-    return HTTPResponse(body, Misdirected.status, content_type="text/html; charset=utf-8")

@@ -44,12 +44,12 @@ def client_address(request: Request) -> Address | None:
     Each proxy appends its peer's address to `X-Forwarded-For`. So the right-most address that is no
     trusted proxy's was stated by a trusted proxy; the client can forge all before it.
     """
-    peer = _parse(request.ip)
+    peer = parse_address(request.ip)
     if not is_from_trusted_proxy(request):
         return peer
     address = None
     for entry in reversed(_split(request, "x-forwarded-for")):
-        address = _parse(entry)
+        address = parse_address(entry)
         if address is None or not _is_trusted(request, address):
             break
     return address
@@ -69,8 +69,19 @@ def is_from_trusted_proxy(request: Request) -> bool:
     """Return whether the peer is one of TRUSTED_PROXIES, or connected through a Unix socket."""
     if request.conn_info and isinstance(request.conn_info.sockname, str):
         return True
-    peer = _parse(request.ip)
+    peer = parse_address(request.ip)
     return peer is not None and _is_trusted(request, peer)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return an address without port and zone, an IPv4 one if it is mapped into IPv6."""
+    if found := _WITH_PORT.fullmatch(text):
+        text = found[1] or found[2]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _is_trusted(request: Request, address: Address) -> bool:
@@ -81,14 +92,3 @@ def _split(request: Request, name: str) -> list[str]:
     """Return the values of all header fields of a name, which may be lists (RFC 9110 §5.3)."""
     fields: list[str] = request.headers.getall(name, [])
     return [value.strip() for value in ",".join(fields).split(",") if value.strip()]
-
-
-def _parse(text: str) -> Address | None:
-    """Return an address without port and zone, an IPv4 one if it is mapped into IPv6."""
-    if found := _WITH_PORT.fullmatch(text):
-        text = found[1] or found[2]
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

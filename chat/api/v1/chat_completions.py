@@ -11,8 +11,8 @@ from sanic.response import json
 
 from chat.api import viewer
 from chat.api.error_handlers import STREAM_TYPE
-from chat.api.limits.networks import hash_network
 from chat.api.state import get_state
+from chat.api.trust.networks import hash_network
 from chat.api.v1 import access, body
 from chat.errors import BadRequest, HoldlineError, NotFound
 from chat.formats.chat_completion import ChunkEncoder, build_completion

@@ -119,12 +119,15 @@ async def test_a_differing_origin_is_named_in_the_message_and_once_in_the_log(
         holdline(REDIS_URL=redis_url) as server,
         httpx.AsyncClient(base_url=server.url, headers=sent) as client,
     ):
+        lines = len(server.read_log().splitlines())
         for headers in ({}, {}, {"Origin": "http://<b>[31m"}):
             error = (await client.get("/api/info", headers=headers)).json()["error"]
             assert "`localhost:82`" in error["message"]
             assert "<" not in error["message"]
         log = server.read_log()
+    assert "rejected a request for /api/info with 403: The origin of the page is `http://els" in log
     assert log.count("`http://elsewhere.example:81` differs from `Host`") == 1
+    assert len(log.splitlines()) == lines + 1
     assert "?b?" not in log
 
 

@@ -153,3 +153,23 @@ async def test_an_invalid_url_gets_400_and_is_not_logged(server: Server, target:
     assert "secret" not in log
     assert "Traceback" not in log
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"DELETE"])
+async def test_a_body_that_is_not_used_is_discarded_and_not_logged(
+    server: Server, method: bytes, body: bytes
+) -> None:
+    before = len(server.read_log())
+    async with connect(server) as client:
+        head = b"%b /api/conversations/ HTTP/1.1\r\nHost: localhost\r\nUser-Agent: raw\r\n" % method
+        client.writer.write(head + body)
+        assert (await client.read_until(b"\r\n\r\n")).split()[1] in (b"200", b"204")
+        client.writer.write(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        assert b"HTTP/1.1 200 OK\r\n" in await client.read_to_close()
+    assert "/api/conversations/" not in server.read_log()[before:]

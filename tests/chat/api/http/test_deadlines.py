@@ -23,6 +23,8 @@ SHORT_S = 0.3
 async def port() -> AsyncIterator[int]:
     """Serve with short deadlines: `POST /` returns its body, `GET /slow` takes five of them.
 
+    `GET /stuck` never responds, and has a short response timeout.
+
     Once: Sanic alters its own methods at the first start of an application in a process.
     """
     patch = pytest.MonkeyPatch()
@@ -45,6 +47,12 @@ async def port() -> AsyncIterator[int]:
             await asyncio.sleep(SHORT_S / 2)
             await response.send("x")
         await response.eof()
+
+    @app.get("/stuck")
+    async def wait_forever(request: Request) -> None:
+        protocol: Any = request.protocol
+        protocol.response_timeout = SHORT_S
+        await asyncio.Event().wait()
 
     listener = socket.create_server(("127.0.0.1", 0))
     server = HttpServer(app, 100, 100, [])
@@ -145,6 +153,25 @@ async def test_a_response_that_takes_longer_than_the_deadlines_is_complete(
         async with asyncio.timeout(PATIENCE_S):
             received = await reader.readuntil(b"0\r\n\r\n")
     assert received.count(b"1\r\nx\r\n") == 10
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\r\n",
+        b"Content-Length: 100\r\n\r\n",
+        b"Content-Length: 100\r\n\r\nxyz",
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nxyz",
+    ],
+)
+async def test_a_late_response_ends_the_connection_even_if_the_body_has_not_arrived(
+    port: int, body: bytes
+) -> None:
+    async with connect(port) as (reader, writer):
+        writer.write(b"GET /stuck HTTP/1.1\r\nHost: localhost\r\n" + body)
+        received = await read_to_close(reader)
+    assert received.startswith(b"HTTP/1.1 503 ")
 
 
 async def test_an_idle_connection_stays_open_between_requests(port: int) -> None:

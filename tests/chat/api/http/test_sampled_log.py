@@ -15,13 +15,17 @@ async def test_a_repeated_event_is_logged_once_and_then_counted(
 ) -> None:
     monkeypatch.setattr(sampled_log, "INTERVAL_S", 0.05)
     log = SampledLog(logging.getLogger("holdline.test"))
-    for _ in range(1000):
-        log.warn("rejected")
+    for number in range(1000):
+        log.warn("rejected", f"number {number}")
     log.warn("another")
     async with asyncio.timeout(PATIENCE_S):
         while len(caplog.messages) < 3:
             await asyncio.sleep(0.01)
-    assert caplog.messages == ["rejected", "another", "rejected: 999 more in the last minute"]
+    assert caplog.messages == [
+        "rejected: number 0",
+        "another",
+        "rejected: 999 more in the last minute",
+    ]
     async with asyncio.timeout(PATIENCE_S):
         while log._counts:  # quiet for an interval
             await asyncio.sleep(0.01)

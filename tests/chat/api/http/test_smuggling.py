@@ -42,6 +42,7 @@ ACCEPTED: dict[str, bytes] = {
     "a tab around Host": GET + b"Host:\tlocalhost\t\r\n\r\n",
     "a tab around a length": POST + b"Content-Length:\t2\t\r\n\r\n{}",
     "a value in UTF-8": GET + HOST + "X-Name: 名字\r\n\r\n".encode(),
+    "a value that begins with a space of Unicode": GET + HOST + "X-Name:\u2003a\r\n\r\n".encode(),
     "a tab in a value": GET + HOST + b"X-Name: a\tb\r\n\r\n",
     "an empty value": GET + HOST + b"X-Name:\r\n\r\n",
     "a length": POST + b"Content-Length: 2\r\n\r\n{}",
@@ -113,6 +114,15 @@ REJECTED: dict[str, bytes] = {
             b"99999999999999999999", "２".encode(), "²".encode(), b"\x0b2",
         )
     },
+    **{
+        f"the space {space!r} before {name}": head + name.encode() + b":" + space.encode() + rest
+        for space in ("\x85", "\xa0", "\u1680", "\u2003", "\u2028", "\u205f", "\u3000", " \xa0")
+        for head, name, rest in (
+            (GET, "Host", b"localhost\r\n\r\n"),
+            (POST, "content-length", b"2\r\n\r\n{}"),
+            (POST, "Transfer-Encoding", b"chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        )
+    },
     "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
     "two differing lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
     **{
@@ -140,6 +150,7 @@ LENIENT_NGINX = {
     "the chunk b'2\\r\\n{}\\n0\\r\\n\\r\\n'",
     "a trailer",
     "a last chunk that LF ends",
+    *(name for name in REJECTED if name.endswith(" before Host")),
 }
 """Messages of REJECTED that nginx accepts; it passes them on in a form with one reading."""
 

@@ -61,7 +61,7 @@ async def assert_rejected(server: Server, host: str, **headers: str) -> None:
     sent = {**BROWSER, "Host": host, **headers}
     async with httpx.AsyncClient(base_url=server.url, headers=sent) as client:
         page = await client.get("/")
-        assert page.status_code == 421
+        assert (page.status_code, page.reason_phrase) == (421, "Misdirected Request")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "ALLOWED_HOSTS" in page.text
         for response in (
@@ -75,8 +75,8 @@ async def assert_rejected(server: Server, host: str, **headers: str) -> None:
             assert response.status_code == 421
             assert "ALLOWED_HOSTS" in response.text
             assert "set-cookie" not in response.headers
-        assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/readyz")).status_code == 200
+        for path in ("/healthz", "/healthz/", "/readyz", "/readyz/"):
+            assert (await client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("host", LOOPBACK + ADDRESSES)
@@ -133,3 +133,26 @@ async def test_a_server_on_all_interfaces_without_allowed_hosts_logs_a_warning(
         assert (await client.get("/")).status_code == 200
         assert "ALLOWED_HOSTS is not set" in server.read_log()
     assert "ALLOWED_HOSTS" not in named_server.read_log()
+
+
+@pytest.mark.parametrize("accept", ["text/html,*/*;q=0.8", "*/*"])
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        ("", "set ALLOWED_HOSTS=new.example in"),
+        ("old.example", "add new.example to ALLOWED_HOSTS in"),
+    ],
+)
+async def test_a_rejected_name_is_logged_once_and_the_message_keeps_the_other_names(
+    redis_url: str, accept: str, names: str, remedy: str
+) -> None:
+    headers = {**BROWSER, "Accept": accept, "Host": "new.example"}
+    async with (
+        holdline(REDIS_URL=redis_url, ALLOWED_HOSTS=names) as server,
+        httpx.AsyncClient(base_url=server.url, headers=headers) as client,
+    ):
+        for _ in range(3):
+            response = await client.get("/")
+            assert response.status_code == 421
+            assert remedy in response.text
+        assert server.read_log().count(" with 421") == 1

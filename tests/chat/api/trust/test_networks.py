@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from chat.api.limits.networks import find_network
+from chat.api.trust.networks import find_network
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""The clients that the limits of new turns tell apart."""
