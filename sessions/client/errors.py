@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import (
     AskError,
-    ClusterDownError,
+    ClusterError,
     InvalidResponse,
     ReadOnlyError,
     RedisClusterException,
@@ -34,7 +34,7 @@ UNAVAILABLE_ERRORS = (
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
-    ClusterDownError,
+    ClusterError,
     RedisClusterException,
     AskError,
     TryAgainError,
