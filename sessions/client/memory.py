@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from sessions.client.connection import Client, find_node, is_cluster
-from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, as_connection_error
+from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, call_redis_py
 from sessions.client.scripts import call
 
 logger = logging.getLogger("holdline.memory")
@@ -48,8 +48,7 @@ class MemoryWatch:
             return
         for node in self._redis.get_primaries():
             async with ReplyTimeout():
-                with as_connection_error():
-                    found = await self._redis.info("memory", target_nodes=node)
+                found = await call_redis_py(self._redis.info("memory", target_nodes=node))
             self._note(str(node.name), found)
 
     def _note(self, node: str, memory: dict[str, Any]) -> None:
