@@ -1,10 +1,13 @@
 """Short fault runs with fixed seeds, and the checker of the invariants itself."""
 
 import dataclasses
+import logging
+import sys
 
 import pytest
 
-from tests.chaos.invariants import Outcome, find_violations
+from config.logging import Formatter
+from tests.chaos.invariants import Outcome, find_tracebacks, find_violations
 from tests.chaos.narrator import tell
 from tests.chaos.plan import NODES, SERVERS, Arrangement, make_plan
 from tests.chaos.run import run
@@ -80,3 +83,21 @@ def test_each_violation_is_found(change: dict[str, object], history: list[tuple[
 
 def test_a_turn_that_still_runs_is_a_violation() -> None:
     assert find_violations([HELD, NEXT], HISTORY, "t1") != []
+
+
+def test_each_traceback_of_a_log_is_found() -> None:
+    formatter = Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lines = []
+    for number in range(4):
+        record = logging.makeLogRecord({"name": "holdline.x", "levelname": "ERROR", "msg": number})
+        if number in (1, 3):
+            try:
+                raise ExceptionGroup("several", [ValueError("first"), KeyError(number)])
+            except ExceptionGroup:
+                record.exc_info = sys.exc_info()
+        lines.append(formatter.format(record))
+    assert find_tracebacks("\n".join(lines)) == [
+        "1x a traceback in the log: ERROR holdline.x: | KeyError: 1",
+        "1x a traceback in the log: ERROR holdline.x: | KeyError: 3",
+    ]
+    assert find_tracebacks(f"{lines[0]}\nTraceback (most recent call last):\nOSError: x\n")
