@@ -9,22 +9,36 @@ import pytest
 from config.logging import Formatter
 from tests.chaos.invariants import Outcome, find_tracebacks, find_violations
 from tests.chaos.narrator import tell
-from tests.chaos.plan import NODES, SERVERS, Arrangement, make_plan
-from tests.chaos.run import run
+from tests.chaos.plan import NODES, SERVERS, Arrangement, Kind, make_plan
+from tests.chaos.run import USERS, run
 
-_SECONDS = 5
-"""The length of the faults; a run takes about twice as long."""
+_SECONDS = 10
+"""The length of the faults; a run takes about 20 s."""
 
-
-@pytest.mark.parametrize(
-    ("arrangement", "seed"),
-    [(Arrangement.ONE, 22), (Arrangement.TWO, 18), (Arrangement.CLUSTER, 27)],
+each_run = pytest.mark.parametrize(
+    ("arrangement", "seed"), [(Arrangement.ONE, 931), (Arrangement.CLUSTER, 322)]
 )
+
+
+@each_run
 async def test_no_fault_run_violates_an_invariant(arrangement: Arrangement, seed: int) -> None:
     report = await run(seed, _SECONDS, arrangement)
     assert report.violations == []
-    assert report.counts["faults"] > 0
-    assert report.counts["questions"] >= 20
+    assert report.counts["questions"] >= USERS
+
+
+@each_run
+def test_each_run_kills_and_freezes_workers_redis_and_kills_a_whole_server(
+    arrangement: Arrangement, seed: int
+) -> None:
+    kinds = {fault.kind for fault in make_plan(seed, _SECONDS, arrangement)}
+    assert kinds >= {
+        Kind.KILL_WORKER,
+        Kind.FREEZE_WORKER,
+        Kind.KILL_REDIS,
+        Kind.FREEZE_REDIS,
+        Kind.KILL_SERVER,
+    }
 
 
 @pytest.mark.parametrize("arrangement", Arrangement)
