@@ -101,7 +101,10 @@ class Writer:
                 await backoff.wait()
 
     async def hand_over(self) -> None:
-        """Commit all, then release the lease, so that another worker continues; raises Fenced."""
+        """Commit all, then release the lease, so that another worker continues; raises Fenced.
+
+        While Redis is unavailable, the lease runs out instead.
+        """
         log = self.log
         while log.committed < log.end:
             if log.state is LogState.DETACHED:
@@ -109,7 +112,10 @@ class Writer:
             self.batch.flush(self)
             await log.wait_for_commit()
         self.batch.remove(self)  # a renewal would take the lease back
-        await self._store.release(log.ref, self.fence)
+        try:
+            await self._store.release(log.ref, self.fence)
+        except UNAVAILABLE_ERRORS as error:
+            logger.warning("Redis unavailable (%s); a lease runs out", type(error).__name__)
 
     async def _wait_for_commit(self) -> None:
         """Wait until no commit of this log is under way; `finish` commits its pending bytes."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any
 
 from redis.exceptions import (
     AskError,
-    ClusterDownError,
+    ClusterError,
     InvalidResponse,
     ReadOnlyError,
     RedisClusterException,
@@ -34,7 +35,7 @@ UNAVAILABLE_ERRORS = (
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
-    ClusterDownError,
+    ClusterError,
     RedisClusterException,
     AskError,
     TryAgainError,
@@ -96,6 +97,19 @@ def count_cancellations() -> int:
     """
     task = asyncio.current_task()
     return task.cancelling() if task else 0
+
+
+async def call_redis_py(reply: Awaitable[Any]) -> Any:
+    """Return what a call of redis-py returns; raise a cancellation that it has swallowed.
+
+    CLOSED_CONNECTION_ERRORS are raised as a lost connection.
+    """
+    before = count_cancellations()
+    with as_connection_error():
+        result = await reply
+    if count_cancellations() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 TOTAL_TIMEOUT_S = 10

@@ -14,7 +14,7 @@ from sessions.client.errors import (
     UNAVAILABLE_ERRORS,
     ReplyTimeout,
     ResponseError,
-    as_connection_error,
+    call_redis_py,
 )
 from sessions.client.scripts import call
 
@@ -64,8 +64,8 @@ class MemoryWatch:
         if node is None:
             return _parse(await call(self._redis, "INFO", [], ["memory"]))
         async with ReplyTimeout():
-            with as_connection_error():
-                found: dict[str, Any] = await self._redis.info("memory", target_nodes=node)
+            reply = self._redis.info("memory", target_nodes=node)
+            found: dict[str, Any] = await call_redis_py(reply)
         return found
 
     def _note(self, node: str, used: int, limit: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -14,7 +14,7 @@ from sessions.client.errors import (
     NoPermissionError,
     ResponseError,
     as_connection_error,
-    count_cancellations,
+    call_redis_py,
 )
 
 logger = logging.getLogger("holdline.notifications")
@@ -49,9 +49,9 @@ class Notifications:
         self._is_sharded = is_cluster(redis)
         self._channels: dict[str, tuple[OnSubscribed, OnMessage]] = {}
         self._pubsub: Any = None
-        self._nodes: dict[str, asyncio.Task[None]] = {}
+        self._nodes: asyncio.Queue[str]
+        """The nodes of subscriptions that have been sent on the current connection."""
         self._unanswered: dict[str, int] = {}
-        self._tasks: asyncio.TaskGroup
         self._broadcast_channel = ""
         self._on_broadcast: Callable[[bytes], None]
 
@@ -78,10 +78,12 @@ class Notifications:
         self._broadcast_channel, self._on_broadcast = broadcast_channel, on_broadcast
         while True:
             try:
-                async with asyncio.TaskGroup() as self._tasks:
+                self._nodes = asyncio.Queue()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._receive_from_nodes(tasks))
                     await self._connect()
-                    self._tasks.create_task(self._receive())
-                    self._tasks.create_task(self._ping())
+                    tasks.create_task(self._receive())
+                    tasks.create_task(self._ping())
             except* NoPermissionError as group:
                 logger.error(
                     "Redis's ACL rejects a subscription (%s): allow the user of REDIS_URL all "
@@ -99,38 +101,49 @@ class Notifications:
     async def close(self) -> None:
         """Close the connections."""
         pubsub, self._pubsub = self._pubsub, None
-        self._nodes.clear()
         self._unanswered.clear()
         if pubsub:
             with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
                 await pubsub.aclose()
 
     async def _connect(self) -> None:
-        await _call(self._redis.initialize())
+        await call_redis_py(self._redis.initialize())
         pubsub = self._redis.pubsub()
-        await _call(pubsub.subscribe(self._broadcast_channel))
+        await call_redis_py(pubsub.subscribe(self._broadcast_channel))
         self._pubsub = pubsub
         for channel in list(self._channels):
             await self._subscribe(channel)
 
     async def _subscribe(self, channel: str) -> None:
         pubsub = self._pubsub
-        await _call((pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel))
+        await call_redis_py((pubsub.ssubscribe if self._is_sharded else pubsub.subscribe)(channel))
         if not self._is_sharded or pubsub is not self._pubsub:  # replaced meanwhile: see `_connect`
             return
-        node = find_node(self._redis, channel)
-        if node not in self._nodes or self._nodes[node].done():
-            self._nodes[node] = self._tasks.create_task(self._receive_sharded(node))
+        self._nodes.put_nowait(find_node(self._redis, channel))
 
     async def _receive(self) -> None:
         while True:
-            message = await _call(self._pubsub.get_message(timeout=None))
+            message = await call_redis_py(self._pubsub.get_message(timeout=None))
             self._dispatch(_BROADCAST, message)
+
+    async def _receive_from_nodes(self, tasks: asyncio.TaskGroup) -> None:
+        """Receive from each node with a subscription.
+
+        A task of the group adds the others: at the end of a connection the group rejects new ones,
+        and subscribers have no part in that.
+        """
+        receiving: dict[str, asyncio.Task[None]] = {}
+        while True:
+            node = await self._nodes.get()
+            if node not in receiving or receiving[node].done():
+                receiving[node] = tasks.create_task(self._receive_sharded(node))
 
     async def _receive_sharded(self, name: str) -> None:
         pubsub = self._pubsub
         while name in pubsub.node_pubsub_mapping and (node := self._redis.get_node(node_name=name)):
-            message = await _call(pubsub.get_sharded_message(timeout=None, target_node=node))
+            message = await call_redis_py(
+                pubsub.get_sharded_message(timeout=None, target_node=node)
+            )
             self._dispatch(name, message)
 
     def _dispatch(self, connection: str, message: dict[str, Any] | None) -> None:
@@ -155,14 +168,4 @@ class Notifications:
                 if unanswered >= _MAX_UNANSWERED:
                     raise RedisTimeoutError(f"{unanswered} PINGs without an answer")
                 self._unanswered[name] = unanswered + 1
-                await _call(pubsub.ping())
-
-
-async def _call(reply: Awaitable[Any]) -> Any:
-    """Return what a call of redis-py returns; raise a cancellation that it has swallowed."""
-    before = count_cancellations()
-    with as_connection_error():
-        result = await reply
-    if count_cancellations() > before:
-        raise asyncio.CancelledError
-    return result
+                await call_redis_py(pubsub.ping())

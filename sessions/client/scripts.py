@@ -13,7 +13,7 @@ from sessions.client.errors import (
     CONNECTION_ERRORS,
     NoScriptError,
     ReplyTimeout,
-    as_connection_error,
+    call_redis_py,
     classify_reply,
 )
 from sessions.client.unreadable import find_unreadable, is_type_error
@@ -102,8 +102,7 @@ async def load(redis: Client) -> None:
     """Load every script in one write for each node; raise UNAVAILABLE_ERRORS."""
     if is_cluster(redis):
         async with ReplyTimeout():
-            with as_connection_error():
-                await redis.initialize()
+            await call_redis_py(redis.initialize())
             pipeline = redis.pipeline(transaction=False)
             for node in redis.get_primaries():
                 for text in _SHARDED.values():
@@ -152,8 +151,7 @@ async def _exchange_with_cluster(redis: Client, commands: Sequence[_Command]) ->
 
 
 async def _execute(pipeline: Any) -> list[Any]:
-    with as_connection_error():
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    replies: list[Any] = await call_redis_py(pipeline.execute(raise_on_error=False))
     return [classify_reply(reply) for reply in replies]
 
 

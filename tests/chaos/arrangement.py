@@ -72,7 +72,7 @@ class ServerProcess:
         send(processes, signal.SIGKILL)
         if self._server:
             await self._server.process.wait()
-        await asyncio.to_thread(psutil.wait_procs, processes, PATIENCE_S)
+        await wait_until_dead(processes)
 
     async def stop(self) -> None:
         """Stop the server as an init system does, and kill it if that takes too long."""
@@ -134,7 +134,7 @@ class EmbeddedNode:
     async def stop(self, number: int = signal.SIGTERM) -> None:
         processes = self._server.find_redis()
         send(processes, number)
-        await asyncio.to_thread(psutil.wait_procs, processes, PATIENCE_S)
+        await wait_until_dead(processes)
 
     def freeze(self) -> None:
         send(self._server.find_redis(), signal.SIGSTOP)
@@ -204,6 +204,19 @@ def send(processes: list[psutil.Process], number: int) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
+
+
+async def wait_until_dead(processes: list[psutil.Process]) -> None:
+    """Return when the processes are dead, whether or not their new parent has noticed it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(map(is_alive, processes)):
+            await asyncio.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def is_redis(process: psutil.Process) -> bool:

@@ -1,6 +1,8 @@
 """The invariants of a fault run, checked after it. Pure; docs/durability.md states them."""
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,9 @@ class Outcome:
 
 _EXPECTED_REJECTIONS = {503}
 """Redis is unavailable, or the server is stopping."""
+
+_RECORD = re.compile(r"^(?=\d{4}-\d\d-\d\dT)", re.MULTILINE)
+"""The beginning of a log record."""
 
 
 def find_violations(
@@ -77,3 +82,14 @@ def _check_answer(outcome: Outcome, answer: str | None) -> list[str]:
             f"{outcome.requests} requests to the upstream by {outcome.fence} holders of the lease"
         )
     return found
+
+
+def find_tracebacks(log: str) -> list[str]:
+    """Return a sentence for each error whose traceback a server's log has, with its logger."""
+    found = Counter[str]()
+    for record in _RECORD.split(log):
+        if "Traceback (most recent call last)" in record:
+            first, *rest = record.splitlines()
+            errors = [line for line in rest if re.search(r"\w", line)]
+            found[f"{' '.join(first.split()[1:3])} {errors[-1].strip()}"] += 1
+    return [f"{count}x a traceback in the log: {place}" for place, count in found.items()]

@@ -1,7 +1,6 @@
 """Run the users and the faults of one plan, and check the invariants."""
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.arrangement import Processes, run_processes
-from tests.chaos.invariants import Outcome, find_violations
+from tests.chaos.invariants import Outcome, find_tracebacks, find_violations
 from tests.chaos.narrator import Narrator
 from tests.chaos.plan import Arrangement, Fault, make_plan
 from tests.chaos.user import Question, User
@@ -17,11 +16,6 @@ from tests.chaos.user import Question, User
 USERS = 20
 BOUND_S = 60
 """Time after the last fault within which every turn must have ended."""
-
-_TRACEBACK = re.compile(
-    r"^\d{4}-.* (\w+ holdline\S*:).*\nTraceback (?:.*\n)+?(\w.*)$", re.MULTILINE
-)
-"""The logger that wrote a traceback, and the error at its end."""
 
 
 @dataclass
@@ -123,12 +117,7 @@ async def _check(
     report.violations += await _find_leftovers(processes)
     for server in processes.servers:
         report.violations += server.problems
-        log = server.read_log()
-        tracebacks = Counter(_TRACEBACK.findall(log))
-        report.violations += [
-            f"{count}x a traceback in the log: {place}: {error}"
-            for (place, error), count in tracebacks.items()
-        ]
+        report.violations += find_tracebacks(server.read_log())
 
 
 def _describe(question: Question, narrator: Narrator, fence: int) -> Outcome:

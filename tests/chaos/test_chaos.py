@@ -1,27 +1,44 @@
 """Short fault runs with fixed seeds, and the checker of the invariants itself."""
 
 import dataclasses
+import logging
+import sys
 
 import pytest
 
-from tests.chaos.invariants import Outcome, find_violations
+from config.logging import Formatter
+from tests.chaos.invariants import Outcome, find_tracebacks, find_violations
 from tests.chaos.narrator import tell
-from tests.chaos.plan import NODES, SERVERS, Arrangement, make_plan
-from tests.chaos.run import run
+from tests.chaos.plan import NODES, SERVERS, Arrangement, Kind, make_plan
+from tests.chaos.run import USERS, run
 
-_SECONDS = 5
-"""The length of the faults; a run takes about twice as long."""
+_SECONDS = 10
+"""The length of the faults; a run takes about 20 s."""
 
-
-@pytest.mark.parametrize(
-    ("arrangement", "seed"),
-    [(Arrangement.ONE, 22), (Arrangement.TWO, 18), (Arrangement.CLUSTER, 27)],
+each_run = pytest.mark.parametrize(
+    ("arrangement", "seed"), [(Arrangement.ONE, 931), (Arrangement.CLUSTER, 322)]
 )
+
+
+@each_run
 async def test_no_fault_run_violates_an_invariant(arrangement: Arrangement, seed: int) -> None:
     report = await run(seed, _SECONDS, arrangement)
     assert report.violations == []
-    assert report.counts["faults"] > 0
-    assert report.counts["questions"] >= 20
+    assert report.counts["questions"] >= USERS
+
+
+@each_run
+def test_each_run_kills_and_freezes_workers_redis_and_kills_a_whole_server(
+    arrangement: Arrangement, seed: int
+) -> None:
+    kinds = {fault.kind for fault in make_plan(seed, _SECONDS, arrangement)}
+    assert kinds >= {
+        Kind.KILL_WORKER,
+        Kind.FREEZE_WORKER,
+        Kind.KILL_REDIS,
+        Kind.FREEZE_REDIS,
+        Kind.KILL_SERVER,
+    }
 
 
 @pytest.mark.parametrize("arrangement", Arrangement)
@@ -80,3 +97,21 @@ def test_each_violation_is_found(change: dict[str, object], history: list[tuple[
 
 def test_a_turn_that_still_runs_is_a_violation() -> None:
     assert find_violations([HELD, NEXT], HISTORY, "t1") != []
+
+
+def test_each_traceback_of_a_log_is_found() -> None:
+    formatter = Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lines = []
+    for number in range(4):
+        record = logging.makeLogRecord({"name": "holdline.x", "levelname": "ERROR", "msg": number})
+        if number in (1, 3):
+            try:
+                raise ExceptionGroup("several", [ValueError("first"), KeyError(number)])
+            except ExceptionGroup:
+                record.exc_info = sys.exc_info()
+        lines.append(formatter.format(record))
+    assert find_tracebacks("\n".join(lines)) == [
+        "1x a traceback in the log: ERROR holdline.x: | KeyError: 1",
+        "1x a traceback in the log: ERROR holdline.x: | KeyError: 3",
+    ]
+    assert find_tracebacks(f"{lines[0]}\nTraceback (most recent call last):\nOSError: x\n")

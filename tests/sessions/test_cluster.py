@@ -7,12 +7,14 @@ import os
 import signal
 
 import httpx
+import pytest
 from httpx_sse import ServerSentEvent
 
 from sessions.client.connection import Client, connect
 from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.scripts import call
 from tests.fake_upstream import Exchange, ScriptedUpstream
+from tests.own_redis import own_cluster
 from tests.processes import PATIENCE_S, holdline, redis_cluster
 from tests.streams import asking, text_of
 
@@ -86,4 +88,21 @@ async def test_an_answer_continues_after_the_cluster_master_of_its_log_is_killed
         assert len(upstream.find_requests(question)) == 1
         conversations = (await client.get("/api/conversations/")).json()["conversations"]
         assert [one["title"] for one in conversations] == [question]
+        await redis.aclose()
+
+
+async def test_a_call_whose_keys_are_being_moved_counts_as_unavailable() -> None:
+    async with own_cluster() as (url, masters):
+        redis = connect(url)
+        await redis.set("{tag}first", "x")
+        slot = redis.keyslot("{tag}first")
+        nodes: list[Client] = [master.admin for master in masters]
+        sizes = [await node.dbsize() for node in nodes]
+        source, target = nodes[sizes.index(1)], nodes[sizes.index(0)]
+        source_id = await source.execute_command("CLUSTER MYID")
+        await target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+        target_id = await target.execute_command("CLUSTER MYID")
+        await source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+        with pytest.raises(UNAVAILABLE_ERRORS):
+            await call(redis, "MGET", ["{tag}first", "{tag}not moved yet"], [])
         await redis.aclose()

@@ -117,6 +117,19 @@ async def test_commands_and_notifications_share_one_pool() -> None:
         await client.aclose()
 
 
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_a_cancellation_while_connecting_ends_a_call(redis_url: str, steps: int) -> None:
+    """On Python 3.11 redis-py swallows a cancellation while it connects."""
+    client = connect(redis_url)
+    calling = asyncio.create_task(scripts.call(client, "GET", ["key"], []))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if calling.cancel():
+        await asyncio.wait([calling])
+        assert calling.cancelled()
+    await client.aclose()
+
+
 def test_a_script_is_called_by_the_hash_of_its_text() -> None:
     for name, text in scripts.SCRIPTS.items():
         command = scripts._build_command((name, ["key"], ["argument"]), scripts._SHAS)

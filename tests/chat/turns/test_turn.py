@@ -153,6 +153,14 @@ async def lose_redis(running: Running) -> None:
         await running.exchange.answer("more")
 
 
+async def drain_without_redis(running: Running) -> None:
+    async def fail(ref: TurnRef, fence: int) -> None:
+        raise RedisTimeoutError("gone")
+
+    running.worker.store.release = fail  # type: ignore[method-assign]
+    running.turn.hand_over()
+
+
 async def cancel(running: Running) -> None:
     await running.turn.abandon()
 
@@ -165,15 +173,17 @@ EXPECTED = {
         (Phase.HANDED_OVER, "running"),
         (Phase.FINISHED, "done"),
     ),
+    "drain_without_redis": (
+        (Phase.HANDED_OVER, "running"),
+        (Phase.HANDED_OVER, "running"),
+        (Phase.FINISHED, "done"),
+    ),
     "lose_fence": ((Phase.FENCED, "running"),) * 3,
     "fail_upstream": (None, (Phase.FINISHED, "failed"), (Phase.FINISHED, "done")),
     "lose_redis": (None, (Phase.FINISHED, "done"), (Phase.FINISHED, "done")),
     "cancel": ((Phase.HANDED_OVER, "running"),) * 3,
 }
-EVENTS: dict[str, Event] = {
-    name: globals()[name]
-    for name in ("stop", "drain", "lose_fence", "fail_upstream", "lose_redis", "cancel")
-}
+EVENTS: dict[str, Event] = {name: globals()[name] for name in EXPECTED}
 CASES = [
     (phase, event, outcome)
     for event, outcomes in EXPECTED.items()
