@@ -16,6 +16,9 @@ logger = logging.getLogger("holdline.takeover")
 
 _POLL_INTERVAL_S = 0.5
 
+_MALFORMED = (AttributeError, LookupError, RecursionError, ResponseError, TypeError, ValueError)
+"""Errors of a record or a log that another program has written."""
+
 
 class Takeover:
     """Looks for turns whose lease has expired, and continues them on this worker."""
@@ -52,7 +55,7 @@ class Takeover:
             await self._take_over(ref)
         except UNAVAILABLE_ERRORS:
             raise
-        except Exception as error:  # its data are malformed: no other turn may end by it
+        except _MALFORMED as error:  # no other turn may end by it
             logger.warning(
                 "turn %s cannot be taken over (%s: %s); dropped. Its log stays for a day: %s",
                 ref.turn,

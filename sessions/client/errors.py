@@ -32,6 +32,7 @@ class WritesUnavailable(ResponseError):
 UNAVAILABLE_ERRORS = (
     *CONNECTION_ERRORS,
     NoPermissionError,
+    NoScriptError,
     ReadOnlyError,
     OutOfMemoryError,
     WritesUnavailable,
@@ -40,8 +41,9 @@ UNAVAILABLE_ERRORS = (
     AskError,
     TryAgainError,
 )
-"""Redis is unavailable: unreachable, loading, read-only, out of memory, resharding, or its ACL
-rejects a command until the operator changes it."""
+"""Redis is unavailable: unreachable, loading, read-only, out of memory, resharding, without the
+scripts although they were just loaded, or its ACL rejects a command until the operator changes it.
+"""
 
 _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
 """First words of errors that reject commands for now and for which redis-py has no class."""

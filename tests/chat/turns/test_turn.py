@@ -457,6 +457,23 @@ async def test_a_malformed_turn_is_taken_over_once_and_ends_no_other(
     assert malformed.ref not in await worker.store.expired_leases()
 
 
+async def test_a_turn_that_cannot_be_started_here_is_left_to_other_workers(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await begin(worker.store)
+    await worker.store.release(record.ref, 1)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("the worker is stopping")
+
+    monkeypatch.setattr(worker.turns, "start", fail)
+    with pytest.raises(RuntimeError):
+        await worker.takeover.take_over(record.ref)
+    found = await worker.store.find(record.ref.owner, record.ref.turn)
+    assert found
+    assert found.state == "running"
+
+
 @pytest.mark.parametrize("payload", ["not JSON", '"seam', "\x00"])
 async def test_a_malformed_seam_is_left_out_when_its_turn_is_taken_over(
     redis: Client, worker: Worker, payload: str
