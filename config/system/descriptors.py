@@ -9,6 +9,10 @@ from config.system.memory import read_memory_limit
 
 logger = logging.getLogger("holdline.descriptors")
 
+_MIN_CONNECTIONS = 1_000
+"""Number that memory never lowers: an ordinary connection, such as an event channel, has no body,
+and takes about 10 kB."""
+
 _MAX_CONNECTIONS = 10_000
 """Maximum that is derived."""
 
@@ -52,8 +56,8 @@ def choose_connection_limits(
         return sys.maxsize, sys.maxsize
     if setting == "auto":
         bodies = (memory or read_memory_limit()) // _MEMORY_SHARE // _MAX_BODY_BYTES
-        total = max(1, min(descriptors // 2, bodies, _MAX_CONNECTIONS))
-        return max(1, total // _ADDRESS_SHARE), total
+        total = min(descriptors // 2, max(bodies, _MIN_CONNECTIONS), _MAX_CONNECTIONS)
+        return max(1, total // _ADDRESS_SHARE), max(1, total)
     per_address, total = map(int, setting.split(","))
     if total > descriptors:
         logger.warning(
