@@ -56,7 +56,11 @@ IMPORTS = {
     "chat.events": {"sessions", "sessions.client", "chat.errors"},
     "chat.export": set(),
     "chat.demo": set(),
-    "chat.api.openapi": {"chat.api", "chat.api.v1"},
+    "chat.api.openapi": {"chat.api", "chat.api.conversations", "chat.api.v1"},
+    "chat.api.conversations": {
+        "sessions", "sessions.client", "chat.api", "chat.api.http", "chat.api.limits",
+        "chat.errors", "chat.export"
+    },
     "chat.api.limits": {"sessions", "sessions.turns", "chat.api.trust"},
     "chat.api.v1": {
         "sessions", "sessions.turns", "sessions.client", "chat.api", "chat.api.limits",
@@ -114,10 +118,13 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     f"chat.api.{name}"
     for name in (
         "chat_stream",
-        "conversations",
+        "conversations.access",
+        "conversations.exports",
+        "conversations.routes",
         "error_handlers",
         "events",
         "guard",
+        "http.body",
         "http.connection",
         "http.cors",
         "http.request",
