@@ -59,7 +59,7 @@ IMPORTS = {
     "chat.api.openapi": {"chat.api", "chat.api.conversations", "chat.api.v1"},
     "chat.api.conversations": {
         "sessions", "sessions.client", "chat.api", "chat.api.http", "chat.api.limits",
-        "chat.errors", "chat.export"
+        "chat.api.trust", "chat.errors", "chat.export"
     },
     "chat.api.limits": {"sessions", "sessions.turns", "chat.api.trust"},
     "chat.api.v1": {

@@ -46,6 +46,8 @@ class State:
     renderer: Renderer = field(default_factory=Renderer)
     large_bodies: Semaphores = field(default_factory=lambda: Semaphores(_MAX_LARGE_BODIES))
     """By owner: responses that may have to wait for their reader with a large body."""
+    rendering: Semaphores = field(default_factory=lambda: Semaphores(1))
+    """By network: exports that wait for a process of `renderer`, or use it."""
 
 
 def get_state(request: Request) -> State:

@@ -10,7 +10,9 @@ from chat.api import parsing
 from chat.api.conversations.access import check_rate, find, open_store
 from chat.api.conversations.messages import conversation_json, message_json, read_messages
 from chat.api.http.body import send_body
+from chat.api.limits.networks import find_network
 from chat.api.state import get_state
+from chat.api.trust.proxies import client_address
 from chat.errors import BadRequest, RateLimited
 from chat.export import rendering
 from sessions import export_slot
@@ -61,8 +63,9 @@ async def _render(request: Request, conversation: Conversation, kind: str) -> st
         return await asyncio.to_thread(rendering.as_json, whole)
     file_format: rendering.FileFormat = "html" if kind == "html" else "markdown"
     language = rendering.choose_language(request.headers.get("accept-language", ""))
-    renderer = get_state(request).renderer
-    return await renderer.render(file_format, conversation.title, shown, language)
+    state, address = get_state(request), client_address(request)
+    async with state.rendering.of(find_network(address) if address else ""):
+        return await state.renderer.render(file_format, conversation.title, shown, language)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +24,9 @@ AT_ONCE = 4
 LARGE = 500_000
 EXPORT_MESSAGES = 40
 """Together more than the buffers of the kernel hold."""
+
+COSTLY = "//a.b/" * 10_000
+"""A text whose rendering is stopped after its time limit."""
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -125,3 +128,24 @@ async def test_an_export_runs_until_its_file_has_been_read(
             await asyncio.sleep(0.05)
     assert exported.status_code == 200
     assert len(exported.content) > EXPORT_MESSAGES * LARGE
+
+
+async def test_exports_of_many_sessions_of_an_address_delay_no_other_address(
+    own: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    """Each costly export takes two seconds in a process, of which the worker has two."""
+    paths = {}
+    async with AsyncExitStack() as stack:
+        for number, text in enumerate([COSTLY] * 6 + ["an answer"]):
+            client = httpx.AsyncClient(base_url=own.url, timeout=PATIENCE_S)
+            await stack.enter_async_context(client)
+            client.headers["X-Forwarded-For"] = "192.0.2.1" if text == COSTLY else "192.0.2.2"
+            events = await ask(client, upstream, f"{number} {question}", text)
+            path = f"{LIST}{json.loads(events[0].data)['conversation']}/export?format=html"
+            paths[client] = path
+        exports = [asyncio.create_task(client.get(path)) for client, path in paths.items()]
+        *costly, other = exports
+        assert (await other).status_code == 200
+        assert sum(export.done() for export in costly) < 3
+        for export in costly:
+            assert (await export).status_code == 200
