@@ -54,7 +54,7 @@ IMPORTS = {
         "chat.upstream.response"
     },
     "chat.events": {"sessions", "sessions.client", "chat.errors"},
-    "chat.export": set(),
+    "chat.export": {"config.system"},
     "chat.demo": set(),
     "chat.api.openapi": {"chat.api", "chat.api.conversations", "chat.api.v1"},
     "chat.api.conversations": {
