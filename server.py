@@ -14,7 +14,6 @@ from sanic_ext import Extend
 
 from chat.api import (
     chat_stream,
-    conversations,
     error_handlers,
     events,
     guard,
@@ -22,6 +21,7 @@ from chat.api import (
     operations,
     page,
 )
+from chat.api.conversations import exports, routes
 from chat.api.http import cors
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer, choose_event_loop
@@ -93,8 +93,8 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         cookie_max_age_s=settings.session_max_s,
         is_cross_site=settings.cookie_samesite == "none",
     )
-    app.blueprint([chat_stream.chat_stream, conversations.conversations, events.events])
-    app.blueprint([logout.logout, operations.operations, chat_completions.v1])
+    app.blueprint([chat_stream.chat_stream, routes.conversations, exports.exports])
+    app.blueprint([events.events, logout.logout, operations.operations, chat_completions.v1])
     page.install(app, build_document(needs_key=bool(settings.api_keys)))
     if settings.base_path:
         install_redirect(app, settings.base_path)

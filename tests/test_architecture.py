@@ -54,9 +54,13 @@ IMPORTS = {
         "chat.upstream.response"
     },
     "chat.events": {"sessions", "sessions.client", "chat.errors"},
-    "chat.export": set(),
+    "chat.export": {"config.system"},
     "chat.demo": set(),
-    "chat.api.openapi": {"chat.api", "chat.api.v1"},
+    "chat.api.openapi": {"chat.api", "chat.api.conversations", "chat.api.v1"},
+    "chat.api.conversations": {
+        "sessions", "sessions.client", "chat.api", "chat.api.http", "chat.api.trust",
+        "chat.errors", "chat.export"
+    },
     "chat.api.v1": {
         "sessions", "sessions.turns", "sessions.client", "chat.api", "chat.api.trust",
         "chat.errors", "chat.formats", "chat.turns", "chat.turns.context"
@@ -112,10 +116,13 @@ HTTP_EDGES = {"server", "sessions.middleware"} | {
     f"chat.api.{name}"
     for name in (
         "chat_stream",
-        "conversations",
+        "conversations.access",
+        "conversations.exports",
+        "conversations.routes",
         "error_handlers",
         "events",
         "guard",
+        "http.body",
         "http.connection",
         "http.cors",
         "http.request",

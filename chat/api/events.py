@@ -16,7 +16,10 @@ events = Blueprint("events")
 
 @events.get(EVENTS_PATH)
 async def stream_events(request: Request) -> HTTPResponse | None:
-    """Stream the owner's events until the client disconnects or the server stops."""
+    """Stream the owner's events until the client disconnects or the server stops.
+
+    A client without a session is asked to connect again later.
+    """
     guard.reject_navigation(request)
     if request.method != "GET":  # sanic-ext routes HEAD here, which would never end
         return HTTPResponse(status=405, headers={"Allow": "GET"})
@@ -25,6 +28,9 @@ async def stream_events(request: Request) -> HTTPResponse | None:
     if names not in ("on", "off"):
         raise BadRequest("Invalid `names`: expected `on` or `off`.")
     after = _parse_last_event_id(request, query)
+    if get_session(request).is_new:  # no event can have its owner
+        content = event_channel.NO_SESSION
+        return HTTPResponse(content, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
     async with get_state(request).feeds.open(get_session(request).owner, after) as subscriber:
         response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
         await response.send(event_channel.OPENING)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sanic import Request
 
+from chat.api.semaphores import Semaphores
 from chat.events.feeds import Feeds
 from chat.export.renderer import Renderer
 from chat.turns.registry import Turns
@@ -13,6 +14,9 @@ from sessions.conversation_store import ConversationStore
 from sessions.limits import ConversationRate
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimits
+
+_MAX_LARGE_BODIES = 4
+"""Conversations and exports that a worker sends to a session at a time; others wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class State:
     allowed_origins: tuple[str, ...]
     """CORS_ORIGINS: other origins whose pages may use the API."""
     renderer: Renderer = field(default_factory=Renderer)
+    large_bodies: Semaphores = field(default_factory=lambda: Semaphores(_MAX_LARGE_BODIES))
+    """By owner: responses that may have to wait for their reader with a large body."""
+    rendering: Semaphores = field(default_factory=lambda: Semaphores(1))
+    """By network: exports that wait for a process of `renderer`, or use it."""
 
 
 def get_state(request: Request) -> State:

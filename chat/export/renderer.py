@@ -12,6 +12,7 @@ from typing import Self
 from chat.export import render_process, rendering
 from chat.export.render_process import LENGTH
 from chat.export.rendering import FileFormat, Language, Message
+from config.system.environment import read_harmless_variables
 
 logger = logging.getLogger("holdline.export")
 
@@ -51,6 +52,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._child: asyncio.subprocess.Process | None = None
+        self._can_start = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,7 +68,9 @@ class _Process:
     async def render(self, kind: FileFormat, message: Message, language: Language) -> str | None:
         """Return the piece of a message; None if the process has ended or could not render it."""
         request = json.dumps([kind, message, language]).encode()
-        child = self._child = self._child or await _start()
+        child = self._child = self._child or await self._start()
+        if child is None:
+            return None
         assert child.stdin
         assert child.stdout
         try:
@@ -79,6 +83,17 @@ class _Process:
             await self._end()
             return None
         return piece
+
+    async def _start(self) -> asyncio.subprocess.Process | None:
+        """Return a new process; None if one could not be started."""
+        if not self._can_start:
+            return None
+        try:
+            return await _start()
+        except OSError as error:
+            logger.error("No process could be started: the export is plain text (%s)", error)
+            self._can_start = False
+            return None
 
     async def _end(self) -> None:
         child, self._child = self._child, None
@@ -95,7 +110,7 @@ async def _start() -> asyncio.subprocess.Process:
         "-P",
         "-m",
         render_process.__name__,
-        env={"PYTHONPATH": os.pathsep.join(sys.path)},  # no secrets
+        env=read_harmless_variables() | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -26,6 +26,7 @@ from typing import IO, Self
 
 from config.children.child_process import starting_child
 from config.children.redis_binary import EmbeddedRedisError, find_binary
+from config.system.environment import read_harmless_variables
 from config.system.memory import choose_redis_maxmemory
 
 __all__ = ["DataDirError", "EmbeddedRedis", "EmbeddedRedisError", "RedisStartError"]
@@ -42,8 +43,6 @@ READY_TIMEOUT_S = 30.0
 ORPHAN_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_LINES = 8
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
-"""The variables that Redis gets; others may be secrets, which `INFO` and crash reports show."""
 
 
 class DataDirError(EmbeddedRedisError):
@@ -218,7 +217,7 @@ class EmbeddedRedis:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [binary, *arguments],
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                env=read_harmless_variables(),  # `INFO` and crash reports show them
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

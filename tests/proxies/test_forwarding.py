@@ -16,6 +16,12 @@ from tests.proxies.fronts import start_front
 from tests.raw_server import END, Serve, chunked, raw_server, respond
 from tests.streams import STREAM
 
+LIMITING = {
+    "nginx": ("limit_conn holdline_clients 200;", "limit_conn holdline_clients 2;"),
+    "haproxy": ("sc_conn_cur(0) gt 200", "sc_conn_cur(0) gt 2"),
+}
+"""The proxies that limit the requests of a client, and the change that makes the limit two."""
+
 shipped = pytest.mark.parametrize("name", SHIPPED)
 protocols = pytest.mark.parametrize("protocol", PROTOCOLS)
 ONCE = sorted(
@@ -204,3 +210,38 @@ def stream_forever(heartbeat_s: float) -> Serve:
         raise ConnectionResetError
 
     return serve
+
+
+@pytest.mark.parametrize("name", LIMITING)
+@protocols
+async def test_a_client_with_too_many_requests_is_rejected_until_others_end(
+    name: str, protocol: str, certificate: Path
+) -> None:
+    require(name)
+    accept, events = {"Accept": "text/event-stream"}, "/api/events/"
+    async with (
+        raw_server() as origin,
+        start_front(name, certificate, origin.port, edit=LIMITING[name]) as front,
+        AsyncExitStack() as stack,
+    ):
+        origin.serve = respond(chunked(b"begun"))
+        for _ in range(2):
+            held = await stack.enter_async_context(request(front, protocol, events, accept))
+            await held.read_until(b"begun".__eq__)
+        for path, headers, expected in (
+            (events, accept, (200, b"retry: 1000\n")),
+            ("/", {}, (503, None)),
+        ):
+            async with request(front, protocol, path, headers) as response:
+                assert await response.read_to_end() == 0
+                assert response.status == expected[0]
+                assert expected[1] in (None, response.body)
+        assert len(origin.heads) == 2
+        await stack.aclose()
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                async with request(front, protocol, events, accept) as response:
+                    await response.read_until(lambda body: len(body) >= len(b"begun"))
+                    if response.body == b"begun":
+                        break
+                await asyncio.sleep(0.05)

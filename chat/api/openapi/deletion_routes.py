@@ -1,6 +1,7 @@
 """The description of the routes that end a session and delete all of its conversations."""
 
-from chat.api import conversations, logout
+from chat.api import logout
+from chat.api.conversations import routes
 from chat.api.openapi.operation import Answer, Operation
 
 CONVERSATIONS = "Conversations"
@@ -13,7 +14,7 @@ OPERATIONS = (
     Operation(
         method="delete",
         path="/api/conversations/",
-        handler=conversations.delete_conversations,
+        handler=routes.delete_conversations,
         tag=CONVERSATIONS,
         answers={204: Answer(description="All conversations of the session are deleted.")},
         errors={

@@ -1,6 +1,7 @@
 """The description of each route; a test compares the table with the routes that are served."""
 
-from chat.api import chat_stream, conversations, events, operations, page
+from chat.api import chat_stream, events, operations, page
+from chat.api.conversations import exports, routes
 from chat.api.openapi import deletion_routes, parameters, schemas
 from chat.api.openapi.operation import JSON, Answer, Operation
 from chat.api.v1 import chat_completions
@@ -129,7 +130,7 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/api/conversations/",
-        handler=conversations.list_conversations,
+        handler=routes.list_conversations,
         tag=_CONVERSATIONS,
         query=(parameters.ListQuery,),
         answers={200: Answer(description="A page.", content={JSON: (schemas.ConversationPage,)})},
@@ -138,9 +139,9 @@ OPERATIONS = (
     Operation(
         method="post",
         path="/api/conversations/",
-        handler=conversations.create_conversation,
+        handler=routes.create_conversation,
         tag=_CONVERSATIONS,
-        body=conversations.NewConversation,
+        body=routes.NewConversation,
         example={"title": "Leases"},
         answers={
             201: Answer(description="The conversation.", content={JSON: (schemas.Conversation,)})
@@ -157,7 +158,7 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/api/conversations/{conversation}",
-        handler=conversations.read_conversation,
+        handler=routes.read_conversation,
         tag=_CONVERSATIONS,
         path_parameters=parameters.ConversationPath,
         query=(parameters.MessagesQuery,),
@@ -172,10 +173,10 @@ OPERATIONS = (
     Operation(
         method="patch",
         path="/api/conversations/{conversation}",
-        handler=conversations.change_conversation,
+        handler=routes.change_conversation,
         tag=_CONVERSATIONS,
         path_parameters=parameters.ConversationPath,
-        body=conversations.ConversationChange,
+        body=routes.ConversationChange,
         example={"pinned": True},
         answers={
             200: Answer(
@@ -195,7 +196,7 @@ OPERATIONS = (
     Operation(
         method="delete",
         path="/api/conversations/{conversation}",
-        handler=conversations.delete_conversation,
+        handler=routes.delete_conversation,
         tag=_CONVERSATIONS,
         path_parameters=parameters.ConversationPath,
         answers={204: Answer(description="The conversation is deleted.")},
@@ -209,7 +210,7 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/api/conversations/{conversation}/export",
-        handler=conversations.export_conversation,
+        handler=exports.export_conversation,
         tag=_CONVERSATIONS,
         path_parameters=parameters.ConversationPath,
         query=(parameters.ExportQuery,),
@@ -217,11 +218,7 @@ OPERATIONS = (
         answers={
             200: Answer(
                 description="The file.",
-                content={
-                    "text/markdown": _TEXT,
-                    JSON: (schemas.ConversationExport,),
-                    **_HTML,
-                },
+                content={"text/markdown": _TEXT, JSON: (schemas.ConversationExport,), **_HTML},
                 headers=("Content-Disposition",),
             )
         },

@@ -198,6 +198,7 @@ async def test_a_client_without_an_id_or_with_an_expired_one_gets_a_reset(
 async def test_an_idle_connection_opens_at_once_and_gets_heartbeats(
     client: httpx.AsyncClient,
 ) -> None:
+    await client.get("/")
     async with listening(client) as connection:
         await connection.read()
     headers = {"Last-Event-ID": connection.last_id}
@@ -308,12 +309,30 @@ async def test_requests_of_other_sites_and_other_methods_are_rejected(
 
 
 async def test_a_connection_stores_no_key(client: httpx.AsyncClient, redis: Client) -> None:
+    await client.get("/")
     before = {key async for key in redis.scan_iter("holdline:*", count=10_000)}
     async with listening(client) as connection:
         await connection.read()
         added = {key async for key in redis.scan_iter("holdline:*", count=10_000)} - before
     assert [key for key in added if key.startswith(b"holdline:session:")] == []
     assert [key for key in added if key.endswith(b":events")] == []
+
+
+@pytest.mark.parametrize("cookie", ["", "holdline=unknown", "__Host-holdline-0=a.b"])
+async def test_a_client_without_a_session_is_asked_to_connect_again(
+    client: httpx.AsyncClient, cookie: str
+) -> None:
+    for last_id in ("", "1-1"):
+        headers = {"Cookie": cookie, "Last-Event-ID": last_id} if last_id else {"Cookie": cookie}
+        response = await client.get(EVENTS, headers=headers)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.text.startswith("retry: 5000\n: ")
+        assert "set-cookie" not in response.headers
+        assert "\n\n" not in response.text  # a client keeps its last event id
+    await create(client)
+    async with listening(client) as connection:
+        assert await connection.read() == {"type": "reset"}
 
 
 async def test_a_client_is_asked_to_retry_while_redis_is_unavailable(

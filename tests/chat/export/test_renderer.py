@@ -133,6 +133,41 @@ def find_processes() -> list[Path]:
     ]
 
 
+async def test_the_process_gets_what_python_may_need_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nenv > {tmp_path}/found\nexec {sys.executable} "$@"\n')
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    needed = {name: str(tmp_path) for name in ("LD_LIBRARY_PATH", "TMPDIR")}
+    for name, value in {**needed, "OPENAI_API_KEY": "secret", "REDIS_URL": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    exported = await Renderer().render("html", "t", conversation_of("**a**"), "en")
+    assert "<strong>a</strong>" in exported
+    found = (tmp_path / "found").read_text()
+    assert {f"{name}={value}" for name, value in needed.items()} <= set(found.splitlines())
+    assert "secret" not in found
+
+
+@pytest.mark.parametrize("kind", ["markdown", "html"])
+@pytest.mark.parametrize("mode", [None, 0o600])
+async def test_without_a_process_an_export_is_plain_text_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path,
+    kind: FileFormat, mode: int | None,
+) -> None:  # fmt: skip
+    program = tmp_path / "python"
+    if mode is not None:
+        program.touch(mode)
+    monkeypatch.setattr(sys, "executable", str(program))
+    exported = await Renderer().render(kind, "t", conversation_of("**a**", "**b**"), "en")
+    assert exported.count(PLAIN_NOTE) == 2
+    assert "**a**" in exported
+    assert "**b**" in exported
+    (record,) = caplog.records
+    assert record.getMessage().startswith("No process could be started: the export is plain text")
+
+
 async def test_the_process_ends_when_its_export_is_cancelled() -> None:
     messages = conversation_of(*[COSTLY["links without a scheme"]] * 5)
     export = asyncio.create_task(Renderer().render("html", "t", messages, "en"))

@@ -184,6 +184,7 @@ async def test_an_address_that_uses_all_its_connections_keeps_others_not_out(
         address = urlsplit(server.url)
         for _ in range(3):
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url))
+            await client.get("/")
             await stack.enter_async_context(client.stream("GET", "/api/events/"))
         with pytest.raises(httpx.HTTPError):
             await get(server, "/healthz")
@@ -204,6 +205,7 @@ async def test_a_server_full_of_requests_answers_health_checks_only(redis_url: s
     ):
         for _ in range(2):
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url))
+            await client.get("/")
             await stack.enter_async_context(client.stream("GET", "/api/events/"))
         for path in ("/healthz", "/readyz"):
             response = await get(server, path)
