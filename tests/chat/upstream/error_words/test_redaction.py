@@ -144,9 +144,9 @@ def test_every_part_of_a_masked_word_is_replaced(masked: str, text: str) -> None
 
 
 PIECES = [
-    "a", "a-", "*", "**a", "1", "1.", "a.", ".", "/a", "/", "\\a", "@", "a@", ":", "a:", "1:", "sk-",
-    "[", "[a", "bearer ", "key ", "key=", "port ", "_", "-", "a1", "http://", "www.", "org-", "%",
-    "a,", "eyJ", "…", "~", "文",
+    "a", "a-", "*", "**a", "1", "1.", "a.", ".", "/a", "/", "\\a", "@", "a@", ":", "a:", "1:",
+    "sk-", "[", "[a", "bearer ", "key ", "key=", "port ", "_", "-", "a1", "http://", "www.", "org-",
+    "%", "a,", "eyJ", "…", "~", "文",
 ]  # fmt: skip
 
 
