@@ -34,7 +34,7 @@ _SECRETS = [
         r"|AIza|AKIA|eyJ|ya29\.)[\w.*-]{5,}[\w*]",
         re.ASCII,
     ),
-    re.compile(r"[\w-]*\*{3,}[\w-]*", re.ASCII),
+    re.compile(r"(?<![\w-])[\w-]*+\*{3,}[\w*-]*", re.ASCII),
     re.compile(
         r"(?<!\w)(?=[A-Za-z_]{0,99}\d)(?=\d{0,99}[A-Za-z_])[A-Za-z0-9_]{32,}(?:\.\w{8,})?",
         re.ASCII,

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from sessions import keys
 from sessions.client.connection import Client
 from tests.chat.api.test_conversations import LIST
 from tests.chat.turns.test_prompt_cost import owner_of
@@ -131,21 +132,25 @@ async def test_an_export_runs_until_its_file_has_been_read(
 
 
 async def test_exports_of_many_sessions_of_an_address_delay_no_other_address(
-    own: Server, upstream: ScriptedUpstream, question: str
+    own: Server, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     """Each costly export takes two seconds in a process, of which the worker has two."""
-    paths = {}
+    paths, claims = {}, []
     async with AsyncExitStack() as stack:
         for number, text in enumerate([COSTLY] * 6 + ["an answer"]):
             client = httpx.AsyncClient(base_url=own.url, timeout=PATIENCE_S)
             await stack.enter_async_context(client)
             client.headers["X-Forwarded-For"] = "192.0.2.1" if text == COSTLY else "192.0.2.2"
             events = await ask(client, upstream, f"{number} {question}", text)
-            path = f"{LIST}{json.loads(events[0].data)['conversation']}/export?format=html"
-            paths[client] = path
-        exports = [asyncio.create_task(client.get(path)) for client, path in paths.items()]
-        *costly, other = exports
-        assert (await other).status_code == 200
+            conversation = json.loads(events[0].data)["conversation"]
+            paths[client] = f"{LIST}{conversation}/export?format=html"
+            claims.append(keys.export(await owner_of(redis, conversation)))
+        *hostile, other = paths.items()
+        costly = [asyncio.create_task(client.get(path)) for client, path in hostile]
+        async with asyncio.timeout(PATIENCE_S):
+            while not all([await redis.exists(claim) for claim in claims[:-1]]):
+                await asyncio.sleep(0.01)
+        assert (await other[0].get(other[1])).status_code == 200
         assert sum(export.done() for export in costly) < 3
         for export in costly:
             assert (await export).status_code == 200

@@ -1,8 +1,12 @@
 """Words that are shown contain no key and no address, and ordinary prose is kept."""
 
+import re
+import timeit
+from functools import partial
+
 import pytest
 
-from chat.upstream.error_words import sanitise
+from chat.upstream.error_words import redaction, sanitise
 from tests.conftest import KEY
 
 SECRETS = [
@@ -127,3 +131,33 @@ def test_a_key_at_the_end_of_the_text_that_is_read_is_not_shown_in_part() -> Non
     for length in range(3900, 4010):
         text = f"http://{'a' * length} {KEY}"
         assert KEY[:10] not in sanitise(text, KEY)
+
+
+@pytest.mark.parametrize(
+    "masked", ["***", "ab***", "***-cd", "a-b***cd***ef", "a*****b**c", "-***"]
+)
+@pytest.mark.parametrize("text", ["{}", "key {} is wrong", "**{}**", "(a*b {})", "错误{}，"])
+def test_every_part_of_a_masked_word_is_replaced(masked: str, text: str) -> None:
+    shown = sanitise(text.format(masked), KEY)
+    assert not set(masked) - set("*-") & set(shown) - set(text)
+    assert "***" not in shown
+
+
+PIECES = [
+    "a", "a-", "*", "**a", "1", "1.", "a.", ".", "/a", "/", "\\a", "@", "a@", ":", "a:", "1:",
+    "sk-", "[", "[a", "bearer ", "key ", "key=", "port ", "_", "-", "a1", "http://", "www.", "org-",
+    "%", "a,", "eyJ", "…", "~", "文",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_time_does_not_grow_with_the_square_of_the_length(piece: str) -> None:
+    """A pattern that tries each character against the rest takes 64 times as long for 8 times."""
+    patterns = [one for one in vars(redaction).values() if isinstance(one, re.Pattern)]
+    patterns.remove(redaction._LABELS)  # it is matched with a host, of at most 253 characters
+    for pattern in [*patterns, *redaction._SECRETS]:
+        short, long = (
+            min(timeit.repeat(partial(pattern.sub, "…", text), number=1, repeat=5))
+            for text in (piece * 500, piece * 4000)
+        )
+        assert long < 30 * short + 0.01, pattern.pattern
