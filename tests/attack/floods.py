@@ -176,6 +176,22 @@ async def create_many_conversations(target: Target) -> Outcome:
     return Outcome(statuses.count(201) <= 610, f"700 requests: {summarise(statuses)}")
 
 
+async def create_conversations_without_a_cookie(target: Target) -> Outcome:
+    """Create conversations with the longest system prompt, each as a new client."""
+    size = await target.count_key_bytes()
+    body = {"system": "😀" * 8000}
+    async with target.open_uncookied_client() as client:
+
+        async def create() -> int:
+            return (await client.post("/api/conversations/", json=body)).status_code
+
+        statuses = await gather_bounded([create() for _ in range(600)], 20)
+    grown = await target.count_key_bytes() - size
+    return Outcome(
+        grown < 10 * _MB, f"600 requests: {summarise(statuses)}; Redis grew by {grown / _MB:.1f} MB"
+    )
+
+
 async def list_large_conversations(target: Target) -> Outcome:
     """List 200 conversations with the longest system prompts and titles, twelve times at once."""
     longest = {"title": "t" * 60, "system": "s" * 8000}

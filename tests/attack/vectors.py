@@ -7,6 +7,7 @@ from tests.attack import (
     connections,
     exports,
     floods,
+    holding,
     ids,
     origins,
     responses,
@@ -55,6 +56,9 @@ VECTORS = [
     Vector("sessions and turns", floods.store_sessions_and_turns, NO_LIMITS),
     Vector("huge system prompts", floods.store_huge_system_prompts, NO_LIMITS),
     Vector("many conversations", floods.create_many_conversations),
+    Vector(
+        "conversations without cookies", floods.create_conversations_without_a_cookie, UNTRUSTED
+    ),
     Vector("lists of 200, twelve at once", floods.list_large_conversations, NO_LIMITS),
     Vector(
         "one owner's bytes",
@@ -63,6 +67,12 @@ VECTORS = [
     ),
     Vector("Redis is full", floods.fill_redis, {**NO_LIMITS, "REDIS_MAXMEMORY": "50mb"}),
     Vector("bodies of 0.9 MB, 180 at once", floods.keep_request_bodies, NO_LIMITS),
+    Vector("responses that nobody reads", holding.leave_responses_unread, NO_LIMITS),
+    Vector(
+        "event channels without cookies",
+        holding.hold_events_without_a_cookie,
+        {"CONNECTIONS_MAX": "5,40"},
+    ),
     Vector("oversized heads and bodies", floods.send_oversized_requests),
     Vector("too many viewers", floods.hold_many_streams, NO_LIMITS),
     Vector("forged cookies", sessions.forge_cookies, anywhere=True),
