@@ -7,7 +7,7 @@ from config.setting_types import BasePath, ConnectionsMax, Hosts, Networks
 
 
 class NetworkSettings(BaseSettings):
-    """The first settings of `Settings`."""
+    """The part of `Settings` that is listed first."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(

@@ -6,7 +6,7 @@ from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
 from sessions.keys import NO_CONVERSATION, TurnId
 from sessions.limits import estimate_bytes
-from sessions.turns.turn_limits import Rejection, TurnLimits
+from sessions.turns.turn_limits import Rejection, TurnLimiter
 from sessions.turns.turn_record import NewTurn
 from sessions.turns.turn_store import TurnStore
 
@@ -25,12 +25,12 @@ class Admission:
 
     def __init__(
         self,
-        limits: TurnLimits,
+        limiter: TurnLimiter,
         store: TurnStore,
         questions: QuestionBuilder,
         moderator: Moderator | None,
     ) -> None:
-        self._limits = limits
+        self._limiter = limiter
         self._store = store
         self._questions = questions
         self._moderator = moderator
@@ -59,7 +59,7 @@ class Admission:
         size = 0  # a turn without a conversation stores nothing after its end
         if new.ref.conversation != NO_CONVERSATION:
             size = estimate_bytes(new.message, creates=new.may_create)
-        rejection = await self._limits.admit(
+        rejection = await self._limiter.admit(
             new.ref, replaced, size=size, is_counted=self._is_counted
         )
         if rejection:

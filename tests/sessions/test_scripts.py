@@ -19,7 +19,7 @@ from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.limits import StorageLimits
 from sessions.session_store import Session
-from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import NewTurn, TakeOver, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S
@@ -105,8 +105,8 @@ async def test_every_script_sent_twice_takes_effect_once(
         assert await read_state(redis, owner) == before
         return first
 
-    limits = TurnLimits(redis, Limits(), lease_s=1)
-    assert await twice(lambda: limits.admit(ref)) is None
+    limiter = TurnLimiter(redis, TurnLimits(), lease_s=1)
+    assert await twice(lambda: limiter.admit(ref)) is None
     begun = await twice(lambda: turns.begin(question))
     assert (begun.outcome, begun.question_id) == ("begun", "user-1")
     assert await twice(lambda: turns.commit([(ref, 1, 8, b"frame")])) == [1]

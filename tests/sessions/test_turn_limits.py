@@ -11,7 +11,7 @@ from sessions import keys
 from sessions.client.connection import Client
 from sessions.keys import AddressDigest, ConversationId, Owner, SessionDigest, TurnId
 from sessions.limits import Rate
-from sessions.turns.turn_limits import Limits, Rejection, Scope, TurnLimits
+from sessions.turns.turn_limits import Rejection, Scope, TurnLimiter, TurnLimits
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at
@@ -38,8 +38,8 @@ def new_ref(owner: str = "", address: str | None = "") -> TurnRef:
     )
 
 
-def limit(redis: Client, *, lease_s: float = 600, **limits: Any) -> TurnLimits:
-    return TurnLimits(redis, Limits(**limits), lease_s=lease_s)
+def limit(redis: Client, *, lease_s: float = 600, **limits: Any) -> TurnLimiter:
+    return TurnLimiter(redis, TurnLimits(**limits), lease_s=lease_s)
 
 
 async def begin(store: TurnStore, ref: TurnRef) -> None:

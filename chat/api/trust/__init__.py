@@ -1,1 +1,1 @@
-"""Proxies that may state a client's address, its network, and the names of this server."""
+"""Trust in a request: the proxies that may set headers, the client's network, the server's names."""

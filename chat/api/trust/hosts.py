@@ -21,8 +21,8 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{0,5})?")
 def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -> None:
     """Reject requests for other hosts than ALLOWED_HOSTS and this machine's loopback names.
 
-    Without ALLOWED_HOSTS, a server that `is_local` also serves any address, because only a name
-    can be rebound, and another server serves every host.
+    Without ALLOWED_HOSTS, a server that `is_local` also serves every address, because only names
+    can be rebound. A server that is not local then serves every host.
     """
     names = frozenset(allowed)
 
