@@ -1,4 +1,4 @@
-"""Admit a new question: by the limits of new turns, and by the moderation of questions."""
+"""Admit a new question, if the limits of new turns and the moderation of questions allow it."""
 
 from chat.errors import HoldlineError, RateLimited
 from chat.turns.context.client_request import ClientRequest
@@ -11,7 +11,7 @@ from sessions.turns.turn_record import NewTurn
 from sessions.turns.turn_store import TurnStore
 
 _RETRY_TURNS_S = 5
-"""How long a client shall wait for another turn to end, in seconds."""
+"""Time after which a client may ask again while too many turns run, in seconds."""
 
 _SCOPES = {
     "session": "this session",
@@ -40,7 +40,7 @@ class Admission:
     async def admit(
         self, new: NewTurn, request: ClientRequest | None, replaced: TurnId | None
     ) -> None:
-        """Register a turn as running, if it may begin in place of the running turn `replaced`.
+        """Register a turn as running, if it may begin. The running turn `replaced` does not count.
 
         Raises RateLimited, Moderated, ModerationUnavailable and UNAVAILABLE_ERRORS.
         """

@@ -13,7 +13,7 @@ from tests.streams import STREAM
 
 _MB = 1_000_000
 _BOMB_BYTES = 48 * _MB
-"""What a bomb sends, or holds when decompressed."""
+"""Size of the body of a bomb, after decompression if it is compressed."""
 
 _ADDRESSES = ["10.1.2.3", "model.internal.example", "192.168.7.7:11434", "[fd00::1]", "/srv/models"]
 

@@ -125,7 +125,7 @@ async def test_an_admission_that_names_a_listed_turn_takes_no_place_and_is_count
 
 
 @pytest.mark.parametrize("scope", ["session", "address", "server"])
-async def test_a_turn_that_replaces_a_running_one_needs_no_place_of_its_own(
+async def test_a_turn_that_replaces_a_running_one_takes_its_place(
     redis: Client, scope: Scope
 ) -> None:
     limits = limit(redis, **{f"{scope}_turns": 1})

@@ -72,7 +72,7 @@ async def store_another_type(redis: Any, key: str, kind: str) -> None:
 
 
 async def store_garbage(redis: Any, key: str, kind: str) -> None:
-    """Replace the contents of a key of its own type."""
+    """Replace the contents of a key, which keeps its type."""
     match kind:
         case "string":
             await redis.set(key, HUGE)

@@ -1,1 +1,1 @@
-"""Trust in a request: the proxies that may set headers, the client's network, the server's names."""
+"""Check the source of a request: trusted proxies, the client's network, the server's names."""

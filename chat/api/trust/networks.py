@@ -1,4 +1,4 @@
-"""Find the network of a client, to which the limits per address apply."""
+"""Find the network of a client, which counts as its address in the limits per address."""
 
 from ipaddress import ip_network
 

@@ -176,7 +176,7 @@ async def test_1100_idle_connections_at_1024_descriptors_keep_nobody_out(
     assert log.count("closed a connection that waited for a request") == 1  # more are counted
 
 
-async def test_an_address_that_uses_all_its_connections_keeps_others_not_out(
+async def test_an_address_that_uses_all_its_connections_does_not_keep_others_out(
     redis_url: str,
 ) -> None:
     settings = {"TRUSTED_PROXIES": "none", "CONNECTIONS_MAX": "3,100"}
