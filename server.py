@@ -131,9 +131,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
         turn_store = TurnStore(redis, lease_s=lease_s, ttl_s=ttl_s, log_keep_s=log_s, limits=limits)
         rates = Rate(*settings.rate), Rate(*settings.address_rate)
-        turn_limiter = TurnLimiter(
-            redis, TurnLimits(*rates, *settings.turn_limits), lease_s=lease_s
-        )
+        limiter = TurnLimiter(redis, TurnLimits(*rates, *settings.turn_limits), lease_s=lease_s)
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
@@ -155,7 +153,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             batches,
             generator,
             questions,
-            turn_limiter,
+            limiter,
             moderator if settings.moderation in ("input", "both") else None,
         )
         takeover = Takeover(turn_store, turns, follower)
@@ -176,7 +174,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             conversation_store=store,
             conversation_limiter=ConversationLimiter(redis, *rates),
             turns=turns,
-            turn_limiter=turn_limiter,
+            turn_limiter=limiter,
             feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,

@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Target:
-    """The server under attack; one at a URL of the operator has only a URL."""
+    """The server under attack. One that the operator runs (`--url`) has no other fields."""
 
     url: str
     upstream: ScriptedUpstream = field(default_factory=ScriptedUpstream)

@@ -204,7 +204,7 @@ async def name_addresses_in_errors(target: Target) -> Outcome:
 
 
 async def refuse_connections(target: Target) -> Outcome:
-    """Stop the upstream: its address must not be in the error, and the log has it at most."""
+    """Stop the upstream: its address must not be in the error; only the log may have it."""
     url = target.upstream.base_url
     await target.upstream.stop()
     text, passed = await _ask(target, 20)

@@ -250,7 +250,7 @@ async def test_a_repeated_unanswered_question_is_stored_once(
 
 
 @pytest.mark.parametrize("conversation", ["conversation", keys.NO_CONVERSATION])
-async def test_a_check_tells_what_begin_would_do_and_writes_nothing(
+async def test_a_check_returns_the_result_of_begin_and_writes_nothing(
     redis: Client, turns: TurnStore, question: NewTurn, conversation: str
 ) -> None:
     ref = replace(question.ref, conversation=ConversationId(conversation))

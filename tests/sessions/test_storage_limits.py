@@ -175,7 +175,7 @@ async def test_nothing_is_written_over_the_limit_of_bytes_and_a_running_answer_e
     assert len(await other.conversations.read_branch(session.owner, CONVERSATION)) == 2
 
 
-async def test_only_as_many_of_parallel_requests_are_stored_as_there_is_room(
+async def test_parallel_requests_do_not_exceed_a_limit_together(
     redis: Client, session: Session
 ) -> None:
     stores = Stores(redis, session, max_bytes=20_000)
@@ -482,7 +482,7 @@ async def set_maxmemory(redis: Client, choose: Callable[[int], int]) -> None:
         await redis.config_set("maxmemory", choose(used), **target)
 
 
-async def test_a_redis_that_forbids_info_has_enough_memory_and_ends_no_watch(
+async def test_a_redis_that_forbids_info_counts_as_not_full_and_ends_no_watch(
     session: Session,
 ) -> None:
     async with redis_of_kind("redis") as url:

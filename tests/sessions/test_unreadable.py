@@ -232,7 +232,7 @@ async def test_an_unreadable_message_hides_no_other(
         assert contents == [question, "first", "second"]
 
 
-async def test_a_circle_of_messages_ends(
+async def test_reading_a_circle_of_messages_ends(
     site: Site, upstream: ScriptedUpstream, question: str
 ) -> None:
     async with httpx.AsyncClient(base_url=site.server.url, timeout=60) as client:

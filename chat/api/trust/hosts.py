@@ -1,4 +1,4 @@
-"""Serve only the names that belong to this server, which ends DNS rebinding.
+"""Serve only the names that belong to this server, which prevents DNS rebinding.
 
 A page of `evil.example` may change that name's address to this server's. The browser then takes the
 server for the page's own origin, but still sends `evil.example` as `Host`.

@@ -28,7 +28,7 @@ def body_of(size: int) -> bytes:
 
 @pytest_asyncio.fixture(scope="module")
 async def served() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Serve `/<size>`, a body of this size; yield the port, and an event that is set when a response ends.
+    """Serve `/<size>`, a body of this size; yield the port, and an event for the end of a response.
 
     Once: Sanic alters its own methods at the first start of an application in a process.
     """
