@@ -60,10 +60,10 @@ from sessions.client.errors import UNAVAILABLE_ERRORS
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
-from sessions.limits import ConversationRate, Rate, StorageLimits
+from sessions.limits import ConversationLimiter, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.session_store import SessionStore
-from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_store import TurnStore
 
 
@@ -131,7 +131,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         store = ConversationStore(redis, ttl_s=ttl_s, limits=limits)
         turn_store = TurnStore(redis, lease_s=lease_s, ttl_s=ttl_s, log_keep_s=log_s, limits=limits)
         rates = Rate(*settings.rate), Rate(*settings.address_rate)
-        turn_limits = TurnLimits(redis, Limits(*rates, *settings.turn_limits), lease_s=lease_s)
+        limiter = TurnLimiter(redis, TurnLimits(*rates, *settings.turn_limits), lease_s=lease_s)
         follower = Follower(notifications, turn_store)
         batches = Batches(turn_store, lease_s)
         context_tokens = None if settings.context_tokens == "auto" else settings.context_tokens
@@ -153,7 +153,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             batches,
             generator,
             questions,
-            turn_limits,
+            limiter,
             moderator if settings.moderation in ("input", "both") else None,
         )
         takeover = Takeover(turn_store, turns, follower)
@@ -172,9 +172,9 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             redis=redis,
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
-            conversation_rate=ConversationRate(redis, *rates),
+            conversation_limiter=ConversationLimiter(redis, *rates),
             turns=turns,
-            turn_limits=turn_limits,
+            turn_limiter=limiter,
             feeds=feeds,
             models=settings.models,
             message_max=settings.message_max,

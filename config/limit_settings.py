@@ -3,11 +3,11 @@
 from pydantic import Field
 
 from config.network_settings import NetworkSettings
-from config.setting_types import Rate, TurnsMax, parse_rate
+from config.setting_types import RateLimit, TurnsMax, parse_rate
 
 
 class LimitSettings(NetworkSettings):
-    """The second settings of `Settings`, after those of the network."""
+    """A part of `Settings`, listed after the settings of the network."""
 
     owner_max_bytes: int = Field(
         64_000_000,
@@ -20,11 +20,11 @@ class LimitSettings(NetworkSettings):
     system_max: int = Field(
         8000, ge=1, description="Maximum length of a conversation's system prompt, in characters"
     )
-    rate_limit: Rate = Field(
+    rate_limit: RateLimit = Field(
         "60/minute",
         description="Maximum rate of new turns in one session, such as 60/minute; off: no limit",
     )
-    rate_limit_address: Rate = Field(
+    rate_limit_address: RateLimit = Field(
         "600/minute",
         description="Maximum rate of new turns from one address (IPv6: one /64); off: no limit",
     )

@@ -7,7 +7,7 @@ from config.setting_types import BasePath, ConnectionsMax, Hosts, Networks
 
 
 class NetworkSettings(BaseSettings):
-    """The first settings of `Settings`."""
+    """The part of `Settings` that is listed first."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(
@@ -19,7 +19,7 @@ class NetworkSettings(BaseSettings):
     allowed_hosts: Hosts = Field(
         (),
         description="Names of the server, comma-separated; "
-        "unset: if HOST is loopback, localhost and addresses",
+        "unset: any; if HOST is loopback, localhost and addresses",
     )
     trusted_proxies: Networks = Field(
         "127.0.0.0/8,::1",
@@ -30,5 +30,5 @@ class NetworkSettings(BaseSettings):
     connections_max: ConnectionsMax = Field(
         "auto",
         description="Maximum connections of a worker per address and in total, such as 250,1000; "
-        "or auto, off",
+        "or auto; or off",
     )

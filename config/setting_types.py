@@ -173,7 +173,7 @@ def _check_memory_size(value: str) -> str:
 
 ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-Rate = Annotated[str, AfterValidator(_check_rate)]
+RateLimit = Annotated[str, AfterValidator(_check_rate)]
 TurnsMax = Annotated[str, AfterValidator(_check_turns_max)]
 ContextTokens = Annotated[int | Literal["auto"], BeforeValidator(_read_context_tokens)]
 Key = Annotated[SecretStr, AfterValidator(_check_key)]

@@ -53,7 +53,8 @@ class Settings(LimitSettings):
     )
     redis_maxmemory: MemorySize = Field(
         "",
-        description="Maximum memory of the embedded Redis, such as 512mb; unset: 40 % of the limit",
+        description="Maximum memory of the embedded Redis, such as 512mb; "
+        "unset: 40 % of the memory",
     )
     openai_api_key: Key | None = Field(
         None,

@@ -1,6 +1,6 @@
 """A conversation and its messages as Redis stores them. Pure.
 
-Malformed values are replaced where the rest can be used; a message without its shape is dropped.
+A malformed field is replaced or left out. A message needs a valid id, role and content.
 """
 
 import json

@@ -48,7 +48,7 @@ class ConversationStore:
         self._limits = limits or StorageLimits(redis)
 
     async def find_current(self, session: Session) -> tuple[ConversationId, bool]:
-        """Return the session's current conversation, and False; True with the id of a new one."""
+        """Return the session's current conversation and False, or the id of a new one and True."""
         if session.is_new:
             return ConversationId(new_id()), True
         key = keys.current(session.owner, session.digest)

@@ -17,7 +17,8 @@ from sessions.keys import Owner, SessionDigest
 
 _ID = re.compile(r"[0-9a-f]{8}[A-Za-z0-9_-]{43}")
 _LEGACY_ID = re.compile(r"[A-Za-z0-9_-]{43}")
-_LEGACY_NAME = "holdline"
+_BASE_NAME = "holdline"
+"""The whole name in version 0.1, and the beginning of today's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def get_name(instance: Instance, *, secure: bool) -> str:
 
     With the prefix `__Host-`, browsers require Secure and this very host (RFC 6265bis §4.1.3).
     """
-    return f"{_get_prefix(secure)}{_LEGACY_NAME}-{instance.id[:8]}"
+    return f"{_get_prefix(secure)}{_BASE_NAME}-{instance.id[:8]}"
 
 
 def read_ids(fields: Iterable[str], instance: Instance, *, secure: bool) -> list[str]:
@@ -77,7 +78,7 @@ def read_ids(fields: Iterable[str], instance: Instance, *, secure: bool) -> list
 
 def read_legacy_ids(fields: Iterable[str], *, secure: bool) -> list[str]:
     """Return the ids of version 0.1 in the `Cookie` fields of a request, in their order."""
-    values = _read_values(fields, _get_prefix(secure) + _LEGACY_NAME)
+    values = _read_values(fields, _get_prefix(secure) + _BASE_NAME)
     return [value for value in values if _LEGACY_ID.fullmatch(value)]
 
 

@@ -64,7 +64,7 @@ class EventStore:
         key = keys.events(owner)
         reply = await call(self._redis, "events", [key], position)
         last = parse_id(reply[1].decode())
-        if last is None:  # no event could follow an id of another clock
+        if last is None:  # later events could not follow an id that is no time
             logger.warning("dropped %s: its last id is not a time", key)
             await call(self._redis, "UNLINK", [key], [])
             reply = await call(self._redis, "events", [key], ("", ""))

@@ -25,12 +25,12 @@ def is_id(text: str) -> bool:
 
 
 def is_conversation_id(text: str) -> bool:
-    """Return whether `text` has the form of a conversation's id, which Holdline generates: 16."""
+    """Return whether `text` has the form of a conversation's id: 16 characters."""
     return _GENERATED_ID.fullmatch(text) is not None
 
 
 def is_message_id(text: str) -> bool:
-    """Return whether `text` has the form of a message's id, which Holdline generates: 16."""
+    """Return whether `text` has the form of a message's id: 16 characters."""
     return _GENERATED_ID.fullmatch(text) is not None
 
 
@@ -52,7 +52,8 @@ LIMITED_TURNS_TTL_S = 60
 """Lifetime of a set of turns that a limit counts, in seconds; renewed with the turns' leases."""
 
 FIRST_TURN_TTL_S = 60
-"""Time for which a client may view a turn that a client without a cookie began, in seconds."""
+"""Time for which anyone who knows its id may view a turn that a client without a cookie began, in
+seconds."""
 
 
 def instance() -> str:
@@ -213,7 +214,7 @@ def session_rate(owner: Owner) -> str:
 
 
 def session_turns(owner: Owner) -> str:
-    """Set: members of `running` that the owner began, and some that have left it."""
+    """Set: members of `running` that the owner began, and some that have left the index."""
     return _limit(f"session_turns:{owner}")
 
 
@@ -228,7 +229,7 @@ def address_bytes(address: AddressDigest) -> str:
 
 
 def address_turns(address: AddressDigest) -> str:
-    """Set: members of `running` that an address began, and some that have left it."""
+    """Set: members of `running` that an address began, and some that have left the index."""
     return _limit(f"address_turns:{address}")
 
 

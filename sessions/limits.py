@@ -1,4 +1,4 @@
-"""The limits of an owner: what it may store, and how often it may use its conversations."""
+"""The limits of an owner: the data that it stores, and its requests for conversations."""
 
 from typing import Literal, NamedTuple
 
@@ -15,22 +15,26 @@ MAX_MESSAGES = 10_000
 """Maximum number of messages of a conversation; one with many branches may have more."""
 
 _REQUESTS_PER_TURN = 10
-"""Requests that use conversations, for each turn that RATE_LIMIT allows."""
+"""Number of requests for conversations that are allowed for each turn of RATE_LIMIT."""
 
-Limit = Literal["memory", "bytes", "conversations", "messages"]
-"""The memory of Redis, or what the owner has: bytes, conversations, messages of this one."""
+LimitedResource = Literal["memory", "bytes", "conversations", "messages"]
+"""A resource with a limit: the memory of Redis, the bytes or the conversations of an owner, or the
+messages of a conversation."""
 
 
 class StorageLimitReached(Exception):
-    """A limit does not allow what would be stored; nothing has been written."""
+    """A write would exceed a limit; nothing has been written."""
 
-    def __init__(self, limit: Limit) -> None:
-        super().__init__(f"the limit of {limit} is reached")
-        self.limit = limit
+    def __init__(self, resource: LimitedResource) -> None:
+        super().__init__(f"the limit of {resource} is reached")
+        self.resource = resource
 
 
 class StorageLimits:
-    """The limits that scripts check before they write; `memory_watch` must run."""
+    """The limits that scripts check before they write.
+
+    The task of `memory_watch` must run: it reports whether the memory of Redis is full.
+    """
 
     def __init__(self, redis: Client, owner_max_bytes: int = 1 << 50) -> None:
         self._owner_max_bytes = owner_max_bytes
@@ -52,7 +56,8 @@ allows as many short questions in new conversations as turns."""
 
 _MESSAGE_BYTES = 600
 _CONVERSATION_BYTES = 6_000
-"""What Redis needs around a message, and for the first conversation of a session."""
+"""Estimated bytes that Redis needs to store a message besides its text, and to store the first
+conversation of a session."""
 
 
 class Rate(NamedTuple):
@@ -68,18 +73,18 @@ class Rate(NamedTuple):
 
 
 def estimate_bytes(text: str, *, creates: bool) -> int:
-    """Return the bytes that Redis needs for a text that is stored, or `creates` a conversation."""
+    """Return the bytes that Redis needs for a text, with a new conversation if it `creates` one."""
     return len(text.encode()) + (_CONVERSATION_BYTES if creates else _MESSAGE_BYTES)
 
 
 NO_RATE = Rate(0, 1)
 
 
-class ConversationRate:
+class ConversationLimiter:
     """Limits the requests that create, change, list and export conversations.
 
-    The rates are RATE_LIMIT and RATE_LIMIT_ADDRESS. Every method returns the seconds until the
-    request is allowed, 0 for now, and raises UNAVAILABLE_ERRORS.
+    `session_rate` is RATE_LIMIT, and `address_rate` is RATE_LIMIT_ADDRESS. Every method returns the
+    seconds until the request is allowed, 0 if it is allowed now. Raises UNAVAILABLE_ERRORS.
     """
 
     def __init__(self, redis: Client, session_rate: Rate, address_rate: Rate = NO_RATE) -> None:
@@ -88,11 +93,11 @@ class ConversationRate:
         self._address_rate = address_rate
 
     async def count_read(self, owner: Owner) -> int:
-        """Count a request, unless the owner has no conversations: then it is not worth a write."""
+        """Count a request that reads; if the owner has no conversations, write nothing."""
         return await self._count_request(owner, [keys.conversations(owner)])
 
     async def count_write(self, owner: Owner, address: AddressDigest | None, size: int) -> int:
-        """Count a request that stores `size` bytes, which count for its address if it is known."""
+        """Count a request that stores `size` bytes, which count for the address, if any."""
         rate = self._address_rate
         if address and rate.turns:
             arguments = [rate.max_bytes, rate.window_s, size]

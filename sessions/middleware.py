@@ -1,6 +1,6 @@
 """Open the session of each request that needs one.
 
-Nothing is stored for a request that stores nothing. A cookie is set with the web UI, and with the
+A request that writes nothing stores no session. A cookie is set with the web UI, and with the
 response to the first write. Sanic sends it with the response headers, which precede the first byte
 of a stream.
 """

@@ -55,7 +55,7 @@ class SessionStore:
         self._instance: Instance | None = None
 
     async def get_instance(self) -> Instance:
-        """Return the identity in Redis, which the first call ever creates."""
+        """Return the identity of the servers of this Redis; the first of all calls creates it."""
         if self._instance is None:
             new = [secrets.token_hex(8), secrets.token_hex(32)]
             name, secret, is_replaced = await call(self._redis, "identify", [keys.instance()], new)
@@ -113,10 +113,9 @@ class SessionStore:
     async def store(self, session: Session, turn: TurnId | None = None) -> None:
         """Store a session at its first write, unless another first write has stored it.
 
-        So a slow write does not restore a session that its user has ended meanwhile.
-
-        `turn` is the id that a client without a cookie chose for a turn: for
-        keys.FIRST_TURN_TTL_S, a client may view the turn by this id alone.
+        So a slow write does not restore a session that its user has ended meanwhile. `turn` is the
+        id that a client without a cookie chose for a turn: for keys.FIRST_TURN_TTL_S, a client may
+        view the turn by this id alone.
         """
         if session.is_stored:
             return
@@ -130,7 +129,7 @@ class SessionStore:
         raise_errors(await call_all(self._redis, calls))
 
     async def end(self, session: Session) -> None:
-        """End a stored session: its cookie is valid no longer. One without data stays as it is."""
+        """End a session: its cookie becomes invalid. One that is not stored is not changed."""
         if session.is_stored:
             record = json.dumps({"owner": "", "created": session.created})
             name = keys.session(session.digest)

@@ -117,7 +117,7 @@ async def _find_or_begin_turn(
         if turn is None:
             raise BadRequest("`message` is required.")
         return await _find_turn(request, TurnId(turn)), offset
-    address = await hash_network(request, get_state(request).turn_limits)
+    address = await hash_network(request, get_state(request).turn_limiter)
     question = _build_question(request, parameters, message, address)
     first = await _find_first_session(request, question.turn)
     if first:

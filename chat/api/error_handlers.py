@@ -33,7 +33,7 @@ from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError, Respons
 from sessions.limits import (
     MAX_CONVERSATIONS,
     MAX_MESSAGES,
-    Limit,
+    LimitedResource,
     StorageLimitReached,
 )
 
@@ -61,7 +61,7 @@ _FAILURE_STATUSES = {
 
 _LOGGED_STATUSES = (403, 413, 421, 429)
 """Statuses that an attack, or a wrong setting, may cause."""
-_LIMIT_ERRORS: dict[Limit, StorageFull] = {
+_LIMIT_ERRORS: dict[LimitedResource, StorageFull] = {
     "memory": StorageFull(
         "The memory of the server's Redis is full. Running answers and the history are not "
         "affected. Delete conversations, or ask the operator to raise REDIS_MAXMEMORY."
@@ -81,8 +81,8 @@ _MAX_DISCARDED_BYTES = 32 << 20
 _DISCARD_S = 5.0
 
 _UNREADABLE = (
-    "Stored data of this request could not be read. The server's log names it: its operator can "
-    "restore a backup. Other conversations are not affected."
+    "Stored data that this request needs is unreadable. The server's log names it: the operator "
+    "can restore a backup. Other conversations are not affected."
 )
 _MESSAGES = {
     400: "The request is not valid HTTP.",
@@ -125,7 +125,7 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(StorageLimitReached)
     async def handle_storage_limit(request: Request, error: StorageLimitReached) -> HTTPResponse:
-        return _describe(request, _LIMIT_ERRORS[error.limit])
+        return _describe(request, _LIMIT_ERRORS[error.resource])
 
     @app.exception(*UNAVAILABLE_ERRORS)
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:

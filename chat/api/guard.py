@@ -5,12 +5,12 @@ the response is forbidden to that page (cors.py), but a GET that begins a turn c
 response can replace the cookie. So a request must prove where it comes from, by the first of:
 
 1. Fetch Metadata (W3C), which browsers send to https and loopback origins, says `same-origin`, or
-   `none`: the user typed the URL. No page can forge it, so a proxy may have changed `Host`;
-2. `Origin`, or else `Referer`, names an origin in CORS_ORIGINS; without Fetch Metadata, this host
-   is one too;
-3. without any of these headers: a method or a content type that a page of another site can send
-   only after a preflight;
-4. a `User-Agent` that is not a browser's. A page cannot set it.
+   `none`: the user typed the URL. No page can forge it, so a proxy may have changed `Host`.
+2. The header `Origin`, or else `Referer`, names an origin in CORS_ORIGINS. Without Fetch Metadata,
+   it may also name this host.
+3. Without any of these headers, the request has a method or a content type that a page of another
+   site can send only after a preflight.
+4. The header `User-Agent` is not a browser's. A page cannot set it.
 """
 
 import re

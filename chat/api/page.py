@@ -26,7 +26,7 @@ SECURITY_HEADERS = {
 """Headers of every response."""
 
 HSTS = "max-age=31536000"
-"""Strict-Transport-Security (RFC 6797), in seconds: a year. The domain's other hosts may differ."""
+"""Strict-Transport-Security (RFC 6797), in seconds: a year. Subdomains may use http."""
 
 
 async def get_index(request: Request) -> HTTPResponse:

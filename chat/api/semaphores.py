@@ -1,4 +1,4 @@
-"""Let each session, or each address, do only so much at a time."""
+"""Limit the tasks that run at the same time for each session, or for each address."""
 
 import asyncio
 from weakref import WeakValueDictionary

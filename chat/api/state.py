@@ -11,9 +11,9 @@ from chat.export.renderer import Renderer
 from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
-from sessions.limits import ConversationRate
+from sessions.limits import ConversationLimiter
 from sessions.session_store import SessionStore
-from sessions.turns.turn_limits import TurnLimits
+from sessions.turns.turn_limits import TurnLimiter
 
 _MAX_LARGE_BODIES = 4
 """Conversations and exports that a worker sends to a session at a time; others wait."""
@@ -26,9 +26,9 @@ class State:
     redis: Client
     session_store: SessionStore
     conversation_store: ConversationStore
-    conversation_rate: ConversationRate
+    conversation_limiter: ConversationLimiter
     turns: Turns
-    turn_limits: TurnLimits
+    turn_limiter: TurnLimiter
     feeds: Feeds
     models: tuple[str, ...]
     """The models that clients may choose; the first is the default."""

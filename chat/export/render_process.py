@@ -24,7 +24,8 @@ _MAX_MEMORY = 1 << 30
 """Maximum size of the process, in bytes."""
 
 _MAX_EXPANSION = 50
-"""Characters of a piece for each character of its text: an address can be repeated many times."""
+"""Maximum number of characters of a piece for each character of its text: an address can be
+repeated many times."""
 
 _MIN_LENGTH = 10_000
 """A piece of this many characters is always accepted."""

@@ -103,7 +103,7 @@ class Writer:
     async def hand_over(self) -> None:
         """Commit all, then release the lease, so that another worker continues; raises Fenced.
 
-        While Redis is unavailable, the lease runs out instead.
+        While Redis is unavailable, the lease expires instead.
         """
         log = self.log
         while log.committed < log.end:
@@ -115,7 +115,7 @@ class Writer:
         try:
             await self._store.release(log.ref, self.fence)
         except UNAVAILABLE_ERRORS as error:
-            logger.warning("Redis unavailable (%s); a lease runs out", type(error).__name__)
+            logger.warning("Redis unavailable (%s); a lease was not released", type(error).__name__)
 
     async def _wait_for_commit(self) -> None:
         """Wait until no commit of this log is under way; `finish` commits its pending bytes."""

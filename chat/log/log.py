@@ -101,7 +101,7 @@ class Log:
         return self.begin + len(self.data)
 
     def has_room(self, text: str) -> bool:
-        """Return whether the log has room for a text, by the maximum of its encoding."""
+        """Return whether a text fits into the log, whose maximum depends on its encoding."""
         limit = legacy.MAX_LOG_BYTES if self.ref.is_legacy else MAX_LOG_BYTES
         return self.end + len(text.encode()) <= limit
 

@@ -1,4 +1,4 @@
-"""Admit a new question: by the limits of new turns, and by the moderation of questions."""
+"""Admit a new question, if the limits of new turns and the moderation of questions allow it."""
 
 from chat.errors import HoldlineError, RateLimited
 from chat.turns.context.client_request import ClientRequest
@@ -6,12 +6,12 @@ from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
 from sessions.keys import NO_CONVERSATION, TurnId
 from sessions.limits import estimate_bytes
-from sessions.turns.turn_limits import Rejection, TurnLimits
+from sessions.turns.turn_limits import Rejection, TurnLimiter
 from sessions.turns.turn_record import NewTurn
 from sessions.turns.turn_store import TurnStore
 
 _RETRY_TURNS_S = 5
-"""How long a client shall wait for another turn to end, in seconds."""
+"""Time after which a client may ask again while too many turns run, in seconds."""
 
 _SCOPES = {
     "session": "this session",
@@ -25,12 +25,12 @@ class Admission:
 
     def __init__(
         self,
-        limits: TurnLimits,
+        limiter: TurnLimiter,
         store: TurnStore,
         questions: QuestionBuilder,
         moderator: Moderator | None,
     ) -> None:
-        self._limits = limits
+        self._limiter = limiter
         self._store = store
         self._questions = questions
         self._moderator = moderator
@@ -40,7 +40,7 @@ class Admission:
     async def admit(
         self, new: NewTurn, request: ClientRequest | None, replaced: TurnId | None
     ) -> None:
-        """Register a turn as running, if it may begin in place of the running turn `replaced`.
+        """Register a turn as running, if it may begin. The running turn `replaced` does not count.
 
         Raises RateLimited, Moderated, ModerationUnavailable and UNAVAILABLE_ERRORS.
         """
@@ -59,7 +59,7 @@ class Admission:
         size = 0  # a turn without a conversation stores nothing after its end
         if new.ref.conversation != NO_CONVERSATION:
             size = estimate_bytes(new.message, creates=new.may_create)
-        rejection = await self._limits.admit(
+        rejection = await self._limiter.admit(
             new.ref, replaced, size=size, is_counted=self._is_counted
         )
         if rejection:

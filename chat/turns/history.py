@@ -37,5 +37,5 @@ async def read_patiently(
                 ) from None
             reason = type(error).__name__
             logger.log(level, "Redis unavailable (%s); turn %s waits for its history", reason, turn)
-            level = logging.DEBUG  # many turns may wait for long
+            level = logging.DEBUG  # log once for each turn
             await backoff.wait()

@@ -20,7 +20,7 @@ from chat.turns.view import View, build_view
 from sessions.conversation_store import ConversationStore
 from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
 from sessions.session_store import Session
-from sessions.turns.turn_limits import TurnLimits
+from sessions.turns.turn_limits import TurnLimiter
 from sessions.turns.turn_record import NewTurn, TurnRecord, TurnRef
 from sessions.turns.turn_store import TurnStore
 
@@ -51,7 +51,7 @@ class Turns:
         batches: Batches,
         generator: Generator,
         questions: QuestionBuilder,
-        limits: TurnLimits,
+        limiter: TurnLimiter,
         moderator: Moderator | None = None,
     ) -> None:
         self._turn_store = turn_store
@@ -60,7 +60,7 @@ class Turns:
         self._batches = batches
         self._generator = generator
         self._questions = questions
-        self._limits = limits
+        self._limiter = limiter
         self._moderator = moderator
         self._turns: dict[str, Turn] = {}
         self._is_draining = False
@@ -82,7 +82,7 @@ class Turns:
         else:
             conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
-        admission = Admission(self._limits, self._turn_store, self._questions, self._moderator)
+        admission = Admission(self._limiter, self._turn_store, self._questions, self._moderator)
         for _ in range(4):
             if self._is_draining:
                 return await self._find_begun(session, question)

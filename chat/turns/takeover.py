@@ -55,7 +55,7 @@ class Takeover:
             await self._take_over(ref)
         except UNAVAILABLE_ERRORS:
             raise
-        except _MALFORMED as error:  # no other turn may end by it
+        except _MALFORMED as error:  # other turns must not end by it
             logger.warning(
                 "turn %s cannot be taken over (%s: %s); dropped. Its log stays for a day: %s",
                 ref.turn,

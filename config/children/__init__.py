@@ -1,1 +1,1 @@
-"""The processes that the supervisor runs beside the workers: Redis and llama-server."""
+"""The processes that the supervisor runs in addition to the workers: Redis and llama-server."""

@@ -1,4 +1,4 @@
-"""Start processes that have died again: at once, or after a delay that grows while they fail."""
+"""Restart processes that have died: at once, or after a delay that grows while they fail."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from typing import Protocol
 logger = logging.getLogger("holdline.supervisor")
 
 SHORT_LIFE_S = 10.0
-"""A process that dies earlier after its start would probably die again at once."""
+"""A process that dies sooner after its start would probably die again at once."""
 
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0

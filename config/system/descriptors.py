@@ -10,26 +10,26 @@ from config.system.memory import read_memory_limit
 logger = logging.getLogger("holdline.descriptors")
 
 _MIN_CONNECTIONS = 1_000
-"""Number that memory never lowers: an ordinary connection, such as an event channel, has no body,
-and takes about 10 kB."""
+"""A small memory never lowers the number of connections below this one: an ordinary connection,
+such as an event channel, has no body, and takes about 10 kB."""
 
 _MAX_CONNECTIONS = 10_000
-"""Maximum that is derived."""
+"""Maximum number of connections that is derived."""
 
 _MAX_BODY_BYTES = 1 << 20
 """Memory that any client can take with one connection, for the body of a request."""
 
 _MEMORY_SHARE = 4
-"""The bodies of all connections of a worker may take one in this many bytes of the memory."""
+"""The bodies of all connections of a worker may take this fraction of the memory: 1/4."""
 
 _ADDRESS_SHARE = 4
-"""An address may have one in this many of all connections."""
+"""An address may have this fraction of all connections: 1/4."""
 
 
 def raise_limit() -> int:
     """Raise the soft limit of open files to the hard one; log and return the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has a further limit of its own
+    with suppress(ValueError, OSError):  # macOS has another limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft = get_limit()
     logger.info("each process may open %d files (RLIMIT_NOFILE)", soft)

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse)
-"""The connection was lost, the reply was late or not of Redis: the command may have run."""
+"""The connection was lost, the reply was late or not from Redis: the command may have run."""
 
 
 class WritesUnavailable(ResponseError):

@@ -129,8 +129,8 @@ class Notifications:
     async def _receive_from_nodes(self, tasks: asyncio.TaskGroup) -> None:
         """Receive from each node with a subscription.
 
-        A task of the group adds the others: at the end of a connection the group rejects new ones,
-        and subscribers have no part in that.
+        A task of the group creates the receiving tasks: a group that ends rejects new tasks, and
+        this error must not reach a subscriber.
         """
         receiving: dict[str, asyncio.Task[None]] = {}
         while True:

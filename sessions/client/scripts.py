@@ -114,7 +114,7 @@ async def load(redis: Client) -> None:
 
 
 async def ping(redis: Client, channel: str) -> None:
-    """Return when Redis (on a Cluster: one of its nodes) has published nothing on a channel.
+    """Publish an empty message on a channel; return when Redis (a node of a Cluster) has done so.
 
     Unlike PING, this fails for a user without the channels. Raises UNAVAILABLE_ERRORS.
     """

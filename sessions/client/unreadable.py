@@ -1,4 +1,4 @@
-"""Drop keys that hold another type than theirs: they hold nothing that Holdline has written."""
+"""Find keys of the wrong type, in order to drop them: Holdline has not written their values."""
 
 import logging
 import re
@@ -33,13 +33,13 @@ TYPES = {
     "turns": "set",
     "usage": "hash",
 }
-"""The type of each kind of key in sessions/keys.py, as TYPE names it."""
+"""The type of each kind of key in sessions/keys.py, as the command TYPE returns it."""
 
 _KIND = re.compile(r"[a-z]+:(?:\{[^}]*\}:)?([a-z_]+)")
 
 
 def is_type_error(reply: object) -> bool:
-    """Return whether a reply reports a key of the wrong type; scripts of Redis 6 embed the word."""
+    """Return whether a reply is an error for a key of the wrong type, also from within a script."""
     return isinstance(reply, Exception) and "WRONGTYPE" in str(reply)
 
 

@@ -2,7 +2,8 @@
 -- KEYS  1 export
 -- ARGV  1 claim: an id of this export  2 lifetime in ms
 -- Result  1 claimed | 0 another export holds it
--- Idempotent: a repeat finds its own claim. While Redis rejects writes, nothing is claimed.
+-- Idempotent: a repeat finds its own claim. While Redis rejects writes, the result is 1 without a
+--       claim.
 
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end

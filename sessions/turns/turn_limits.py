@@ -20,13 +20,13 @@ _MAX_KEY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of new turns. A maximum of 0 is no limit."""
+class TurnLimits:
+    """The values of the limits of new turns. A maximum of 0 is no limit."""
 
     session_rate: Rate = NO_RATE
     address_rate: Rate = NO_RATE
     session_turns: int = 0
-    """Maximum number of turns that run at the same time; so are the next two."""
+    """Maximum number of turns of a session that run at the same time."""
     address_turns: int = 0
     server_turns: int = 0
 
@@ -34,7 +34,8 @@ class Limits:
 class Rejection(NamedTuple):
     """The limit that a new turn exceeds, and the time until the window ends if it has one.
 
-    The limit is a rate of turns, or of the bytes that they store, or a number of running turns.
+    `kind` is "rate" for the number of new turns in a window, "bytes" for the bytes that they store
+    in it, and "turns" for the number of running turns.
     """
 
     kind: Literal["rate", "bytes", "turns"]
@@ -42,10 +43,10 @@ class Rejection(NamedTuple):
     retry_after_s: int = 0
 
 
-class TurnLimits:
+class TurnLimiter:
     """Admits new turns; every method raises UNAVAILABLE_ERRORS."""
 
-    def __init__(self, redis: Client, limits: Limits, *, lease_s: float) -> None:
+    def __init__(self, redis: Client, limits: TurnLimits, *, lease_s: float) -> None:
         self._redis = redis
         self.limits = limits
         self._lease_ms = int(lease_s * 1000)

@@ -36,7 +36,7 @@ class TurnRef:
     is_legacy: bool = False
     """Whether version 0.1 began the turn: its log holds the bytes of the event stream."""
     address: AddressDigest | None = field(default=None, compare=False)
-    """Whence the turn was begun; stored while the turn runs. A member of the index has none."""
+    """The client's address; stored while the turn runs. A turn read from the index has none."""
 
     @cached_property
     def member(self) -> str:

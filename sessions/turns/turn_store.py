@@ -126,7 +126,7 @@ class TurnStore:
         return found
 
     async def find(self, owner: Owner, turn_id: TurnId) -> TurnRecord | None:
-        """Return the record of an owner's turn, or None."""
+        """Return the record of an owner's turn, or None; drop a turn whose record is unreadable."""
         values = await call(self._redis, "HMGET", [keys.turn(owner, turn_id)], RECORD_FIELDS)
         try:
             return parse_record(owner, turn_id, values)

@@ -67,7 +67,7 @@ def _ipv6(number: int) -> str:
 
 
 async def _ask_from(target: Target, addresses: list[str]) -> Outcome:
-    """Ask once per address: all of them are one client, whom RATE_LIMIT_ADDRESS allows 20."""
+    """Ask once per address: they all belong to one client, and RATE_LIMIT_ADDRESS is 20."""
     async with target.open_uncookied_client() as client:
         statuses = await gather_bounded(
             [

@@ -1,4 +1,4 @@
-"""What responses, logs and processes reveal: headers, secrets, environment."""
+"""Read responses, logs and processes for missing headers and for secrets."""
 
 import asyncio
 import contextlib
@@ -112,7 +112,7 @@ async def read_files_of_data(target: Target) -> Outcome:
 
 
 async def leave_a_readable_env(target: Target) -> Outcome:
-    """Start a server beside a world-readable `.env` with a key: the log must warn."""
+    """Start a server next to a world-readable `.env` with a key: the log must warn."""
     del target
     async with private_folder() as home:
         (home / ".env").write_text(f"OPENAI_API_KEY={KEY}\nCHAT_MODEL=m\n")

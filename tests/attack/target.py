@@ -49,7 +49,7 @@ async def hold(exchange: Exchange) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened in a vector, and whether the defence held."""
+    """The result of a vector: whether the defence held, and a description of the events."""
 
     held: bool
     happened: str
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Target:
-    """The server under attack; one at a URL of the operator has only a URL."""
+    """The server under attack. One that the operator runs (`--url`) has no other fields."""
 
     url: str
     upstream: ScriptedUpstream = field(default_factory=ScriptedUpstream)
@@ -68,13 +68,13 @@ class Target:
 
     @property
     def server(self) -> Server:
-        assert self._server, "this vector needs a server of its own"
+        assert self._server, "this vector needs its own server"
         return self._server
 
     @property
     def redis(self) -> Any:
         """A client of the embedded Redis."""
-        assert self._redis, "this vector needs a server of its own"
+        assert self._redis, "this vector needs its own server"
         return self._redis
 
     @property

@@ -66,7 +66,7 @@ async def test_the_exit_status_says_whether_every_defence_held(
     assert "ValueError a mistake in the attack" in table
 
 
-def test_every_vector_has_a_name_of_its_own() -> None:
+def test_all_vectors_have_different_names() -> None:
     names = [vector.name for vector in VECTORS]
     assert len(set(names)) == len(names) > 60
     assert set(_SOME) <= set(names)

@@ -13,7 +13,7 @@ from tests.streams import STREAM
 
 _MB = 1_000_000
 _BOMB_BYTES = 48 * _MB
-"""What a bomb sends, or holds when decompressed."""
+"""Size of the body of a bomb, after decompression if it is compressed."""
 
 _ADDRESSES = ["10.1.2.3", "model.internal.example", "192.168.7.7:11434", "[fd00::1]", "/srv/models"]
 
@@ -204,7 +204,7 @@ async def name_addresses_in_errors(target: Target) -> Outcome:
 
 
 async def refuse_connections(target: Target) -> Outcome:
-    """Stop the upstream: its address must not be in the error, and the log has it at most."""
+    """Stop the upstream: its address must not be in the error; only the log may have it."""
     url = target.upstream.base_url
     await target.upstream.stop()
     text, passed = await _ask(target, 20)

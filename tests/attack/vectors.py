@@ -29,7 +29,7 @@ class Vector:
     wrapper: tuple[str, ...] = ()
     """The command that runs the server."""
     anywhere: bool = False
-    """Whether the attack needs no view of the server's processes and no upstream of its own."""
+    """Whether the attack works against any server: it needs no processes and no upstream."""
 
 
 _LAN = {"ALLOWED_HOSTS": origins.LAN}

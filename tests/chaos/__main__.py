@@ -1,4 +1,4 @@
-"""Run faults by a seed, and print what was violated; exit with 1 if anything was."""
+"""Run the faults of a seed, and print the violated invariants; exit with 1 if there are any."""
 
 import argparse
 import asyncio

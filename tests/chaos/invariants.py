@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.chaos.narrator import tell
+from tests.chaos.narrator import compose_answer
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def find_violations(
 
 def _check_answer(outcome: Outcome, answer: str | None) -> list[str]:
     found = []
-    expected = tell(outcome.question)
+    expected = compose_answer(outcome.question)
     if answer is None:
         found.append("no answer is stored")
     elif not (expected.startswith(answer) if outcome.was_replaced else answer == expected):

@@ -1,4 +1,4 @@
-"""An upstream that answers every question with a text that follows from the question.
+"""An upstream that answers every question with a text that is derived from the question.
 
 A request to continue a partial answer gets exactly the rest. So the complete answer is known,
 whatever happens in between.
@@ -15,7 +15,7 @@ _WORDS = (5, 90)
 _PAUSE_S = (0.01, 0.06)
 
 
-def tell(question: str) -> str:
+def compose_answer(question: str) -> str:
     """Return the complete answer: words that occur in no other answer, each once."""
     chance = random.Random(question)
     tag = f"{chance.getrandbits(32):08x}"
@@ -64,7 +64,7 @@ class Narrator:
             exchange.reply(400, {"error": {"message": "no question"}})
             return
         self.requests.setdefault(question, []).append(partial)
-        answer = tell(question)
+        answer = compose_answer(question)
         if not partial and self.shown[question]:
             self.violations.append(f"{question}: requested from nothing after text was shown")
         if not answer.startswith(partial):

@@ -8,7 +8,7 @@ import pytest
 
 from config.logging import Formatter
 from tests.chaos.invariants import Outcome, find_tracebacks, find_violations
-from tests.chaos.narrator import tell
+from tests.chaos.narrator import compose_answer
 from tests.chaos.plan import NODES, SERVERS, Arrangement, Kind, make_plan
 from tests.chaos.run import USERS, run
 
@@ -52,15 +52,20 @@ def test_a_seed_gives_the_same_plan_every_time(arrangement: Arrangement) -> None
 
 HELD = Outcome(
     question="q1",
-    shown=[tell("q1"), tell("q1")[:3], ""],
+    shown=[compose_answer("q1"), compose_answer("q1")[:3], ""],
     failures=[],
     was_replaced=False,
     rejections=[503],
     requests=2,
     fence=2,
 )
-NEXT = dataclasses.replace(HELD, question="q2", shown=[tell("q2")])
-HISTORY = [("user", "q1"), ("assistant", tell("q1")), ("user", "q2"), ("assistant", tell("q2"))]
+NEXT = dataclasses.replace(HELD, question="q2", shown=[compose_answer("q2")])
+HISTORY = [
+    ("user", "q1"),
+    ("assistant", compose_answer("q1")),
+    ("user", "q2"),
+    ("assistant", compose_answer("q2")),
+]
 
 
 def test_an_answer_that_was_continued_violates_nothing() -> None:
@@ -68,10 +73,10 @@ def test_an_answer_that_was_continued_violates_nothing() -> None:
 
 
 def test_a_replaced_answer_may_end_early_but_not_before_the_shown_text() -> None:
-    replaced = dataclasses.replace(HELD, was_replaced=True, shown=[tell("q1")[:5]])
-    history = [("user", "q1"), ("assistant", tell("q1")[:8]), *HISTORY[2:]]
+    replaced = dataclasses.replace(HELD, was_replaced=True, shown=[compose_answer("q1")[:5]])
+    history = [("user", "q1"), ("assistant", compose_answer("q1")[:8]), *HISTORY[2:]]
     assert find_violations([replaced, NEXT], history, None) == []
-    longer = dataclasses.replace(replaced, shown=[tell("q1")[:9]])
+    longer = dataclasses.replace(replaced, shown=[compose_answer("q1")[:9]])
     assert len(find_violations([longer, NEXT], history, None)) == 1
 
 
@@ -83,7 +88,10 @@ def test_a_replaced_answer_may_end_early_but_not_before_the_shown_text() -> None
         ({}, HISTORY[:2] + HISTORY),  # a question twice
         ({}, HISTORY[:1] + HISTORY[2:]),  # no answer
         ({}, [("assistant", "x"), *HISTORY]),  # an answer without a question
-        ({}, [HISTORY[0], ("assistant", tell("q1")[:-1]), *HISTORY[2:]]),  # a truncated answer
+        (
+            {},
+            [HISTORY[0], ("assistant", compose_answer("q1")[:-1]), *HISTORY[2:]],
+        ),  # a truncated answer
         ({"shown": ["other"]}, HISTORY),
         ({"failures": ["{}"]}, HISTORY),
         ({"rejections": [404]}, HISTORY),

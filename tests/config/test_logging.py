@@ -40,7 +40,7 @@ def test_control_characters_are_escaped(log: tuple[logging.Logger, io.StringIO],
     assert re.search(r"a\\\w.*b$", line)
 
 
-def test_only_the_first_line_of_a_traceback_begins_a_line(
+def test_all_lines_of_a_traceback_but_the_first_are_indented(
     log: tuple[logging.Logger, io.StringIO],
 ) -> None:
     logger, stream = log

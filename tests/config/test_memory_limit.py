@@ -43,7 +43,7 @@ def test_the_limit_is_the_least_of_the_cgroup_and_its_ancestors(
         ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}),
     ],
 )
-def test_without_a_limit_it_is_the_memory_of_the_machine(
+def test_without_a_cgroup_limit_the_memory_is_that_of_the_machine(
     tmp_path: Path, groups: str | None, files: dict[str, str]
 ) -> None:
     machine = read_memory_limit(tmp_path)

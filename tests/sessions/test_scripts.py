@@ -19,7 +19,7 @@ from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.limits import StorageLimits
 from sessions.session_store import Session
-from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import NewTurn, TakeOver, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S
@@ -105,8 +105,8 @@ async def test_every_script_sent_twice_takes_effect_once(
         assert await read_state(redis, owner) == before
         return first
 
-    limits = TurnLimits(redis, Limits(), lease_s=1)
-    assert await twice(lambda: limits.admit(ref)) is None
+    limiter = TurnLimiter(redis, TurnLimits(), lease_s=1)
+    assert await twice(lambda: limiter.admit(ref)) is None
     begun = await twice(lambda: turns.begin(question))
     assert (begun.outcome, begun.question_id) == ("begun", "user-1")
     assert await twice(lambda: turns.commit([(ref, 1, 8, b"frame")])) == [1]
@@ -250,7 +250,7 @@ async def test_a_repeated_unanswered_question_is_stored_once(
 
 
 @pytest.mark.parametrize("conversation", ["conversation", keys.NO_CONVERSATION])
-async def test_a_check_tells_what_begin_would_do_and_writes_nothing(
+async def test_a_check_returns_the_result_of_begin_and_writes_nothing(
     redis: Client, turns: TurnStore, question: NewTurn, conversation: str
 ) -> None:
     ref = replace(question.ref, conversation=ConversationId(conversation))

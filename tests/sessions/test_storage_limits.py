@@ -22,9 +22,9 @@ from sessions.keys import (
     SessionDigest,
     TurnId,
 )
-from sessions.limits import NO_RATE, ConversationRate, Rate, StorageLimitReached, StorageLimits
+from sessions.limits import NO_RATE, ConversationLimiter, Rate, StorageLimitReached, StorageLimits
 from sessions.session_store import Session
-from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import NewTurn, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.processes import PATIENCE_S, REDIS_KINDS, redis_of_kind
@@ -111,7 +111,7 @@ async def reject(act: Awaitable[Any]) -> str:
     """Return the limit that rejected what `act` would have stored."""
     with pytest.raises(StorageLimitReached) as caught:
         await act
-    return caught.value.limit
+    return caught.value.resource
 
 
 async def test_the_usage_follows_every_step_and_is_nothing_after_a_deletion(
@@ -175,7 +175,7 @@ async def test_nothing_is_written_over_the_limit_of_bytes_and_a_running_answer_e
     assert len(await other.conversations.read_branch(session.owner, CONVERSATION)) == 2
 
 
-async def test_only_as_many_of_parallel_requests_are_stored_as_there_is_room(
+async def test_parallel_requests_do_not_exceed_a_limit_together(
     redis: Client, session: Session
 ) -> None:
     stores = Stores(redis, session, max_bytes=20_000)
@@ -330,52 +330,54 @@ async def test_the_usage_has_the_lifetime_of_the_conversations(stores: Stores) -
 async def test_requests_for_conversations_have_ten_times_the_rate_of_turns(
     stores: Stores,
 ) -> None:
-    rate = ConversationRate(stores.redis, Rate(2, 3600))
+    limiter = ConversationLimiter(stores.redis, Rate(2, 3600))
     for _ in range(30):
-        assert await rate.count_read(stores.owner) == 0
+        assert await limiter.count_read(stores.owner) == 0
     assert await stores.dump() == {}, "nothing is stored for an owner without conversations"
-    found = [await rate.count_write(stores.owner, None, 1) for _ in range(20)]
+    found = [await limiter.count_write(stores.owner, None, 1) for _ in range(20)]
     assert found == [0] * 20
-    assert 0 < await rate.count_write(stores.owner, None, 1) <= 3600
+    assert 0 < await limiter.count_write(stores.owner, None, 1) <= 3600
     await stores.conversations.create(stores.session)
-    assert 0 < await rate.count_read(stores.owner) <= 3600
-    assert await ConversationRate(stores.redis, NO_RATE).count_read(stores.owner) == 0
+    assert 0 < await limiter.count_read(stores.owner) <= 3600
+    assert await ConversationLimiter(stores.redis, NO_RATE).count_read(stores.owner) == 0
 
 
 @pytest.mark.parametrize("garbage", [b"", b"x", b"1.5", b"9" * 40, None])
 async def test_a_malformed_count_of_requests_is_dropped(
     stores: Stores, garbage: bytes | None
 ) -> None:
-    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    limiter = ConversationLimiter(stores.redis, Rate(1, 3600))
+    key = keys.conversation_rate(stores.owner)
     await stores.redis.rpush(key, "x") if garbage is None else await stores.redis.set(key, garbage)
-    found = [await rate.count_write(stores.owner, None, 1) for _ in range(11)]
+    found = [await limiter.count_write(stores.owner, None, 1) for _ in range(11)]
     assert found[:10] == [0] * 10
     assert found[10] > 0
 
 
 async def test_a_count_of_requests_without_a_lifetime_locks_nobody_out(stores: Stores) -> None:
-    rate, key = ConversationRate(stores.redis, Rate(1, 3600)), keys.conversation_rate(stores.owner)
+    limiter = ConversationLimiter(stores.redis, Rate(1, 3600))
+    key = keys.conversation_rate(stores.owner)
     await stores.redis.set(key, 99)
-    assert await rate.count_write(stores.owner, None, 1) == 0
+    assert await limiter.count_write(stores.owner, None, 1) == 0
     assert 3590 < await stores.redis.ttl(key) <= 3600
 
 
 async def test_all_owners_of_an_address_share_what_it_may_store(stores: Stores) -> None:
     address_rate = Rate(2, 3600)
-    rate = ConversationRate(stores.redis, NO_RATE, address_rate)
+    limiter = ConversationLimiter(stores.redis, NO_RATE, address_rate)
     address, other = AddressDigest(secrets.token_hex(16)), AddressDigest(secrets.token_hex(16))
     size = address_rate.max_bytes // 10
     for i in range(10):
-        assert await rate.count_write(Owner(f"owner{i}"), address, size) == 0
-    assert 0 < await rate.count_write(Owner("one more"), address, size) <= 3600
-    assert await rate.count_write(Owner("one more"), other, size) == 0
-    assert await rate.count_write(Owner("one more"), None, size) == 0
-    limits = TurnLimits(stores.redis, Limits(address_rate=address_rate), lease_s=60)
+        assert await limiter.count_write(Owner(f"owner{i}"), address, size) == 0
+    assert 0 < await limiter.count_write(Owner("one more"), address, size) <= 3600
+    assert await limiter.count_write(Owner("one more"), other, size) == 0
+    assert await limiter.count_write(Owner("one more"), None, size) == 0
+    turn_limiter = TurnLimiter(stores.redis, TurnLimits(address_rate=address_rate), lease_s=60)
     ref = replace(stores.build(1).ref, address=address)
-    rejection = await limits.admit(ref, size=size)
+    rejection = await turn_limiter.admit(ref, size=size)
     assert rejection
     assert rejection[:2] == ("bytes", "address")
-    assert await limits.admit(replace(ref, address=other), size=size) is None
+    assert await turn_limiter.admit(replace(ref, address=other), size=size) is None
 
 
 @pytest.mark.parametrize("kind", REDIS_KINDS)
@@ -391,7 +393,7 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         assert (await stores.turns.begin(running)).outcome == "begun"
         ref = running.ref
         network = "192.0.2.1/32"
-        digest = await TurnLimits(redis, Limits(), lease_s=60).hash_address(network)
+        digest = await TurnLimiter(redis, TurnLimits(), lease_s=60).hash_address(network)
         await set_maxmemory(redis, lambda used: 1)
         acts: list[Callable[[], Awaitable[Any]]] = [
             lambda: stores.turns.begin(stores.build(4)),
@@ -409,10 +411,10 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
             with pytest.raises(OutOfMemoryError):
                 await act()
         # A worker that has just started still finds a known turn.
-        assert await TurnLimits(redis, Limits(), lease_s=60).hash_address(network) == digest
+        assert await TurnLimiter(redis, TurnLimits(), lease_s=60).hash_address(network) == digest
         assert (await stores.turns.check(replace(running, attempt="x"))).outcome == "known"
-        rate = ConversationRate(redis, Rate(1, 60))
-        assert await rate.count_read(session.owner) == 0
+        limiter = ConversationLimiter(redis, Rate(1, 60))
+        assert await limiter.count_read(session.owner) == 0
         claim = await export_slot.claim(redis, session.owner)
         assert claim
         await export_slot.release(redis, session.owner, claim)
@@ -480,7 +482,7 @@ async def set_maxmemory(redis: Client, choose: Callable[[int], int]) -> None:
         await redis.config_set("maxmemory", choose(used), **target)
 
 
-async def test_a_redis_that_forbids_info_has_enough_memory_and_ends_no_watch(
+async def test_a_redis_that_forbids_info_counts_as_not_full_and_ends_no_watch(
     session: Session,
 ) -> None:
     async with redis_of_kind("redis") as url:

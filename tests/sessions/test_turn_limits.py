@@ -11,7 +11,7 @@ from sessions import keys
 from sessions.client.connection import Client
 from sessions.keys import AddressDigest, ConversationId, Owner, SessionDigest, TurnId
 from sessions.limits import Rate
-from sessions.turns.turn_limits import Limits, Rejection, Scope, TurnLimits
+from sessions.turns.turn_limits import Rejection, Scope, TurnLimiter, TurnLimits
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.questions import question_at
@@ -38,8 +38,8 @@ def new_ref(owner: str = "", address: str | None = "") -> TurnRef:
     )
 
 
-def limit(redis: Client, *, lease_s: float = 600, **limits: Any) -> TurnLimits:
-    return TurnLimits(redis, Limits(**limits), lease_s=lease_s)
+def limit(redis: Client, *, lease_s: float = 600, **limits: Any) -> TurnLimiter:
+    return TurnLimiter(redis, TurnLimits(**limits), lease_s=lease_s)
 
 
 async def begin(store: TurnStore, ref: TurnRef) -> None:
@@ -125,7 +125,7 @@ async def test_an_admission_that_names_a_listed_turn_takes_no_place_and_is_count
 
 
 @pytest.mark.parametrize("scope", ["session", "address", "server"])
-async def test_a_turn_that_replaces_a_running_one_needs_no_place_of_its_own(
+async def test_a_turn_that_replaces_a_running_one_takes_its_place(
     redis: Client, scope: Scope
 ) -> None:
     limits = limit(redis, **{f"{scope}_turns": 1})

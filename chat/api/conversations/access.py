@@ -19,16 +19,17 @@ def open_store(request: Request) -> tuple[ConversationStore, Owner]:
 
 
 async def check_rate(request: Request) -> None:
-    """Count a request that reads conversations against the owner's limit; raises RateLimited."""
-    _reject_for(await get_state(request).conversation_rate.count_read(get_session(request).owner))
+    """Count a request that lists or exports conversations; raises RateLimited over the limit."""
+    limiter = get_state(request).conversation_limiter
+    _reject_for(await limiter.count_read(get_session(request).owner))
 
 
 async def check_write(request: Request, fields: dict[str, str], *, creates: bool) -> None:
     """Count a write against the limits of its owner and address; raises RateLimited."""
     state, owner = get_state(request), get_session(request).owner
-    address = await hash_network(request, state.turn_limits)
+    address = await hash_network(request, state.turn_limiter)
     size = estimate_bytes("".join(fields.values()), creates=creates)
-    _reject_for(await state.conversation_rate.count_write(owner, address, size))
+    _reject_for(await state.conversation_limiter.count_write(owner, address, size))
 
 
 def _reject_for(wait_s: int) -> None:

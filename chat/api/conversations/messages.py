@@ -11,7 +11,7 @@ MAX_PAGE = 200
 """Maximum number of conversations or messages that one request, or one read of Redis, returns."""
 
 _MAX_READ_BYTES = 1 << 20
-"""Maximum size of the messages of one read of Redis, after which other requests have a turn."""
+"""Maximum size of the messages of one read of Redis; other requests run between two reads."""
 
 
 async def read_messages(

@@ -18,7 +18,7 @@ By default, Linux lets the buffer grow to 4 MiB (tcp_wmem in tcp(7)).
 async def send_body(
     request: Request, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
 ) -> HTTPResponse | None:
-    """Send a large body in slices; return the response with any other one, which Sanic sends.
+    """Send a large body in slices and return None; return a small one as a response for Sanic.
 
     Each slice waits until the client has read most of those before it. Sanic alone would write the
     whole body to the connection's buffer, where it stays until the client has read it. If a client

@@ -28,7 +28,7 @@ BODY_TIMEOUT_S = 30
 _CHECK_INTERVAL_S = 5.0
 """Maximum time between two checks: every deadline is longer, so none is missed in between."""
 
-_HTTP1_STATUSLINES[421] = b"HTTP/1.1 421 Misdirected Request\r\n"  # Sanic has no words for it
+_HTTP1_STATUSLINES[421] = b"HTTP/1.1 421 Misdirected Request\r\n"  # Sanic lacks this status
 
 
 class _Http(Http):

@@ -1,4 +1,4 @@
-"""Log what clients can cause at any rate: an event at once, its repetitions as a count a minute."""
+"""Log events that clients can cause at any rate: the first at once, then a count each minute."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ class SampledLog:
     def warn(self, event: str, detail: str = "") -> None:
         """Log an event with a detail of it, or count the event.
 
-        The event must not contain text of clients, because its words are kept; the detail may.
+        `event` is kept for a minute, so it must not contain text of clients. `detail` may.
         """
         if event in self._counts:
             self._counts[event] += 1
@@ -28,7 +28,7 @@ class SampledLog:
 
     def _count(self, event: str) -> None:
         self._counts[event] = 0
-        # In a context of its own: the present one may hold a request for a minute.
+        # In an empty context: the current one may keep a request in memory for a minute.
         loop = asyncio.get_running_loop()
         loop.call_later(INTERVAL_S, self._report, event, context=Context())
 

@@ -19,7 +19,7 @@ OPERATIONS = (
         answers={204: Answer(description="All conversations of the session are deleted.")},
         errors={
             403: FOREIGN,
-            409: "New answers or conversations keep being begun.",
+            409: "New answers or conversations keep starting.",
             503: UNAVAILABLE,
         },
     ),

@@ -1,1 +1,1 @@
-"""Proxies that may state a client's address, its network, and the names of this server."""
+"""Check the source of a request: trusted proxies, the client's network, the server's names."""

@@ -1,4 +1,4 @@
-"""Serve only the names that belong to this server, which ends DNS rebinding.
+"""Serve only the names that belong to this server, which prevents DNS rebinding.
 
 A page of `evil.example` may change that name's address to this server's. The browser then takes the
 server for the page's own origin, but still sends `evil.example` as `Host`.
@@ -21,8 +21,8 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{0,5})?")
 def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -> None:
     """Reject requests for other hosts than ALLOWED_HOSTS and this machine's loopback names.
 
-    Without ALLOWED_HOSTS, a server that `is_local` also serves any address, because only a name
-    can be rebound, and another server serves every host.
+    Without ALLOWED_HOSTS, a server that `is_local` also serves every address, because only names
+    can be rebound. A server that is not local then serves every host.
     """
     names = frozenset(allowed)
 
@@ -34,7 +34,7 @@ def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -
 
     async def check_host(request: Request) -> None:
         hosts = request.headers.getall("host", [])
-        if names and is_from_trusted_proxy(request):  # it may replace `Host` by its own
+        if names and is_from_trusted_proxy(request):  # a proxy may replace `Host`
             forwarded = ",".join(request.headers.getall("x-forwarded-host", []))
             hosts += [host.strip() for host in forwarded.split(",") if host.strip()]
         unknown = next((host for host in hosts if not is_allowed(host)), None)
@@ -46,7 +46,7 @@ def install(app: Sanic[Any, Any], allowed: Collection[str], *, is_local: bool) -
 
 
 def is_health_check(path: str) -> bool:
-    """Return whether load balancers ask for a path, by an address: it reveals nothing."""
+    """Return whether a path is a health check, which load balancers request by an address."""
     return path.rstrip("/") in ("/healthz", "/readyz")
 
 
@@ -88,7 +88,7 @@ def _is_address(host: str) -> bool:
 
 
 def _describe(host: str | None, *, has_names: bool) -> str:
-    """Return the message about a host that is not served; None is an invalid one."""
+    """Return the message about a host that is not served; None if the host is invalid."""
     name = f"the host {host}" if host else "the host that the request names"
     remedy = f"set ALLOWED_HOSTS={host or '…'}"
     if has_names:

@@ -32,7 +32,7 @@ def install(app: Sanic[Any, Any], trusted: Sequence[Network]) -> None:
             app.ctx.has_warned_of_proxy = True
             logger.warning(
                 "A peer that is not in TRUSTED_PROXIES sent X-Forwarded-Proto, which is ignored. "
-                "If it is your proxy, add its address: otherwise no cookie is secure."
+                "If it is your proxy, add its address: otherwise the cookie has no `Secure` flag."
             )
 
     app.register_middleware(warn, "request")
@@ -41,8 +41,8 @@ def install(app: Sanic[Any, Any], trusted: Sequence[Network]) -> None:
 def client_address(request: Request) -> Address | None:
     """Return the client's address; None if a trusted proxy does not state a valid one.
 
-    Each proxy appends its peer's address to `X-Forwarded-For`. So the right-most address that is no
-    trusted proxy's was stated by a trusted proxy; the client can forge all before it.
+    Each proxy appends its peer's address to `X-Forwarded-For`. So the last address that is not in
+    TRUSTED_PROXIES was appended by a trusted proxy; the client can forge all before it.
     """
     peer = parse_address(request.ip)
     if not is_from_trusted_proxy(request):
@@ -56,9 +56,9 @@ def client_address(request: Request) -> Address | None:
 
 
 def get_scheme(request: Request) -> str:
-    """Return the scheme, `http` or `https`, that the client uses, by the first of the values.
+    """Return the scheme that the client uses: the first value of `X-Forwarded-Proto`, or `http`.
 
-    The first proxy, which the client connects to, writes the first value.
+    The proxy to which the client connects writes the first value.
     """
     values = _split(request, "x-forwarded-proto")
     is_https = bool(values) and values[0].lower() == "https"
@@ -74,7 +74,7 @@ def is_from_trusted_proxy(request: Request) -> bool:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return an address without port and zone, an IPv4 one if it is mapped into IPv6."""
+    """Return an address without port and zone, or None; IPv4 for an IPv4-mapped IPv6 address."""
     if found := _WITH_PORT.fullmatch(text):
         text = found[1] or found[2]
     try:

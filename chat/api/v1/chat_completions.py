@@ -70,7 +70,7 @@ async def create_completion(request: Request) -> HTTPResponse | None:
     session = Session(SessionDigest("v1"), owner, is_new=True)
     is_watched = not wanted.request.is_kept
     try:
-        address = await hash_network(request, get_state(request).turn_limits)
+        address = await hash_network(request, get_state(request).turn_limiter)
         question = _build_question(wanted, turn, address, has_key=key is not None)
         record = await turns.begin(session, question)
         async with turns.open_view(record, None) as view:

@@ -65,7 +65,7 @@ class ClientRequest:
 
     @classmethod
     def decode(cls, data: bytes | None) -> "ClientRequest":
-        """Return the request of `encode`; one that is not kept for missing or malformed data."""
+        """Return the request from the bytes of `encode`, or an empty one if they are unreadable."""
         try:
             return msgspec.json.decode(data or b"", type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError):

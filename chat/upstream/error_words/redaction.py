@@ -106,9 +106,9 @@ def sanitise(text: str, key: str, base_url: str = "") -> str:
 
 
 def _hide_names(text: str, base_url: str) -> str:
-    """Replace the parts of an address that no general form has: `gpu-7`, or a path of one segment.
+    """Replace the parts of an address that no general pattern finds: `gpu-7`, or a short path.
 
-    A host that is an ordinary word (`ollama`, `model`) is one only after `host` and the like.
+    A host that is an ordinary word (`ollama`, `model`) is replaced only after a word like `host`.
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""

@@ -9,7 +9,7 @@ import { renderInTime } from "./render_queue.js";
 
 const FRAME_LIMIT_MS = 200; // while the text streams
 const SMOOTH_FRAME_MS = 50;
-const MAX_DELAY_MS = 1000; // of all frames of an answer that take longer than a smooth one
+const MAX_DELAY_MS = 1000; // sum of the time by which frames of an answer exceed SMOOTH_FRAME_MS
 const TEXT_LIMIT_MS = 300; // for the complete text
 const LIMIT_MS_PER_CHARACTER = 0.005; // a slow device needs about this for an ordinary text
 

@@ -138,7 +138,7 @@ export class ConversationList {
     await this.#change(deleteConversation(id), () => this.remove(id));
   }
 
-  // The session ends only if nothing of it is left.
+  // The session ends only after all of its conversations have been deleted.
   async #signOut() {
     if (!(await confirmIn(document.querySelector("#sign-out-dialog")))) return;
     const leaving = deleteConversations().then(signOut);

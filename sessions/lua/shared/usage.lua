@@ -3,7 +3,7 @@
 -- bytes, and `*` has their sum. The expiries are a sorted set: an entry has the time in ms at which
 -- Redis drops its keys. Data of version 0.1 has no entry before the first write.
 
-local MESSAGE_BYTES = 600  -- what Redis needs around a message: its ids, its turn, its expiry
+local MESSAGE_BYTES = 600  -- for a message besides its text: its ids, its turn, its expiry
 local CONVERSATION_BYTES = 600
 local MAX_DROPPED = 20  -- expired entries that one call drops
 local RECHECK_MS = 3600000  -- for a key without an expiry
@@ -76,8 +76,8 @@ local function drop_expired(limits, now)
   end
 end
 
--- Return the name of the limit that does not allow to store some bytes more, or nil. The bytes
--- belong to a conversation, or to none (nil).
+-- Return the name of the limit that storing more bytes would exceed, or nil. `conversation` is the
+-- id of the conversation of these bytes, or nil for a request of /v1.
 local function find_limit(limits, conversation, bytes, now)
   if limits.is_full then return 'memory' end
   local sizes = redis.call('HMGET', limits.usage, '*', conversation or '*')

@@ -133,7 +133,7 @@ async def test_a_conversation_too_large_for_one_response_says_that_there_are_ear
 # Rates
 
 
-async def test_requests_for_conversations_have_a_rate_of_their_own_ten_times_rate_limit(
+async def test_requests_for_conversations_have_a_separate_rate_of_ten_times_rate_limit(
     browser: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
     await ask(browser, upstream, question, "answer")

@@ -64,7 +64,7 @@ async def test_a_cookie_is_worthless_after_the_logout(
         assert (await thief.get(f"{LIST}{listed['id']}")).status_code == 404
         created = await thief.post(LIST, json={})
         assert created.status_code == 201
-        assert created.headers["set-cookie"]  # of a session of its own
+        assert created.headers["set-cookie"]  # of another session
         assert (await thief.post("/api/logout")).status_code == 204
 
 
@@ -74,7 +74,7 @@ async def test_a_logout_without_a_session_writes_nothing(server: Server, redis: 
         response = await client.post("/api/logout")
         assert response.status_code == 204
         assert "set-cookie" not in response.headers
-        await client.get("/")  # a signed cookie, of which nothing is stored
+        await client.get("/")  # a signed cookie, whose session is not stored
         assert (await client.post("/api/logout")).status_code == 204
         assert {key async for key in redis.scan_iter("holdline:session:*")} == before
 

@@ -103,7 +103,7 @@ async def test_an_export_that_takes_too_long_ends_with_plain_text(
     assert "**b**" in exported
 
 
-async def test_ordinary_messages_are_rendered_by_the_process_as_in_this_one() -> None:
+async def test_the_process_renders_ordinary_messages_like_a_direct_call() -> None:
     messages = conversation_of("**before**", "```\n` open", "| a |\n|-|\n| 汉 |", "", "🦊")
     kinds: tuple[FileFormat, ...] = ("markdown", "html")
     languages: tuple[Language, ...] = ("en", "zh-CN")
@@ -113,7 +113,7 @@ async def test_ordinary_messages_are_rendered_by_the_process_as_in_this_one() ->
             assert exported == export_as(kind, "t", messages, language)
 
 
-def test_a_plain_text_in_markdown_is_a_code_block_that_it_cannot_close() -> None:
+def test_a_plain_text_in_markdown_cannot_close_its_code_block() -> None:
     for text in ("```\n# x", "~~~~~", "`````` `````", "<!--"):
         (message,) = conversation_of(text)
         piece = render_message("markdown", message, is_plain=True)

@@ -35,7 +35,7 @@ from sessions.keys import ConversationId, Owner, SessionDigest, TurnId
 from sessions.limits import Rate
 from sessions.model_facts import ModelFacts
 from sessions.session_store import Session
-from sessions.turns.turn_limits import Limits, TurnLimits
+from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import TurnRecord, TurnRef
 from sessions.turns.turn_store import TurnStore
 from tests.fake_upstream import Exchange, ScriptedUpstream
@@ -74,8 +74,8 @@ async def worker(
     mode = ContinueMode("prompt", ModelFacts(redis))
     generator = Generator(prompt, mode, [requested], max_s=PATIENCE_S)
     questions = QuestionBuilder(store, ("m",), 4)
-    limits = TurnLimits(redis, Limits(), lease_s=PATIENCE_S)
-    registry = Turns(turns, store, logs, writers, generator, questions, limits)
+    limiter = TurnLimiter(redis, TurnLimits(), lease_s=PATIENCE_S)
+    registry = Turns(turns, store, logs, writers, generator, questions, limiter)
     following = asyncio.create_task(follower.run(registry.stop_local))
     await asyncio.sleep(0)
     yield Worker(
@@ -371,8 +371,8 @@ async def test_a_question_whose_lease_expires_while_it_stops_an_answer_is_counte
     redis: Client, worker: Worker, question: str, monkeypatch: pytest.MonkeyPatch, is_taken: bool
 ) -> None:
     turns, store, finish = worker.turns, worker.store, worker.store.finish
-    turns._limits = limits = TurnLimits(
-        redis, Limits(session_rate=Rate(2, 3600), session_turns=1), lease_s=0
+    turns._limiter = limiter = TurnLimiter(
+        redis, TurnLimits(session_rate=Rate(2, 3600), session_turns=1), lease_s=0
     )
     session = Session(SessionDigest(secrets.token_hex(8)), Owner(secrets.token_urlsafe(8)))
     other = replace(new_ref(), owner=session.owner)
@@ -380,7 +380,7 @@ async def test_a_question_whose_lease_expires_while_it_stops_an_answer_is_counte
     async def finish_late(*arguments: Any) -> bool:
         is_finished = await finish(*arguments)
         await store.expired_leases()  # which removes the question from the index
-        assert await limits.admit(other, is_counted=True) is None
+        assert await limiter.admit(other, is_counted=True) is None
         if not is_taken:
             await store.unregister(other)
         return is_finished

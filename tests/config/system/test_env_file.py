@@ -19,6 +19,8 @@ def test_a_world_readable_env_file_causes_a_warning(
     assert "secret" not in caplog.text
 
 
-def test_a_missing_env_file_causes_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_env_file_causes_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     warn_if_exposed(tmp_path / ".env")
     assert caplog.text == ""

@@ -28,7 +28,7 @@ def body_of(size: int) -> bytes:
 
 @pytest_asyncio.fixture(scope="module")
 async def served() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Serve `/<size>`, a body of this size; yield the port, and what is set when a response ends.
+    """Serve `/<size>`, a body of this size; yield the port, and an event for the end of a response.
 
     Once: Sanic alters its own methods at the first start of an application in a process.
     """
@@ -84,7 +84,7 @@ async def test_an_http_1_0_client_gets_a_body_of_any_size(
     assert body == body_of(size)[:size]
 
 
-async def test_a_body_that_nobody_reads_is_given_up_after_the_response_timeout(
+async def test_the_connection_of_an_unread_body_is_closed_after_the_response_timeout(
     served: tuple[int, asyncio.Event],
 ) -> None:
     port, ended = served

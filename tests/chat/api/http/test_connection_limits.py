@@ -30,7 +30,7 @@ class Door:
         return self.limits.admit((address, 1), lambda: self.closed.append(name))
 
 
-async def test_at_the_total_the_connection_that_waits_longest_gives_its_place() -> None:
+async def test_at_the_total_the_connection_that_waits_longest_is_closed_for_a_new_one() -> None:
     door = Door(100, 3)
     places = {name: door.admit(name) for name in "abc"}
     first = places["a"]
@@ -41,7 +41,7 @@ async def test_at_the_total_the_connection_that_waits_longest_gives_its_place() 
     assert door.closed == ["b"]
 
 
-async def test_a_connection_with_a_request_never_gives_its_place() -> None:
+async def test_a_connection_with_a_request_is_never_closed_for_a_new_one() -> None:
     door = Door(100, 2)
     for name in "ab":
         place = door.admit(name)
@@ -176,7 +176,7 @@ async def test_1100_idle_connections_at_1024_descriptors_keep_nobody_out(
     assert log.count("closed a connection that waited for a request") == 1  # more are counted
 
 
-async def test_an_address_that_uses_all_its_connections_keeps_others_not_out(
+async def test_an_address_that_uses_all_its_connections_does_not_keep_others_out(
     redis_url: str,
 ) -> None:
     settings = {"TRUSTED_PROXIES": "none", "CONNECTIONS_MAX": "3,100"}
@@ -218,7 +218,7 @@ async def test_a_server_full_of_requests_answers_health_checks_only(redis_url: s
     assert "Traceback" not in log
 
 
-async def test_half_sent_heads_at_a_stop_are_no_errors(redis_url: str) -> None:
+async def test_half_sent_heads_cause_no_errors_at_a_stop(redis_url: str) -> None:
     async with (
         holdline(REDIS_URL=redis_url, LOG_LEVEL="debug") as server,
         AsyncExitStack() as stack,

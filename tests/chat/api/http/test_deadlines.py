@@ -180,4 +180,4 @@ async def test_an_idle_connection_stays_open_between_requests(port: int) -> None
             writer.write(HEAD + b"Content-Length: 2\r\n\r\n{}")
             async with asyncio.timeout(PATIENCE_S):
                 await reader.readuntil(b"\r\n\r\n{}")
-            await asyncio.sleep(SHORT_S * 3)  # silence is what is tested
+            await asyncio.sleep(SHORT_S * 3)  # the silence is the test

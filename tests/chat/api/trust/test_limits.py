@@ -1,6 +1,6 @@
 """The limits of new turns over HTTP: no client gets a new allowance, and no known turn is rejected.
 
-Clients are told apart by the `X-Forwarded-For` that the tests send as a trusted proxy.
+The tests act as a trusted proxy: each client has an address in `X-Forwarded-For`.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def new_address() -> str:
 
 
 def client_at(server: Server, address: str | None = None, **options: Any) -> httpx.AsyncClient:
-    """Return a client with a session of its own, behind a trusted proxy that states its address."""
+    """Return a client with its own session, behind a trusted proxy that states its address."""
     headers = {"X-Forwarded-For": address} if address else {}
     limits = httpx.Limits(max_connections=None)
     return httpx.AsyncClient(

@@ -55,7 +55,7 @@ def request_from(peer: str | None, *headers: tuple[str, str]) -> Request:
         ("", ["198.51.100.1"], None),  # the connection is lost
     ],
 )
-def test_the_address_is_the_peers_or_the_last_that_a_trusted_proxy_does_not_have(
+def test_the_client_is_the_peer_or_the_last_address_that_is_not_a_trusted_proxy(
     peer: str | None, values: list[str], expected: str | None
 ) -> None:
     request = request_from(peer, *(("X-Forwarded-For", value) for value in values))

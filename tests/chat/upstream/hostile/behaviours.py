@@ -1,4 +1,4 @@
-"""What a hostile or broken upstream does to a request, one behaviour per row.
+"""A table of the behaviours of hostile or broken upstreams.
 
 Each behaviour writes raw bytes to a real socket, and ends when the client closes the connection.
 """
@@ -105,7 +105,7 @@ def packed(*, body: bytes, coding: bytes = b"gzip", status: int = 200) -> bytes:
 
 
 def begin_gzip(text: bytes) -> bytes:
-    """Return a text in gzip that goes on: blocks may follow, such as EMPTY_BLOCK."""
+    """Return a text in gzip without an end: blocks may follow, such as EMPTY_BLOCK."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
 

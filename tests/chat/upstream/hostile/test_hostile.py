@@ -239,7 +239,7 @@ SLOW = {
 }
 
 
-async def test_turn_max_s_ends_whatever_drips(hostile: HostileUpstream) -> None:
+async def test_turn_max_s_ends_every_response_that_drips(hostile: HostileUpstream) -> None:
     async with holdline(
         OPENAI_BASE_URL=hostile.base_url,
         CHAT_MODEL="m",
