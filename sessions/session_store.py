@@ -133,7 +133,7 @@ class SessionStore:
         if session.is_stored:
             record = json.dumps({"owner": "", "created": session.created})
             name = keys.session(session.digest)
-            await call(self._redis, "SET", [name], [record, "EX", self._idle_s])
+            await call(self._redis, "end_session", [name], [record, self._idle_s])
 
     async def find_first_turn(self, turn: TurnId) -> Session | None:
         """Return the session of a client without a cookie that has just begun this turn."""

@@ -252,15 +252,15 @@ class Batch:
             (log.ref, writer.fence, log.committed, log.buffered(log.committed, end))
             for log, writer, end in ((writer.log, writer, end) for writer, end in writers)
         ]
-        backoff = Backoff()
+        backoff, level = Backoff(), logging.WARNING
         while True:
             try:
                 replies = await self._store.commit(parts)
                 break
             except UNAVAILABLE_ERRORS as error:
-                logger.warning(
-                    "Redis unavailable (%s); %d turns waiting", type(error).__name__, len(writers)
-                )
+                reason = type(error).__name__
+                logger.log(level, "Redis unavailable (%s); %d turns waiting", reason, len(writers))
+                level = logging.DEBUG  # the outage may be long
                 await backoff.wait()
         self._committing = {}
         for (writer, end), reply in zip(writers, replies, strict=True):

@@ -21,6 +21,7 @@ from sessions.client.unreadable import find_unreadable, is_type_error
 _FOLDER = Path(__file__).parents[1] / "lua"
 _PARTS = {
     "announce": re.compile(rb"\b(announce|MAX_EVENTS)\b"),
+    "full_memory": re.compile(rb"\ballow_full_memory\("),
     "usage": re.compile(rb"\b(find_limit|set_size|grow|forget)\("),
 }
 """The parts that scripts share, with the names by which a script uses them."""

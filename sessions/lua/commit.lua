@@ -13,6 +13,7 @@ local function commit(turn_key, log, fence, offset, bytes)
   local turn = call('HMGET', turn_key, 'fence', 'state', 'stop')
   if turn[1] ~= fence or turn[2] ~= 'running' then return -1 end
   if call('STRLEN', log) == offset then
+    allow_full_memory(turn_key)
     call('APPEND', log, bytes)
     call('PUBLISH', log, offset .. ':' .. (#bytes <= 16384 and bytes or ''))
   elseif call('GETRANGE', log, offset, offset + #bytes - 1) ~= bytes then

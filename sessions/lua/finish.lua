@@ -25,6 +25,7 @@ if turn[2] ~= 'running' then
 end
 if redis.call('STRLEN', KEYS[2]) ~= offset then return -2 end
 
+allow_full_memory(KEYS[1])
 redis.call('APPEND', KEYS[2], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[8])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'length', offset + #ARGV[3])

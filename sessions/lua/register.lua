@@ -6,6 +6,7 @@
 
 local time = redis.call('TIME')
 local expires = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
+redis.call('ZREM', KEYS[1], '')  -- needs no memory, so that the next write may while it is full
 for i = 3, #ARGV do redis.call('ZADD', KEYS[1], expires, ARGV[i]) end
 for i = 2, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 return expires

@@ -6,5 +6,6 @@
 
 local turn = redis.call('HMGET', KEYS[1], 'fence', 'state')
 if turn[1] ~= ARGV[1] or turn[2] ~= 'running' then return -1 end
+allow_full_memory(KEYS[1])
 redis.call('HSET', KEYS[1], 'lease', 0)
 return 1

@@ -11,6 +11,7 @@ local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
 local function renew(turn_key, fence)
   local turn = redis.call('HMGET', turn_key, 'fence', 'state', 'stop')
   if turn[1] ~= fence or turn[2] ~= 'running' then return -1 end
+  allow_full_memory(turn_key)
   redis.call('HSET', turn_key, 'lease', until_ms)
   return turn[3] and 2 or 1
 end

@@ -5,5 +5,6 @@
 -- Idempotent: a repeat sets the same field.
 
 if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return -1 end
+allow_full_memory(KEYS[1])
 redis.call('HSET', KEYS[1], 'stop', 1)
 return 1

@@ -395,14 +395,10 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         network = "192.0.2.1/32"
         digest = await TurnLimiter(redis, TurnLimits(), lease_s=60).hash_address(network)
         await set_maxmemory(redis, lambda used: 1)
+        fourth = replace(ref, conversation=ConversationId("another"), turn=TurnId("turn-4"))
         acts: list[Callable[[], Awaitable[Any]]] = [
-            lambda: stores.turns.begin(stores.build(4)),
+            lambda: stores.turns.begin(replace(stores.build(4), ref=fourth, session=OTHER)),
             lambda: stores.turns.begin(stores.build_alone(5, "r")),
-            lambda: stores.turns.commit([(ref, 1, length_of(running), b"text")]),
-            lambda: stores.turns.renew([(ref, 1)]),
-            lambda: stores.turns.finish(ref, 1, length_of(running), b"end", "done", ANSWER),
-            lambda: stores.turns.release(ref, 1),
-            lambda: stores.turns.request_stop(ref),
             lambda: stores.conversations.create(session),
             lambda: stores.conversations.change(session.owner, CONVERSATION, title="longer"),
             lambda: stores.conversations.change(session.owner, CONVERSATION, title=""),
@@ -421,9 +417,15 @@ async def test_a_full_memory_gives_a_clear_error_in_every_script_and_deletes(
         assert len(await stores.conversations.read_branch(session.owner, CONVERSATION)) == 5
         await stores.limits.memory_watch.sample()
         assert await reject(stores.conversations.create(session)) == "memory"
-        await set_maxmemory(redis, lambda used: 0)
-        assert await stores.turns.finish(ref, 1, length_of(running), b"end", "done", ANSWER)
-        await set_maxmemory(redis, lambda used: 1)
+        # The running turn continues, here or elsewhere, and ends.
+        end = length_of(running)
+        assert await stores.turns.commit([(ref, 1, end, b"text")]) == [1]
+        assert await stores.turns.renew([(ref, 1)]) == [1]
+        await stores.turns.release(ref, 1)
+        assert (await stores.turns.take_over(ref, "attempt")).fence == 2
+        assert await stores.turns.request_stop(ref)
+        assert await stores.turns.commit([(ref, 2, end + 4, b"more")]) == [2]
+        assert await stores.turns.finish(ref, 2, end + 8, b"end", "stopped", ANSWER)
         found = await stores.conversations.read(session.owner, CONVERSATION)
         assert found
         assert await stores.conversations.delete(session.owner, found) is None

@@ -266,6 +266,44 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
         assert "new questions are rejected with 507" in server.read_log()
 
 
+@pytest.mark.parametrize("kind", REDIS_KINDS)
+async def test_answers_end_and_users_stop_delete_and_sign_out_while_the_memory_is_full(
+    kind: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with (
+        redis_of_kind(kind) as url,
+        holdline(
+            REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY, CHAT_MODEL="m",
+            WORKERS="2",
+        ) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client,
+    ):  # fmt: skip
+        redis = connect(url)
+        events = await ask(client, upstream, question, "kept")
+        conversation = json.loads(events[0].data)["conversation"]
+        other = (await client.post(LIST, json={})).json()["id"]
+        long, stopped = f"{question} long", f"{question} stopped"
+        async with (
+            asking(client, message=long, conversation=conversation) as first,
+            asking(client, message=stopped, conversation=other) as second,
+        ):
+            exchanges = [await upstream.exchange(text) for text in (long, stopped)]
+            await set_maxmemory(redis, lambda used: 1)
+            await exchanges[1].send_text("begun")
+            arriving = second.aiter_sse()
+            turn = json.loads((await anext(arriving)).data)["turn"]
+            assert (await anext(arriving)).data == "begun"
+            assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
+            assert [event.event async for event in arriving if event.event][-1] == "end"
+            await exchanges[0].answer("text " * 50_000)
+            events = [event async for event in first.aiter_sse()]
+        assert (events[-1].event, events[-1].data) == ("end", "text " * 50_000)
+        assert (await client.delete(LIST + other)).status_code == 204
+        assert (await client.post("/api/logout")).status_code == 204
+        assert (await client.get(LIST + conversation)).status_code == 404
+        await redis.aclose()
+
+
 COMPLETION = {"messages": [{"role": "user", "content": "hello"}]}
 
 
