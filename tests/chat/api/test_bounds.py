@@ -320,6 +320,7 @@ async def test_an_idle_worker_keeps_no_request(
         chat_model="m", rate_limit="off", _env_file=None,
     )  # fmt: skip
     app = create_app(settings, redis_url)
+    app.config.TOUCHUP = False  # it alters Sanic's own methods, which works once in a process
     seen: weakref.WeakSet[PrefixedRequest] = weakref.WeakSet()
 
     async def note(request: PrefixedRequest) -> None:

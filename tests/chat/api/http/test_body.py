@@ -28,14 +28,12 @@ def body_of(size: int) -> bytes:
 
 @pytest_asyncio.fixture(scope="module")
 async def served() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Serve `/<size>`, a body of this size; yield the port, and an event for the end of a response.
-
-    Once: Sanic alters its own methods at the first start of an application in a process.
-    """
+    """Serve `/<size>`, a body of this size; yield the port, and an event at the end of one."""
     app: Sanic[Any, Any] = Sanic("bodies", configure_logging=False)
     Sanic.unregister_app(app)
+    # TOUCHUP alters Sanic's own methods, which works once in a process.
     app.config.update(
-        MOTD=False, GRACEFUL_SHUTDOWN_TIMEOUT=0.1, GRACEFUL_TCP_CLOSE_TIMEOUT=0.1,
+        MOTD=False, TOUCHUP=False, GRACEFUL_SHUTDOWN_TIMEOUT=0.1, GRACEFUL_TCP_CLOSE_TIMEOUT=0.1,
         RESPONSE_TIMEOUT=1,
     )  # fmt: skip
     ended = asyncio.Event()

@@ -24,8 +24,6 @@ async def port() -> AsyncIterator[int]:
     """Serve with short deadlines: `POST /` returns its body, `GET /slow` takes five of them.
 
     `GET /stuck` never responds, and has a short response timeout.
-
-    Once: Sanic alters its own methods at the first start of an application in a process.
     """
     patch = pytest.MonkeyPatch()
     patch.setattr(connection, "HEAD_TIMEOUT_S", SHORT_S)
@@ -34,6 +32,7 @@ async def port() -> AsyncIterator[int]:
     app: Sanic[Any, Any] = Sanic("deadlines", configure_logging=False)
     Sanic.unregister_app(app)
     app.config.MOTD = False
+    app.config.TOUCHUP = False  # it alters Sanic's own methods, which works once in a process
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 0.1
 
     @app.post("/")
