@@ -45,7 +45,7 @@ async def get_document(request: Request) -> HTTPResponse:
 
 
 async def _read_page(name: str) -> HTTPResponse:
-    return await file(FRONTEND / name, headers={"Cache-Control": "no-cache"})
+    return await file(FRONTEND / name)
 
 
 def install(app: Sanic[Any, Any], openapi: bytes) -> None:

@@ -27,6 +27,12 @@ async def test_every_response_has_the_security_headers(
     assert headers["strict-transport-security"] == "max-age=31536000"
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_no_response_has_a_header_twice(client: httpx.AsyncClient, path: str) -> None:
+    names = [name for name, _ in (await client.get(path)).headers.multi_items()]
+    assert sorted(names) == sorted(set(names))
+
+
 async def test_conversations_and_exports_are_not_stored_by_caches(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
