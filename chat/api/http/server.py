@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, cast
 
 from sanic import Sanic
+from sanic.application.state import ApplicationServerInfo
 from sanic.http import Stage
+from sanic.http.constants import HTTP
 
 from chat.api.http.connection import Protocol
 from chat.api.http.connection_limits import ConnectionLimits
@@ -47,6 +49,9 @@ class HttpServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Run the application's start listeners, then accept connections."""
+        # Only `app.run` states the version of HTTP. Without it, each response has an empty Alt-Svc.
+        settings = {"version": HTTP.VERSION_1, "host": None, "port": None}
+        self.app.state.server_info.append(ApplicationServerInfo(settings))
         self._server = await self.app.create_server(
             sock=listener,
             protocol=cast(type[Protocol], self._protocol),

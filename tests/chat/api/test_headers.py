@@ -28,9 +28,13 @@ async def test_every_response_has_the_security_headers(
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_no_response_has_a_header_twice(client: httpx.AsyncClient, path: str) -> None:
-    names = [name for name, _ in (await client.get(path)).headers.multi_items()]
+async def test_no_response_has_a_header_twice_or_without_a_value(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    headers = (await client.get(path)).headers.multi_items()
+    names = [name for name, _ in headers]
     assert sorted(names) == sorted(set(names))
+    assert [name for name, value in headers if not value] == []
 
 
 async def test_conversations_and_exports_are_not_stored_by_caches(
