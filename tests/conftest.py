@@ -35,6 +35,7 @@ _ANY_REDIS = [
         "chat/api/test_cors.py",
         "chat/api/test_formats.py",
         "chat/api/test_guard.py",
+        "chat/api/test_page_files.py",
         "chat/api/test_rejected_bodies.py",
         "chat/api/trust",
         "chat/api/v1/test_access.py",

@@ -1,10 +1,17 @@
-"""Serve the web UI and the documentation of the API: their own files and two libraries."""
+"""Serve the web UI and the documentation of the API: their own files and two libraries.
+
+Caches compare the contents of files (`ETag`), not their times. Another version, in an upgrade or a
+rollback, may bring older times, and a page with files of two versions does not work.
+"""
 
 import re
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import NotFound
 from sanic.response import BaseHTTPResponse, file
 
 from chat.api.trust import proxies
@@ -31,12 +38,12 @@ HSTS = "max-age=31536000"
 
 async def get_index(request: Request) -> HTTPResponse:
     """Return the web UI."""
-    return await _read_page("index.html")
+    return await _get_file(request, FRONTEND / "index.html")
 
 
 async def get_docs(request: Request) -> HTTPResponse:
     """Return the page that shows this documentation."""
-    return await _read_page("docs.html")
+    return await _get_file(request, FRONTEND / "docs.html")
 
 
 async def get_document(request: Request) -> HTTPResponse:
@@ -44,8 +51,25 @@ async def get_document(request: Request) -> HTTPResponse:
     return HTTPResponse(request.app.ctx.openapi, content_type="application/json")
 
 
-async def _read_page(name: str) -> HTTPResponse:
-    return await file(FRONTEND / name)
+async def _get_file(
+    request: Request, path: Path, content_type: str = "text/html; charset=utf-8"
+) -> HTTPResponse:
+    """Return a file, or 304 if the client has its content; raises NotFound."""
+    try:
+        response = await file(path, mime_type=content_type, last_modified=None)
+    except FileNotFoundError as error:
+        raise NotFound("a file is missing") from error
+    tag = f'"{sha256(response.body or b"").hexdigest()}"'
+    if _names(request.headers.getall("if-none-match", []), tag):
+        response = HTTPResponse(status=304)
+    response.headers["ETag"] = tag
+    return response
+
+
+def _names(conditions: list[str], tag: str) -> bool:
+    """Return whether `If-None-Match` names a tag without commas (RFC 9110 §13.1.2)."""
+    values = [value.strip() for value in ",".join(conditions).split(",")]
+    return values == ["*"] or tag in (value.removeprefix("W/") for value in values)
 
 
 def install(app: Sanic[Any, Any], openapi: bytes) -> None:
@@ -68,7 +92,8 @@ def install(app: Sanic[Any, Any], openapi: bytes) -> None:
     types = {".css": "text/css", ".svg": "image/svg+xml"}
     for name, path in files.items():  # one route per file, so that no URL reaches another file
         content_type = types.get(path.suffix, "text/javascript") + "; charset=utf-8"
-        app.static(f"/{name}", path, name=re.sub(r"\W", "_", name), content_type=content_type)
+        get_file = partial(_get_file, path=path, content_type=content_type)
+        app.route(f"/{name}", name=re.sub(r"\W", "_", name), static=True)(get_file)
 
     async def add_headers(request: Request, response: BaseHTTPResponse) -> None:
         for name, value in SECURITY_HEADERS.items():
