@@ -51,10 +51,11 @@ def check_source(request: Request) -> None:
             "UI, or add the page's origin to CORS_ORIGINS."
         )
     if origin is not None and not _is_own(request, origin):
-        values = f"{_quote(origin)} differs from `Host`, which is {_quote(headers.get('host', ''))}"
+        asked = f"{get_scheme(request)}://{headers.get('host', '')}"
         raise Forbidden(
-            f"The origin of the page is {values}. Send the request from the web UI, let the proxy "
-            "pass `Host`, or add the page's origin to CORS_ORIGINS."
+            f"The origin of the page is {_quote(origin)}, but the request is for {_quote(asked)} "
+            "by its `Host`. Send the request from the web UI, let the proxy pass `Host`, or add "
+            "the page's origin to CORS_ORIGINS."
         )
     if origin is None and not _is_preflighted(request) and _is_browser(request):
         raise Forbidden(

@@ -122,13 +122,41 @@ async def test_a_differing_origin_is_named_in_the_message_and_once_in_the_log(
         lines = len(server.read_log().splitlines())
         for headers in ({}, {}, {"Origin": "http://<b>[31m"}):
             error = (await client.get("/api/info", headers=headers)).json()["error"]
-            assert "`localhost:82`" in error["message"]
+            assert "`http://localhost:82`" in error["message"]
             assert "<" not in error["message"]
         log = server.read_log()
     assert "rejected a request for /api/info with 403: The origin of the page is `http://els" in log
-    assert log.count("`http://elsewhere.example:81` differs from `Host`") == 1
+    assert log.count("elsewhere.example:81`, but the request is for `http://localhost:82`") == 1
     assert len(log.splitlines()) == lines + 1
     assert "?b?" not in log
+
+
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ({"Origin": "null"}, "`null`, but the request is for `OWN` by its `Host`."),
+        ({"Referer": "http://[bad"}, "`null`, but the request is for `OWN` by its `Host`."),
+        (
+            {"Referer": "http://elsewhere.example/?secret"},
+            "`http://elsewhere.example`, but the request is for `OWN` by its `Host`.",
+        ),
+        (
+            {"Origin": "http://localhost", "Host": "localhost", "X-Forwarded-Proto": "https"},
+            "`http://localhost`, but the request is for `https://localhost` by its `Host`.",
+        ),
+        (
+            {"Origin": "https://localhost", "Host": "localhost:80"},
+            "`https://localhost`, but the request is for `http://localhost:80` by its `Host`.",
+        ),
+    ],
+    ids=str,
+)
+async def test_a_differing_origin_and_that_of_the_request_are_in_one_sentence(
+    client: httpx.AsyncClient, server: Server, headers: dict[str, str], sentence: str
+) -> None:
+    response = await client.get("/api/info", headers={**BROWSER, **headers})
+    message = response.json()["error"]["message"]
+    assert message.startswith(f"The origin of the page is {sentence.replace('OWN', server.url)} ")
 
 
 async def test_a_request_that_needs_a_preflight_proves_its_origin(
