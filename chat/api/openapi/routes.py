@@ -24,6 +24,7 @@ TAGS = {
 
 _TEXT = {"type": "string"}
 _HTML = {"text/html": _TEXT}
+_UNCHANGED = Answer(description="`If-None-Match` names the `ETag` of the page's content.")
 
 _INVALID = "A parameter or the body is invalid; `message` says which."
 _FOREIGN, _UNAVAILABLE = deletion_routes.FOREIGN, deletion_routes.UNAVAILABLE
@@ -281,14 +282,14 @@ OPERATIONS = (
         path="/",
         handler=page.get_index,
         tag=_SERVER,
-        answers={200: Answer(description="The page.", content=_HTML)},
+        answers={200: Answer(description="The page.", content=_HTML), 304: _UNCHANGED},
     ),
     Operation(
         method="get",
         path="/docs",
         handler=page.get_docs,
         tag=_SERVER,
-        answers={200: Answer(description="The page.", content=_HTML)},
+        answers={200: Answer(description="The page.", content=_HTML), 304: _UNCHANGED},
     ),
     Operation(
         method="get",
