@@ -1,6 +1,7 @@
 """The Lua scripts: each may be sent twice, and none ignores a fence."""
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventId, EventRead, EventStore
 from sessions.keys import ConversationId, MessageId, Owner, SessionDigest, TurnId
 from sessions.limits import StorageLimits
-from sessions.session_store import Session
+from sessions.session_store import Session, SessionStore
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import NewTurn, TakeOver, TurnRef
 from sessions.turns.turn_store import TurnStore
@@ -174,6 +175,11 @@ async def test_every_script_sent_twice_takes_effect_once(
     assert 0 < await redis.ttl(keys.export(owner)) <= keys.EXPORT_TTL_S
     assert await twice(lambda: export_slot.claim(redis, owner)) is None
     await twice(lambda: export_slot.release(redis, owner, "claim-1"))
+    sessions = SessionStore(redis, idle_s=60, ttl_s=60)
+    stored = Session(SessionDigest(secrets.token_hex(32)), owner, created=int(time.time()))
+    await twice(lambda: sessions.end(stored))
+    ended = await redis.get(keys.session(stored.digest))
+    assert json.loads(ended) == {"owner": "", "created": stored.created}
     assert sent >= set(scripts.SCRIPTS) - {"count"}, "a repeated request counts twice"
 
 
