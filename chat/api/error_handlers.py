@@ -67,7 +67,8 @@ _LIMIT_ERRORS: dict[LimitedResource, StorageFull] = {
         "affected. Delete conversations, or ask the operator to raise REDIS_MAXMEMORY."
     ),
     "bytes": QuotaExceeded(
-        "Your conversations have reached OWNER_MAX_BYTES. Delete some of them, or ask the operator to raise it."
+        "Your conversations have reached OWNER_MAX_BYTES. Delete some of them, or ask the operator "
+        "to raise it."
     ),
     "conversations": QuotaExceeded(
         f"You have {MAX_CONVERSATIONS} conversations, the maximum. Delete some of them first."
