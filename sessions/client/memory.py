@@ -1,7 +1,7 @@
 """Watch how full the memory of Redis is, in order to reject new questions before it is full.
 
-Redis rejects all writes once it holds `maxmemory` bytes. The rest above MAX_SHARE is for the
-answers that run by then.
+The rest above MAX_SHARE is for the answers that run by then. They may also exceed `maxmemory`; see
+`lua/shared/full_memory.lua`.
 """
 
 import asyncio
