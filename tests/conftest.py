@@ -35,10 +35,13 @@ _ANY_REDIS = [
         "chat/api/test_cors.py",
         "chat/api/test_formats.py",
         "chat/api/test_guard.py",
+        "chat/api/test_headers.py",
+        "chat/api/test_large_bodies.py",
         "chat/api/test_page_files.py",
         "chat/api/test_rejected_bodies.py",
         "chat/api/trust",
         "chat/api/v1/test_access.py",
+        "chat/export",
         "chat/turns/moderation",
         "chat/upstream",
         "proxies",
@@ -47,8 +50,13 @@ _ANY_REDIS = [
 """For the page, proxies, HTTP, formats, model servers and moderation, any kind of Redis will do."""
 
 
+_LONGEST = ("test_state_machine.py", "test_chaos.py")
+"""The tests that take longest: begun last, they would run alone on idle processors."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the tests of `_ANY_REDIS` on one Redis only, and not on a Cluster as well."""
+    """Begin with `_LONGEST`; run the tests of `_ANY_REDIS` on one Redis only, not on a Cluster."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
     dropped = {
         item
         for item in items

@@ -18,6 +18,9 @@ from redis.asyncio import Redis
 
 from sessions.client.connection import Client
 
+EAGER = (sys.executable, str(Path(__file__).parent / "eager_server.py"))
+"""The command before a server whose workers a test kills again and again."""
+
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60
 """Maximum time to wait for an expected event. No result depends on how early the event occurs."""
@@ -57,10 +60,13 @@ async def private_folder() -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def holdline(**settings: str) -> AsyncIterator[Server]:
-    """Run a server as `make run` does, on a free port, with only these settings."""
+async def holdline(*wrapper: str, **settings: str) -> AsyncIterator[Server]:
+    """Run a server as `make run` does, on a free port, with only these settings.
+
+    `wrapper` is a command that runs the server.
+    """
     async with private_folder() as home:
-        server = await start(home, **settings)
+        server = await start(home, *wrapper, **settings)
         try:
             yield server
         finally:

@@ -20,7 +20,7 @@ from tests.fake_upstream import ScriptedUpstream
 from tests.processes import PATIENCE_S, Server, holdline
 from tests.streams import ask, cookie_of
 
-CONNECTIONS = 60
+CONNECTIONS = 24
 AT_ONCE = 4
 LARGE = 500_000
 EXPORT_MESSAGES = 40

@@ -70,20 +70,11 @@ CAUSES: dict[str, tuple[Act, Act]] = {
 """For each cause of a continuation, the acts just before the outage and at its beginning."""
 
 
+@pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("outage", [frozen, killed])
 async def test_a_continuation_waits_for_redis(
-    outage: Outage, upstream: ScriptedUpstream, question: str
+    outage: Outage, cause: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    await asyncio.gather(
-        *(
-            run_outage(outage, cause, upstream, f"{cause} {question}")
-            for cause in CAUSES  # concurrently: a frozen Redis is noticed after 10 s
-        )
-    )
-
-
-async def run_outage(outage: Outage, cause: str, upstream: ScriptedUpstream, question: str) -> None:
-    """Let a continuation begin during an outage; check that it waits and that no text is lost."""
     prepare, begin = CAUSES[cause]
     first, rest = f"the first half of {question} ", "and the second"
     async with (

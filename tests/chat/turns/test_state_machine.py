@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from tests.fake_upstream import Exchange, ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, Server, find_worker, holdline
+from tests.processes import EAGER, PATIENCE_S, Server, find_worker, holdline
 from tests.viewer import Viewer
 
 T = TypeVar("T")
@@ -72,6 +72,7 @@ class Harness:
         self._stack.push_async_callback(self.upstream.stop)
         self.server = await self._stack.enter_async_context(
             holdline(
+                *EAGER,
                 REDIS_URL=self.redis.url, WORKERS="2", LEASE_S="0.5", CONTINUE_MAX="100",
                 RATE_LIMIT="off", OPENAI_BASE_URL=base_url, CHAT_MODEL="m",
             )
