@@ -24,6 +24,8 @@ class RedisProxy:
         self.passed: list[Command] = []
         self.lost: set[Command] = set()
         self.exchanges: list[list[Command]] = []
+        self.holds_reply = asyncio.Event()
+        """Set once Redis has sent a reply that is delayed."""
         self.url = ""
         self._path = redis_url.removeprefix("unix://")
         self._drops_reply: Callable[[Command], bool] = lambda command: False
@@ -47,6 +49,7 @@ class RedisProxy:
     def hold_replies(self, to: Callable[[Command], bool]) -> None:
         """Delay replies to matching commands, and all later replies, until `recover`."""
         self._delays_reply = to
+        self.holds_reply.clear()
         self._released.clear()
 
     def reply_with_error(self, error: bytes) -> None:
@@ -162,6 +165,7 @@ class _Connection:
             self._exchange = None
             await self._proxy._forwarding.wait()
             if self._delayed:
+                self._proxy.holds_reply.set()
                 await self._proxy._released.wait()
             if not self._token:
                 self._to_client.write(data)

@@ -46,14 +46,11 @@ async def prepare_nothing(answering: Answering) -> None:
 
 
 async def kill_the_worker(answering: Answering) -> None:
-    """Kill the worker; return when another has taken the turn over and has read its log."""
-    proxy = answering.proxy
-    proxy.hold_replies(runs("read"))
-    seen = len(proxy.passed)
+    """Kill the worker; return when another has taken the turn over, and Redis has sent its log."""
+    answering.proxy.hold_replies(runs("read"))
     os.kill(find_worker(answering.exchange.connection), signal.SIGKILL)
     async with asyncio.timeout(PATIENCE_S):
-        while not any(map(runs("read"), proxy.passed[seen:])):
-            await asyncio.sleep(0.01)
+        await answering.proxy.holds_reply.wait()
 
 
 async def release_replies(answering: Answering) -> None:
