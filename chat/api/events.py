@@ -5,10 +5,12 @@ from sanic import Blueprint, HTTPResponse, Request
 from chat.api import guard, parsing
 from chat.api.error_handlers import EVENTS_PATH, STREAM_HEADERS, STREAM_TYPE
 from chat.api.state import get_state
+from chat.api.trust.networks import hash_network
 from chat.errors import BadRequest
 from chat.formats import event_channel, sse
 from chat.log.tail_viewer import HEARTBEAT_S
 from sessions.event_store import EventId, parse_id
+from sessions.keys import Owner
 from sessions.middleware import get_session
 
 events = Blueprint("events")
@@ -18,7 +20,7 @@ events = Blueprint("events")
 async def stream_events(request: Request) -> HTTPResponse | None:
     """Stream the owner's events until the client disconnects or the server stops.
 
-    A client without a session is asked to connect again later.
+    Clients without a session have no events. Those of one address share the maximum of one owner.
     """
     guard.reject_navigation(request)
     if request.method != "GET":  # sanic-ext routes HEAD here, which would never end
@@ -28,10 +30,10 @@ async def stream_events(request: Request) -> HTTPResponse | None:
     if names not in ("on", "off"):
         raise BadRequest("Invalid `names`: expected `on` or `off`.")
     after = _parse_last_event_id(request, query)
-    if get_session(request).is_new:  # no event can have its owner
-        content = event_channel.NO_SESSION
-        return HTTPResponse(content, headers=STREAM_HEADERS, content_type=STREAM_TYPE)
-    async with get_state(request).feeds.open(get_session(request).owner, after) as subscriber:
+    owner = get_session(request).owner
+    if get_session(request).is_new:
+        owner = Owner(await hash_network(request, get_state(request).turn_limiter) or "unknown")
+    async with get_state(request).feeds.open(owner, after) as subscriber:
         response = await request.respond(headers=STREAM_HEADERS, content_type=STREAM_TYPE)
         await response.send(event_channel.OPENING)
         while subscriber.is_open:

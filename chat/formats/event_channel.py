@@ -7,9 +7,6 @@ from chat.formats.sse import HEARTBEAT
 OPENING = b"retry: 1000\n" + HEARTBEAT
 """The beginning of each connection: an EventSource reconnects after 1,000 ms."""
 
-NO_SESSION = b"retry: 5000\n: there is no session yet\n"
-"""The whole stream for a client without a session: an EventSource reconnects after 5,000 ms."""
-
 
 def encode(event_id: str, kind: str, fields: dict[str, str], *, is_named: bool) -> bytes:
     """Return the frame of an event; its data are JSON with `type` and the fields."""

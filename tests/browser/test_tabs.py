@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Route, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.chat_page import answers, ask, ask_and_answer, bodies
 from tests.browser.tabs import OpenRequests
@@ -284,26 +284,6 @@ async def test_without_web_locks_each_visible_tab_has_a_connection_for_events(
         await requests.settle(EVENTS, 1)
         await client.patch(f"/api/conversations/{created['id']}", json={"title": "two"})
         await expect(titles(first)).to_have_text(["two"])
-
-
-async def test_a_page_that_got_no_cookie_receives_events_after_its_first_question(
-    window: BrowserContext, server: Server, upstream: ScriptedUpstream, question: str
-) -> None:
-    """`/` sets no cookie while Redis is unavailable."""
-
-    async def serve_without_cookie(route: Route) -> None:
-        async with httpx.AsyncClient() as client:
-            response = await client.get(route.request.url, headers={"Accept": "text/html"})
-        headers = {"Content-Type": response.headers["content-type"]}
-        await route.fulfill(body=response.content, headers=headers)
-
-    await window.route(f"{server.url}/", serve_without_cookie)
-    page = await open_tab(window, f"{server.url}/")
-    assert await window.cookies() == []
-    await ask_and_answer(page, upstream, question, "answer")
-    async with await open_client(window, server) as client:
-        await client.post("/api/conversations/", json={"title": "elsewhere"})
-    await expect(titles(page)).to_have_text(["elsewhere", question])
 
 
 async def test_a_page_recovers_from_a_rejected_event_id(page: Page, server: Server) -> None:

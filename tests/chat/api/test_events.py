@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -318,21 +319,23 @@ async def test_a_connection_stores_no_key(client: httpx.AsyncClient, redis: Clie
     assert [key for key in added if key.endswith(b":events")] == []
 
 
-@pytest.mark.parametrize("cookie", ["", "holdline=unknown", "__Host-holdline-0=a.b"])
-async def test_a_client_without_a_session_is_asked_to_connect_again(
-    client: httpx.AsyncClient, cookie: str
+async def test_clients_without_a_session_share_the_maximum_of_their_address(
+    client: httpx.AsyncClient,
 ) -> None:
-    for last_id in ("", "1-1"):
-        headers = {"Cookie": cookie, "Last-Event-ID": last_id} if last_id else {"Cookie": cookie}
-        response = await client.get(EVENTS, headers=headers)
-        assert response.status_code == 200
-        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert response.text.startswith("retry: 5000\n: ")
-        assert "set-cookie" not in response.headers
-        assert "\n\n" not in response.text  # a client keeps its last event id
-    await create(client)
-    async with listening(client) as connection:
-        assert await connection.read() == {"type": "reset"}
+    async def open_channels(
+        stack: contextlib.AsyncExitStack, address: str, count: int
+    ) -> list[int]:
+        headers = {"X-Forwarded-For": address}  # the tests are a trusted proxy
+        streams = [client.stream("GET", EVENTS, headers=headers) for _ in range(count)]
+        return [(await stack.enter_async_context(one)).status_code for one in streams]
+
+    network = f"2001:db8:{secrets.token_hex(2)}"
+    async with contextlib.AsyncExitStack() as stack:
+        statuses = await open_channels(stack, f"{network}:1::1", feeds.MAX_SUBSCRIBERS)
+        assert statuses == [200] * feeds.MAX_SUBSCRIBERS
+        assert await open_channels(stack, f"{network}:1::2", 1) == [429]
+        assert await open_channels(stack, f"{network}:2::1", 1) == [200]
+        assert client.cookies == {}
 
 
 async def test_a_client_is_asked_to_retry_while_redis_is_unavailable(
