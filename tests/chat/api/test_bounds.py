@@ -7,6 +7,7 @@ import secrets
 import socket
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -216,19 +217,29 @@ async def test_an_owner_at_its_limit_gets_507_on_every_api_and_can_delete(
 # The memory of Redis
 
 
-@pytest.mark.parametrize("kind", REDIS_KINDS)
-async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
-    kind: str, upstream: ScriptedUpstream, question: str
-) -> None:
+@asynccontextmanager
+async def serve_on_own_redis(
+    kind: str, upstream: ScriptedUpstream, **settings: str
+) -> AsyncIterator[tuple[Client, Server, httpx.AsyncClient]]:
+    """Run a server on a Redis whose memory a test may limit."""
     async with (
         redis_of_kind(kind) as url,
         holdline(
             REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY, CHAT_MODEL="m",
-            RATE_LIMIT="off",
+            RATE_LIMIT="off", **settings,
         ) as server,
         httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client,
     ):  # fmt: skip
         redis = connect(url)
+        yield redis, server, client
+        await redis.aclose()
+
+
+@pytest.mark.parametrize("kind", REDIS_KINDS)
+async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
+    kind: str, upstream: ScriptedUpstream, question: str
+) -> None:
+    async with serve_on_own_redis(kind, upstream) as (redis, server, client):
         await fill(redis)
         events = await ask(client, upstream, question, "kept")
         begun = json.loads(events[0].data)
@@ -262,7 +273,6 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
         async with asyncio.timeout(PATIENCE_S):
             while (await client.post(LIST, json={})).status_code != 201:
                 await asyncio.sleep(0.1)
-        await redis.aclose()
         assert "new questions are rejected with 507" in server.read_log()
 
 
@@ -270,15 +280,7 @@ async def test_questions_get_507_from_90_percent_on_and_the_running_answer_ends(
 async def test_answers_end_and_users_stop_delete_and_sign_out_while_the_memory_is_full(
     kind: str, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with (
-        redis_of_kind(kind) as url,
-        holdline(
-            REDIS_URL=url, OPENAI_BASE_URL=upstream.base_url, OPENAI_API_KEY=KEY, CHAT_MODEL="m",
-            WORKERS="2",
-        ) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client,
-    ):  # fmt: skip
-        redis = connect(url)
+    async with serve_on_own_redis(kind, upstream, WORKERS="2") as (redis, _, client):
         events = await ask(client, upstream, question, "kept")
         conversation = json.loads(events[0].data)["conversation"]
         other = (await client.post(LIST, json={})).json()["id"]
@@ -301,7 +303,6 @@ async def test_answers_end_and_users_stop_delete_and_sign_out_while_the_memory_i
         assert (await client.delete(LIST + other)).status_code == 204
         assert (await client.post("/api/logout")).status_code == 204
         assert (await client.get(LIST + conversation)).status_code == 404
-        await redis.aclose()
 
 
 COMPLETION = {"messages": [{"role": "user", "content": "hello"}]}
