@@ -12,7 +12,7 @@ import pytest
 from config.children.restarts import Restarts
 from sessions.client.connection import connect
 from sessions.client.scripts import call
-from tests.config.test_supervisor import find_children, model_settings
+from tests.config.test_supervisor import find_children, model_settings, wait_until_written
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import own_redis
 from tests.processes import PATIENCE_S, ROOT, Server, holdline
@@ -110,6 +110,7 @@ async def test_an_embedded_redis_that_cannot_start_is_tried_again(
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         await ask(client, upstream, question, "stored")
+        await wait_until_written(server)
         (log,) = (server.home / "data" / "redis" / "appendonlydir").glob("*.incr.aof")
         (redis,) = find_children(server.process.pid, "redis")
         workers = find_children(server.process.pid, "python")

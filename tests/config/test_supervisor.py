@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from config.background import exit_on_task_failure
+from sessions.client.connection import connect
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import PATIENCE_S, find_worker, holdline, private_folder, start
+from tests.processes import PATIENCE_S, Server, find_worker, holdline, private_folder, start
 from tests.streams import ask, asking, read, read_into, text_of, wait_for_text
 
 
@@ -288,6 +290,17 @@ async def test_a_port_in_use_is_named_in_the_error(
         await server.stop()
 
 
+async def wait_until_written(server: Server) -> None:
+    """Wait until the kernel has all data of the embedded Redis.
+
+    While an fsync takes long, Redis delays its writes (docs/durability.md, "Settings of Redis").
+    """
+    redis = connect("unix" + (server.home / "data/redis/redis.sock").as_uri().removeprefix("file"))
+    async with aclosing(redis), asyncio.timeout(PATIENCE_S):
+        while (await redis.info("persistence"))["aof_buffer_length"]:
+            await asyncio.sleep(0.02)
+
+
 async def test_an_embedded_redis_that_dies_is_restarted(
     upstream: ScriptedUpstream, question: str
 ) -> None:
@@ -296,6 +309,7 @@ async def test_an_embedded_redis_that_dies_is_restarted(
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         await ask(client, upstream, question, "stored")
+        await wait_until_written(server)
         (redis,) = find_children(server.process.pid, "redis")
         os.kill(redis, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
