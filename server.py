@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from sanic import Sanic
-from sanic_ext import Extend
 
 from chat.api import (
     chat_stream,
@@ -22,7 +21,7 @@ from chat.api import (
     page,
 )
 from chat.api.conversations import exports, routes
-from chat.api.http import cors
+from chat.api.http import cors, methods
 from chat.api.http.request import PrefixedRequest, install_redirect
 from chat.api.http.server import HttpServer, choose_event_loop
 from chat.api.openapi.document import build_document
@@ -78,8 +77,7 @@ def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
         MOTD=False,
         BASE_PATH=settings.base_path,
     )
-    # Adds HEAD and OPTIONS. Its own documentation is OpenAPI 3.0, and loads scripts of other hosts.
-    Extend(app, config={"oas": False, "cors": False})
+    methods.install(app)
     error_handlers.install(app)
     proxies.install(app, settings.trusted_proxies)
     hosts.install(app, settings.allowed_hosts, is_local=hosts.is_loopback(settings.host))
