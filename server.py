@@ -12,15 +12,7 @@ from typing import Any
 from sanic import Sanic
 from sanic_ext import Extend
 
-from chat.api import (
-    chat_stream,
-    error_handlers,
-    events,
-    guard,
-    logout,
-    operations,
-    page,
-)
+from chat.api import chat_stream, error_handlers, events, guard, logout, operations, page
 from chat.api.conversations import exports, routes
 from chat.api.http import cors
 from chat.api.http.request import PrefixedRequest, install_redirect
@@ -49,9 +41,10 @@ from config.background import run_in_background
 from config.banner import print_banner, print_drain, warn_of_rebinding
 from config.children.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.children.llama_server import LlamaServer, LlamaServerError
+from config.listener import ListenError, listen
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
-from config.supervisor import StartError, Supervisor, bind
+from config.supervisor import Supervisor
 from config.system import descriptors, startup
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
@@ -296,7 +289,7 @@ def main() -> int:
         start_logging(settings.log_level)
         startup.prepare()
         warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
-        listener = bind(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
         with ExitStack() as children:
             llama = LlamaServer(settings.model, settings.data_dir) if settings.model else None
             redis_url, embedded_redis = settings.redis_url, None
@@ -308,7 +301,7 @@ def main() -> int:
                 children.enter_context(llama)
                 settings = settings.with_local_model(llama)
             return supervise(settings, listener, redis_url, embedded_redis, llama)
-    except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
+    except (SettingsError, ListenError, EmbeddedRedisError, LlamaServerError) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the supervisor handles signals, such as during a long load

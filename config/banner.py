@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 
 from config.children.embedded_redis import EmbeddedRedis
+from config.listener import format_url
 from config.settings import Settings
 
 logger = logging.getLogger("holdline.server")
@@ -19,7 +20,7 @@ def print_banner(
     if embedded_redis:
         data = f"{settings.data_dir.resolve()} (embedded Redis {embedded_redis.version})"
     print(
-        f"\nHoldline   {_format_web_ui_url(settings, listener)}\n"
+        f"\nHoldline   {format_url(listener)}{settings.base_path}/\n"
         f"model      {_describe_models(settings)}\n"
         f"data       {data}\n",
         flush=True,
@@ -44,14 +45,6 @@ def print_drain(running: int, drain_s: float) -> None:
             f"Finishing {answers}, up to {drain_s:g} s. Ctrl-C again to stop now.",
             flush=True,
         )
-
-
-def _format_web_ui_url(settings: Settings, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 (a browser cannot open the wildcard address)
-        host = "127.0.0.1"
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"http://{address}{settings.base_path}/"
 
 
 def _describe_models(settings: Settings) -> str:

@@ -35,24 +35,8 @@ _POLL_INTERVAL_S = 1.0
 
 _fork = multiprocessing.get_context("fork")
 
-
-class StartError(Exception):
-    """The server cannot start; the message names the setting to change."""
-
-
 Serve = Callable[[socket.socket, WorkerChannel], None]
 """Serve on a socket until an order or SIGTERM, and return when the worker has drained."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return the listening socket; port 0 lets the system choose. Raises StartError."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=4096)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host} port {port} ({error.strerror}): set HOST or PORT"
-        ) from None
 
 
 class Phase(Enum):
