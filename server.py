@@ -1,12 +1,18 @@
 """Start Holdline: `python server.py`. `create_app` lists the parts of one worker."""
 
+import os
+import signal
+
+if __name__ == "__main__":  # before the slow imports: without a handler, PID 1 ignores SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
 import asyncio
 import gc
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from sanic import Sanic
@@ -269,13 +275,9 @@ def supervise(
 ) -> int:
     """Run the workers until SIGTERM or SIGINT; return the exit status."""
     gc.freeze()  # the garbage collector would write to, and so copy, memory that workers share
-    supervisor = Supervisor(
-        lambda *arguments: serve(settings, redis_url, *arguments),
-        listener,
-        settings.workers,
-        [child for child in (embedded_redis, llama_server) if child],
-        settings.drain_s,
-    )
+    run = partial(serve, settings, redis_url)
+    children = [child for child in (embedded_redis, llama_server) if child]
+    supervisor = Supervisor(run, listener, settings.workers, children, settings.drain_s)
     return supervisor.run(
         lambda: print_banner(settings, listener, embedded_redis),
         lambda running: print_drain(running, settings.drain_s),
