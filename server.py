@@ -289,7 +289,7 @@ def main() -> int:
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
-        startup.prepare()
+        startup.prepare(configuration.NAMES)
         warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
         listener = listen(settings.host, settings.port)
         with ExitStack() as children:

@@ -179,7 +179,7 @@ class LlamaServer:
 
 def find_model(path: Path) -> Path:
     """Return the absolute path of a GGUF file. Raises LlamaServerError if `path` is not one."""
-    path = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path's raises for ~unknown)
+    path = path.absolute()
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

@@ -141,7 +141,7 @@ def test_a_banner_is_printed_in_any_encoding(tmp_path: Path) -> None:
     assert process.stdout == rb"/\u6570\u636e" + b"\n"
 
 
-def test_stuck_workers_are_killed_after_the_drain_by_a_supervisor_that_waits_idle(
+def test_stuck_workers_are_killed_after_the_drain_by_an_idle_supervisor(
     tmp_path: Path,
 ) -> None:
     before = """
