@@ -1,25 +1,23 @@
 """Start Holdline: `python server.py`. `create_app` lists the parts of one worker."""
 
+import os
+import signal
+
+if __name__ == "__main__":  # before the slow imports: without a handler, PID 1 ignores SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
 import asyncio
 import gc
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from sanic import Sanic
 
-from chat.api import (
-    chat_stream,
-    error_handlers,
-    events,
-    guard,
-    logout,
-    operations,
-    page,
-)
+from chat.api import chat_stream, error_handlers, events, guard, logout, operations, page
 from chat.api.conversations import exports, routes
 from chat.api.http import cors, methods
 from chat.api.http.request import PrefixedRequest, install_redirect
@@ -48,9 +46,10 @@ from config.background import run_in_background
 from config.banner import print_banner, print_drain, warn_of_rebinding
 from config.children.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from config.children.llama_server import LlamaServer, LlamaServerError
+from config.listener import ListenError, listen
 from config.logging import start_logging
 from config.settings import Settings, SettingsError
-from config.supervisor import StartError, Supervisor, bind
+from config.supervisor import Supervisor
 from config.system import descriptors, startup
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
@@ -274,13 +273,9 @@ def supervise(
 ) -> int:
     """Run the workers until SIGTERM or SIGINT; return the exit status."""
     gc.freeze()  # the garbage collector would write to, and so copy, memory that workers share
-    supervisor = Supervisor(
-        lambda *arguments: serve(settings, redis_url, *arguments),
-        listener,
-        settings.workers,
-        [child for child in (embedded_redis, llama_server) if child],
-        settings.drain_s,
-    )
+    run = partial(serve, settings, redis_url)
+    children = [child for child in (embedded_redis, llama_server) if child]
+    supervisor = Supervisor(run, listener, settings.workers, children, settings.drain_s)
     return supervisor.run(
         lambda: print_banner(settings, listener, embedded_redis),
         lambda running: print_drain(running, settings.drain_s),
@@ -292,9 +287,9 @@ def main() -> int:
     try:
         settings = configuration.load()
         start_logging(settings.log_level)
-        startup.prepare()
+        startup.prepare(configuration.NAMES)
         warn_of_rebinding(settings, is_local=hosts.is_loopback(settings.host))
-        listener = bind(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
         with ExitStack() as children:
             llama = LlamaServer(settings.model, settings.data_dir) if settings.model else None
             redis_url, embedded_redis = settings.redis_url, None
@@ -306,7 +301,7 @@ def main() -> int:
                 children.enter_context(llama)
                 settings = settings.with_local_model(llama)
             return supervise(settings, listener, redis_url, embedded_redis, llama)
-    except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
+    except (SettingsError, ListenError, EmbeddedRedisError, LlamaServerError) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the supervisor handles signals, such as during a long load

@@ -1,11 +1,14 @@
 """Print the address, the models and the storage at startup, and the answers to finish at a stop."""
 
 import logging
+import os
 import re
 import socket
-from contextlib import suppress
+import sys
+from pathlib import Path
 
 from config.children.embedded_redis import EmbeddedRedis
+from config.listener import format_url
 from config.settings import Settings
 
 logger = logging.getLogger("holdline.server")
@@ -18,11 +21,10 @@ def print_banner(
     data = "the Redis at REDIS_URL"
     if embedded_redis:
         data = f"{settings.data_dir.resolve()} (embedded Redis {embedded_redis.version})"
-    print(
-        f"\nHoldline   {_format_web_ui_url(settings, listener)}\n"
+    _print(
+        f"\nHoldline   {format_url(listener)}{settings.base_path}/\n"
         f"model      {_describe_models(settings)}\n"
-        f"data       {data}\n",
-        flush=True,
+        f"data       {data}\n"
     )
 
 
@@ -39,19 +41,18 @@ def warn_of_rebinding(settings: Settings, *, is_local: bool) -> None:
 def print_drain(running: int, drain_s: float) -> None:
     """Print the number of answers that a stopping server finishes, and its time in seconds."""
     answers = "1 answer" if running == 1 else f"{running} answers"
-    with suppress(OSError):  # the terminal may be gone
-        print(
-            f"Finishing {answers}, up to {drain_s:g} s. Ctrl-C again to stop now.",
-            flush=True,
-        )
+    _print(f"Finishing {answers}, up to {drain_s:g} s. Ctrl-C again to stop now.")
 
 
-def _format_web_ui_url(settings: Settings, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 (a browser cannot open the wildcard address)
-        host = "127.0.0.1"
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"http://{address}{settings.base_path}/"
+def _print(text: str) -> None:
+    """Print a text now. The server goes on if the terminal is gone, or the disk is full."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        logger.warning("cannot write to standard output (%s)", error.strerror)
+        # The exit would write the text that is left, fail, and change the exit status.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _describe_models(settings: Settings) -> str:

@@ -12,13 +12,17 @@ class LimitSettings(NetworkSettings):
     owner_max_bytes: int = Field(
         64_000_000,
         ge=1,
+        le=10**15,
         description="Maximum size of the conversations of one session or API key, in bytes",
     )
     message_max: int = Field(
-        32_000, ge=1, description="Maximum length of a question, in characters"
+        32_000, ge=1, le=10_000_000, description="Maximum length of a question, in characters"
     )
     system_max: int = Field(
-        8000, ge=1, description="Maximum length of a conversation's system prompt, in characters"
+        8000,
+        ge=1,
+        le=10_000_000,
+        description="Maximum length of a conversation's system prompt, in characters",
     )
     rate_limit: RateLimit = Field(
         "60/minute",

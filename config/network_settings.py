@@ -3,13 +3,15 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from config.setting_types import BasePath, ConnectionsMax, Hosts, Networks
+from config.setting_types import BasePath, ConnectionsMax, Host, Hosts, Networks
 
 
 class NetworkSettings(BaseSettings):
     """The part of `Settings` that is listed first."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
+    host: Host = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces, :: for IPv6 too"
+    )
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose"
     )

@@ -1,13 +1,21 @@
 """The types of settings that need a specific check; its ValueError states the accepted values."""
 
+import os
 import re
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
+
+MAX_TTL_S = 100 * 365 * 86_400
+"""The longest lifetime of a key, in seconds: a hundred years. Redis rejects a far longer one."""
+
+_MEMORY_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 1 << 10, "m": 10**6, "mb": 1 << 20,
+                 "g": 10**9, "gb": 1 << 30}  # fmt: skip
 
 
 def _check_rate(value: str) -> str:
@@ -166,9 +174,34 @@ def _split_hosts(value: object) -> object:
 
 def _check_memory_size(value: str) -> str:
     """Return a size as Redis reads it: `k` is 1,000 bytes and `kb` is 1,024."""
-    if value and not re.fullmatch(r"[0-9]{1,18}([kmg]?b|[kmg])?", value.lower()):
+    found = re.fullmatch(r"([0-9]{1,18})([kmg]?b|[kmg]?)", value.lower())
+    if value and not found:
         raise ValueError("must be a number of bytes, or have a unit: 512mb, 2gb")
+    size = int(found[1]) * _MEMORY_UNITS[found[2]] if found else 0
+    if size and not 10**6 <= size <= 10**15:
+        raise ValueError("must be 0 for no limit, or between 1mb and 1000000gb")
     return value.lower()
+
+
+def _check_host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
+        raise ValueError(
+            "must be a name or an address of this machine, without brackets or a port; "
+            "0.0.0.0 or :: for all interfaces"
+        )
+    return value
+
+
+def _expand_path(value: Path) -> Path:
+    """Return a path with the user's home instead of `~`."""
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's raises for ~unknown)
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError("begins with ~ and the name of a user that does not exist")
+    if re.search(r"\$(\{|[A-Za-z_])", str(path)):
+        raise ValueError("must not contain $, because no variable is replaced in it")
+    if "\0" in str(path):
+        raise ValueError("must not contain a NUL character")
+    return path
 
 
 ConnectionsMax = Annotated[str, AfterValidator(_check_connections_max)]
@@ -180,10 +213,12 @@ Key = Annotated[SecretStr, AfterValidator(_check_key)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 BasePath = Annotated[str, AfterValidator(_check_base_path)]
+Host = Annotated[str, AfterValidator(_check_host)]
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_hosts)]
 Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)
 ]
+ExpandedPath = Annotated[Path, AfterValidator(_expand_path)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 ApiKeys = Annotated[dict[str, Key], NoDecode, BeforeValidator(_split_keys)]
 

@@ -13,9 +13,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from config.children.llama_server import LlamaServer
 from config.limit_settings import LimitSettings
+from config.setting_errors import describe_first
 from config.setting_types import (
+    MAX_TTL_S,
     ApiKeys,
     ContextTokens,
+    ExpandedPath,
     HttpUrl,
     Key,
     MemorySize,
@@ -23,6 +26,7 @@ from config.setting_types import (
     RedisUrl,
     UpstreamSettings,
 )
+from config.system.env_file import EnvFileError, find_lines
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Base URL of the upstream if only OPENAI_API_KEY is set."""
@@ -37,14 +41,14 @@ class Settings(LimitSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
     )
 
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes")
-    data_dir: Path = Field(
+    data_dir: ExpandedPath = Field(
         Path(".data"), description="Directory in which the embedded Redis stores its data"
     )
     redis_url: RedisUrl | None = Field(
@@ -67,7 +71,7 @@ class Settings(LimitSettings):
         (),
         description="Model, or a comma-separated list to choose from; the first is the default",
     )
-    model: Path | None = Field(
+    model: ExpandedPath | None = Field(
         None, description="GGUF file of a local model, which Holdline runs with llama-server"
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
@@ -95,17 +99,22 @@ class Settings(LimitSettings):
     upstream_timeout_s: float = Field(
         120,
         gt=0,
+        le=86_400,
         description="Maximum silence of the upstream, in seconds; "
         "comments count only before the answer begins",
     )
     first_token_timeout_s: float = Field(
         300,
         gt=0,
+        le=86_400,
         description="Maximum time until the answer begins, in seconds, "
         "while the upstream only sends comments",
     )
     turn_max_s: float = Field(
-        3600, gt=0, description="Maximum time for one answer on one worker, in seconds"
+        3600,
+        gt=0,
+        le=7 * 86_400,
+        description="Maximum time for one answer on one worker, in seconds",
     )
     continue_mode: Literal["auto", "prompt", "prefill"] = Field(
         "auto",
@@ -135,11 +144,15 @@ class Settings(LimitSettings):
         "closed rejects them, open lets them pass",
     )
     session_idle_s: int = Field(
-        90 * 86_400, ge=1, description="Time after which an unused session expires, in seconds"
+        90 * 86_400,
+        ge=1,
+        le=MAX_TTL_S,
+        description="Time after which an unused session expires, in seconds",
     )
     session_max_s: int = Field(
         400 * 86_400,
         ge=1,
+        le=MAX_TTL_S,
         description="Maximum age of a session, in seconds (browsers cap cookies at 400 days)",
     )
     cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
@@ -154,6 +167,7 @@ class Settings(LimitSettings):
     log_keep_s: int = Field(
         3600,
         ge=60,
+        le=MAX_TTL_S,
         description="Time for which the log of a finished answer is kept, in seconds",
     )
     lease_s: float = Field(
@@ -191,7 +205,7 @@ class Settings(LimitSettings):
             return value
         try:
             upstreams = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             upstreams = None
         if not isinstance(upstreams, list):
             raise ValueError(
@@ -248,14 +262,20 @@ class Settings(LimitSettings):
         return self.model_copy(update={"upstreams": (upstream,)})
 
 
+NAMES = tuple(name.upper() for name in Settings.model_fields)
+"""The names of all settings."""
+
+
 def load(**overrides: object) -> Settings:
     """Read the settings from the environment and `.env`; raises SettingsError, one line long."""
+    lines: dict[str, int] = {}
     try:
+        lines = find_lines(NAMES)
         settings = Settings(**overrides)  # type: ignore[arg-type]
+    except EnvFileError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
-        raise SettingsError(_first_error(error)) from None
-    except UnicodeDecodeError:
-        raise SettingsError(".env is not UTF-8 text") from None
+        raise SettingsError(describe_first(error, lines)) from None
     for name in ("openai_base_url", "openai_api_key", "upstreams"):
         if settings.model and getattr(settings, name):
             raise SettingsError(f"MODEL and {name.upper()} exclude each other: unset one of them")
@@ -286,11 +306,3 @@ def load(**overrides: object) -> Settings:
             "set OPENAI_API_KEY or OPENAI_BASE_URL"
         )
     return settings
-
-
-def _first_error(error: ValidationError) -> str:
-    """Return the first error in one line, without the value, which may be a secret."""
-    details = error.errors(include_url=False, include_input=False)[0]
-    name = " ".join([str(details["loc"][0]).upper(), *map(str, details["loc"][1:])])
-    reason = details["msg"].removeprefix("Value error, ")
-    return f"{name} is invalid: {reason[0].lower()}{reason[1:]}"

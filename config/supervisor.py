@@ -35,24 +35,8 @@ _POLL_INTERVAL_S = 1.0
 
 _fork = multiprocessing.get_context("fork")
 
-
-class StartError(Exception):
-    """The server cannot start; the message names the setting to change."""
-
-
 Serve = Callable[[socket.socket, WorkerChannel], None]
 """Serve on a socket until an order or SIGTERM, and return when the worker has drained."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return the listening socket; port 0 lets the system choose. Raises StartError."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=4096)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host} port {port} ({error.strerror}): set HOST or PORT"
-        ) from None
 
 
 class Phase(Enum):
@@ -144,6 +128,14 @@ class Supervisor:
         self._handle_signals()
         self._ready_at = time.monotonic()
         self._waiting = [Restarts() for _ in range(self._count)]
+        try:
+            return self._supervise(on_ready, on_drain)
+        finally:
+            # Only an error leaves workers. multiprocessing would wait for them when this process
+            # exits, and the port would stay open.
+            self._kill_workers()
+
+    def _supervise(self, on_ready: Callable[[], None], on_drain: Callable[[int], None]) -> int:
         announced = False
         while not self._signals:
             self._start_due_workers()
@@ -160,7 +152,7 @@ class Supervisor:
             if not announced and not self._waiting and Phase.STARTING not in phases:
                 announced = True
                 on_ready()
-            self._children.restart_dead()
+            self._children.restart_dead(self._is_hurried)
         self._stop_workers(Order.DRAIN, on_drain)
         return 0
 
@@ -172,22 +164,28 @@ class Supervisor:
     def _count_signal(self, number: int, frame: object) -> None:
         self._signals += 1
 
+    def _is_hurried(self) -> bool:
+        return self._signals > 0 or self._is_stopping
+
     def _start_due_workers(self) -> None:
         now = time.monotonic()
         due = [restarts for restarts in self._waiting if restarts.due_at <= now]
         self._waiting = [restarts for restarts in self._waiting if restarts.due_at > now]
         for restarts in due:
-            self._start_worker(restarts)
+            try:
+                self._start_worker(restarts)
+            except OSError as error:  # a limit of the system: a later try may succeed
+                delay_s = restarts.note_death(time.monotonic())
+                self._waiting.append(restarts)
+                logger.error("cannot start a worker (%s); next try in %g s", error, delay_s)
 
-    def _start_worker(self, restarts: Restarts) -> int:
+    def _start_worker(self, restarts: Restarts) -> None:
         restarts.note_start(time.monotonic())
         ours, theirs = _fork.Pipe()
         process = _fork.Process(target=self._run_worker, args=(ours, theirs), daemon=False)
         process.start()
         theirs.close()
         self._workers.append(Worker(process, ours, restarts))
-        assert process.pid is not None
-        return process.pid
 
     def _run_worker(self, ours: Connection, theirs: Connection) -> None:
         signal.set_wakeup_fd(-1)
@@ -214,8 +212,8 @@ class Supervisor:
         worker.receive()
         if worker.phase is Phase.DRAINING and not (self._signals or self._is_stopping):
             # The worker alone has received SIGTERM.
-            pid = self._start_worker(Restarts())
-            logger.info("worker %d drains; worker %d replaces it", worker.process.pid, pid)
+            self._waiting.append(Restarts())
+            logger.info("worker %d drains; another replaces it", worker.process.pid)
 
     def _remove_dead_workers(self) -> list[Worker]:
         dead = [worker for worker in self._workers if not worker.process.is_alive()]
@@ -269,9 +267,12 @@ class Supervisor:
                 announced = True
                 if running := sum(one.running for one in self._workers):
                     on_drain(running)
-            self._children.restart_dead()
+            self._children.restart_dead(self._is_hurried)
             if time.monotonic() - ordered_at > timeout_s:
-                self._kill_workers(timeout_s)
+                for worker in self._workers:
+                    pid = worker.process.pid
+                    logger.error("worker %d did not stop in %g s; killing it", pid, timeout_s)
+                self._kill_workers()
 
     def _order(self, order: Order) -> None:
         for worker in self._workers:
@@ -279,9 +280,7 @@ class Supervisor:
             if worker.phase is Phase.STARTING:  # it has no turns: do not wait until it listens
                 worker.process.terminate()
 
-    def _kill_workers(self, timeout_s: float) -> None:
+    def _kill_workers(self) -> None:
         for worker in self._workers:
-            pid = worker.process.pid
-            logger.error("worker %d did not stop within %g s; killing it", pid, timeout_s)
             worker.process.kill()
             worker.process.join()

@@ -100,7 +100,7 @@ async def redis(redis_url: str) -> AsyncIterator[Client]:
 @pytest.fixture
 def turns(redis: Client) -> TurnStore:
     """Return a store whose leases do not expire during a test."""
-    return TurnStore(redis, lease_s=600, ttl_s=1000)
+    return TurnStore(redis, lease_s=60, ttl_s=1000)
 
 
 @pytest_asyncio.fixture

@@ -21,7 +21,7 @@ PRODUCT = sorted(
     ]
 )
 IMPORTS = {
-    "config": {"config.children"},
+    "config": {"config.children", "config.system"},
     "config.children": {"config.system"},
     "config.system": set(),
     "sessions.client": set(),

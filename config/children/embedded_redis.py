@@ -91,10 +91,11 @@ class EmbeddedRedis:
         """Return the exit status if Redis has died, else None. To recover, call `stop`, `start`."""
         return self._process.poll() if self._process else None
 
-    def start(self) -> None:
-        """Start Redis and return when it is ready.
+    def start(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
+        """Start Redis and return when it is ready; on failure, raise an EmbeddedRedisError.
 
-        On failure, leave no process running and raise an EmbeddedRedisError.
+        A failure leaves no process running. When `is_hurried` returns True, return although Redis
+        is still loading its data.
         """
         if self._process:
             raise RuntimeError("the embedded Redis is already running")
@@ -105,7 +106,7 @@ class EmbeddedRedis:
                 self._wait_for_orphan(lock)
                 binary, self.version = find_binary(self._home)
                 self._launch(binary, lock)
-            self._wait_until_ready()
+            self._wait_until_ready(is_hurried)
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError):
@@ -227,9 +228,9 @@ class EmbeddedRedis:
                 preexec_fn=prepare,
             )
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, is_hurried: Callable[[], bool]) -> None:
         last_reply = last_progress = time.monotonic()
-        while not (reply := self._send_command(b"PING")).startswith(b"+PONG"):
+        while not (is_hurried() or (reply := self._send_command(b"PING")).startswith(b"+PONG")):
             now = time.monotonic()
             if (status := self.poll()) is not None:
                 raise RedisStartError(

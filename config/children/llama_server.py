@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -105,7 +106,7 @@ class LlamaServer:
         is_due = time.monotonic() - self._started_at >= self._restart_interval_s
         return status if is_due else None
 
-    def start(self) -> None:
+    def start(self, is_hurried: Callable[[], bool]) -> None:
         """Start llama-server again, without waiting until its model is loaded."""
         was_stable = time.monotonic() - self._started_at >= STABLE_RUN_S
         doubled_s = min(2 * self._restart_interval_s, MAX_RESTART_INTERVAL_S)
@@ -178,7 +179,7 @@ class LlamaServer:
 
 def find_model(path: Path) -> Path:
     """Return the absolute path of a GGUF file. Raises LlamaServerError if `path` is not one."""
-    path = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path's raises for ~unknown)
+    path = path.absolute()
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

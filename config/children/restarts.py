@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 logger = logging.getLogger("holdline.supervisor")
@@ -44,14 +44,15 @@ class Child(Protocol):
     """Another process that the server needs, restarted when it dies, such as the embedded Redis.
 
     `poll` returns an exit status when the process must be restarted. If `start` raises an error, it
-    is tried again later.
+    is tried again later. When `is_hurried` returns True, it no longer waits until the process is
+    ready.
     """
 
     name: str
 
     def poll(self) -> int | None: ...
     def stop(self) -> None: ...
-    def start(self) -> None: ...
+    def start(self, is_hurried: Callable[[], bool]) -> None: ...
 
 
 class Children:
@@ -62,21 +63,24 @@ class Children:
         self._failed: dict[Child, Restarts] = {}
         """Children that could not be started again, and when the next try is due."""
 
-    def restart_dead(self) -> None:
-        """Start the children that have died; return when they are ready, or have failed again."""
+    def restart_dead(self, is_hurried: Callable[[], bool]) -> None:
+        """Start the children that have died; return when they are ready, or have failed again.
+
+        When `is_hurried` returns True, return before they are ready.
+        """
         for child in self._children:
             failed = self._failed.get(child)
             if failed and failed.due_at <= time.monotonic():
-                self._restart(child, failed)
+                self._restart(child, failed, is_hurried)
             elif not failed and (status := child.poll()) is not None:
                 logger.error("%s died (%s); restarting it", child.name, describe_exit(status))
                 child.stop()
-                self._restart(child, Restarts())
+                self._restart(child, Restarts(), is_hurried)
 
-    def _restart(self, child: Child, restarts: Restarts) -> None:
+    def _restart(self, child: Child, restarts: Restarts, is_hurried: Callable[[], bool]) -> None:
         began = time.monotonic()
         try:
-            child.start()
+            child.start(is_hurried)
         except Exception as error:  # the workers continue: a later try may succeed
             now = time.monotonic()
             restarts.note_start(now)

@@ -22,6 +22,7 @@ _FOLDER = Path(__file__).parents[1] / "lua"
 _PARTS = {
     "announce": re.compile(rb"\b(announce|MAX_EVENTS)\b"),
     "full_memory": re.compile(rb"\ballow_full_memory\("),
+    "lease": re.compile(rb"\bMAX_LEASE_MS\b"),
     "usage": re.compile(rb"\b(find_limit|set_size|grow|forget)\("),
 }
 """The parts that scripts share, with the names by which a script uses them."""

@@ -37,11 +37,12 @@ if KEYS[4] then
   counts[3] = {'bytes', 'address', KEYS[6], ARGV[13], ARGV[14], ARGV[11]}
 end
 
--- Drop a key that holds anything else, or never expires: it would make every admission fail.
+-- Drop a key that holds anything else, or lives longer than its window, because it never expires or
+-- the clock was set back: it would make every admission fail.
 for _, count in ipairs(counts) do
-  local found = redis.pcall('GET', count[3])
+  local found, ttl = redis.pcall('GET', count[3]), redis.call('TTL', count[3])
   if found and not (type(found) == 'string' and string.match(found, '^%d+$') and #found < 16
-      and redis.call('TTL', count[3]) >= 0) then
+      and ttl >= 0 and ttl <= tonumber(count[6])) then
     redis.call('UNLINK', count[3])
   end
 end

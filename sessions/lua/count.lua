@@ -6,9 +6,10 @@
 
 if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 local found, ttl = redis.pcall('GET', KEYS[1]), redis.call('TTL', KEYS[1])
--- Drop a key that holds anything else, or never expires.
+-- Drop a key that holds anything else, or lives longer than its window, because it never expires or
+-- the clock was set back.
 if found and not (type(found) == 'string' and string.match(found, '^%d+$') and #found < 16
-    and ttl >= 0) then
+    and ttl >= 0 and ttl <= tonumber(ARGV[2])) then
   redis.call('UNLINK', KEYS[1])
   found, ttl = false, -2
 end

@@ -11,7 +11,8 @@ local fence = tonumber(turn[4])
 if turn[3] ~= ARGV[1] then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  if tonumber(turn[2]) > now then return {0} end
+  local left = tonumber(turn[2]) - now
+  if left > 0 and left <= MAX_LEASE_MS then return {0} end
   allow_full_memory(KEYS[1])
   redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'lease', now + ARGV[2])
   fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)

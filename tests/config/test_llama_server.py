@@ -110,18 +110,18 @@ def test_a_llama_server_that_keeps_dying_is_restarted_at_growing_intervals(
     server = LlamaServer(write_model(tmp_path, "fail at once"), tmp_path)
     intervals = []
     for _ in range(8):
-        server.start()
+        server.start(bool)
         started_at = now
         server.stop()
         while server.poll() is None:
             now += 0.5
         intervals.append(now - started_at)
     assert intervals == [1, 2, 4, 8, 16, 30, 30, 30]
-    server.start()
+    server.start(bool)
     now += llama_server.STABLE_RUN_S
     server.stop()
     assert server.poll() is not None
-    server.start()
+    server.start(bool)
     server.stop()
     assert server.poll() is None
     now += llama_server.MIN_RESTART_INTERVAL_S

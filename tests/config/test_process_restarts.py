@@ -22,7 +22,8 @@ SUPERVISED = """
 import os, sys, signal, threading
 from pathlib import Path
 from config import supervisor
-from config.supervisor import Supervisor, bind
+from config.listener import listen
+from config.supervisor import Supervisor
 
 supervisor.GIVE_UP_S = float(sys.argv[2])
 starts = Path(sys.argv[1])
@@ -38,7 +39,7 @@ def serve(listener, channel):
 def stop():
     os.kill(os.getpid(), signal.SIGTERM)
 
-status = Supervisor(serve, bind("127.0.0.1", 0), 1, [], 0).run(stop, print)
+status = Supervisor(serve, listen("127.0.0.1", 0), 1, [], 0).run(stop, print)
 sys.exit(status + 10)
 """
 

@@ -139,6 +139,34 @@ def test_the_env_example_lists_every_setting_with_its_default(
         ("CONNECTIONS_MAX", "100/200"),
         ("CONNECTIONS_MAX", "none"),
         ("LEASE_S", "0"),
+        *(
+            (name, value)
+            for name in (
+                "UPSTREAM_TIMEOUT_S",
+                "FIRST_TOKEN_TIMEOUT_S",
+                "TURN_MAX_S",
+                "SESSION_IDLE_S",
+                "SESSION_MAX_S",
+                "LOG_KEEP_S",
+                "LEASE_S",
+                "DRAIN_S",
+                "MESSAGE_MAX",
+                "SYSTEM_MAX",
+                "OWNER_MAX_BYTES",
+                "MAX_OUTPUT_TOKENS",
+                "CONTEXT_TOKENS",
+                "CONTINUE_MAX",
+            )
+            for value in ("9" * 20, "-1", "nan", "inf", "-inf", "1e400", "9" * 5000, "1h", "0x10")
+        ),
+        ("HOST", "*"),
+        ("HOST", "http://localhost"),
+        ("HOST", "[::1]"),
+        ("DATA_DIR", "$HOME/x"),
+        ("DATA_DIR", "~no-user-of-this-name"),
+        ("REDIS_MAXMEMORY", "512"),
+        ("REDIS_MAXMEMORY", "9" * 18 + "gb"),
+        ("UPSTREAMS", "[" * 100_000),
         ("LOG_LEVEL", "loud"),
     ],
 )

@@ -313,7 +313,7 @@ async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(
 async def test_a_turn_with_a_valid_lease_is_not_taken_over(
     redis: Client, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1000, ttl_s=1000)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000)
     await turns.begin(question)
     assert await turns.take_over(question.ref, "other") == TakeOver(0)
     assert await turns.renew([(question.ref, 1)]) == [1]
@@ -382,7 +382,7 @@ async def test_one_rejected_or_failed_turn_of_a_batch_affects_no_other(
 async def test_the_log_of_a_finished_turn_is_kept_for_log_keep_s(
     redis: Client, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1000, ttl_s=1000, log_keep_s=77)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000, log_keep_s=77)
     await turns.begin(question)
     assert await turns.finish(question.ref, 1, 8, b"end", "done", "")
     assert 70 < await redis.ttl(question.ref.log_key) <= 77
@@ -435,7 +435,7 @@ async def test_scripts_missing_from_redis_are_loaded_again(
 async def test_a_released_turn_is_listed_as_expired_until_it_is_unregistered(
     redis: Client, question: NewTurn
 ) -> None:
-    turns = TurnStore(redis, lease_s=1000, ttl_s=1000)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000)
     await turns.begin(question)
     assert question.ref not in await turns.expired_leases()
     await turns.release(question.ref, 1)

@@ -38,7 +38,7 @@ def new_ref(owner: str = "", address: str | None = "") -> TurnRef:
     )
 
 
-def limit(redis: Client, *, lease_s: float = 600, **limits: Any) -> TurnLimiter:
+def limit(redis: Client, *, lease_s: float = 60, **limits: Any) -> TurnLimiter:
     return TurnLimiter(redis, TurnLimits(**limits), lease_s=lease_s)
 
 
@@ -182,7 +182,7 @@ async def test_a_taken_over_turn_keeps_its_place_and_frees_it_at_its_end(
 async def test_a_turn_that_two_requests_begin_in_two_conversations_counts_once(
     redis: Client, digest: str
 ) -> None:
-    limits, store = limit(redis, session_turns=2), TurnStore(redis, lease_s=600, ttl_s=99)
+    limits, store = limit(redis, session_turns=2), TurnStore(redis, lease_s=60, ttl_s=99)
     first = new_ref()
     second = replace(first, conversation=ConversationId("another"))
     for ref in (first, second):

@@ -290,7 +290,7 @@ async def test_a_call_runs_again_without_the_keys_of_another_type(redis: Client)
     for name in names:
         await redis.delete(name)
         await (redis.rpush if get_type(name) == "string" else redis.set)(name, b"\xff")
-    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000)
     assert (await turns.begin(question_at(ref))).outcome == "begun"
     assert (await turns.read(ref, 0, 100)).data == b"<user-1>"
     assert await turns.finish(ref, 1, 8, b"last", "done", '{"role": "assistant"}')
@@ -304,7 +304,7 @@ async def test_an_answer_ends_whole_if_a_key_of_its_owner_has_another_type(
     redis: Client, name: str
 ) -> None:
     ref = TurnRef(Owner(secrets.token_urlsafe(8)), ConversationId("c" * 16), TurnId("t" * 16))
-    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000)
     assert (await turns.begin(replace(question_at(ref), request="{}"))).outcome == "begun"
     key = Ids(ref.owner, ref.conversation, ref.turn, "").name_key(name)
     await store_another_type(redis, key, get_type(key) or "")
@@ -323,7 +323,7 @@ async def test_an_answer_ends_whole_if_a_key_of_its_owner_has_another_type(
 async def test_three_thousand_entries_without_a_turn_disappear_in_one_sweep(
     redis: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = TurnStore(redis, lease_s=600, ttl_s=1000)
+    turns = TurnStore(redis, lease_s=60, ttl_s=1000)
     refs = [
         TurnRef(Owner(secrets.token_urlsafe(8)), ConversationId("c" * 16), TurnId(f"{n:016}"))
         for n in range(3000)

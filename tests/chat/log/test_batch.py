@@ -244,7 +244,7 @@ async def test_a_batch_whose_node_is_unavailable_delays_no_other_leases(
 
 async def test_an_upstream_is_read_only_once_while_redis_is_unavailable(tmp_path: Path) -> None:
     missing = connect(f"unix://{tmp_path}/no-server")
-    batches = Batches(TurnStore(missing, lease_s=600, ttl_s=1000), lease_s=600)
+    batches = Batches(TurnStore(missing, lease_s=60, ttl_s=1000), lease_s=600)
     running = asyncio.create_task(batches.run())
     await asyncio.sleep(0)
     ref = TurnRef(Owner("o"), ConversationId("c"), TurnId("turn-0123456789ab"))

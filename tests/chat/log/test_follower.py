@@ -19,7 +19,7 @@ from tests.processes import PATIENCE_S
 from tests.proxy import Command, RedisProxy, redis_proxy
 from tests.questions import question_at
 
-LEASE_S = 600
+LEASE_S = 60
 """No lease expires, so that no poll of a silent log helps out."""
 
 
