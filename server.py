@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 from sanic import Sanic
@@ -54,13 +54,13 @@ from config.supervisor import StartError, Supervisor, bind
 from config.system import descriptors, startup
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
-from sessions.client import connection, scripts
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client import connection
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
 from sessions.limits import ConversationLimiter, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
+from sessions.probe.readiness import Readiness
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_store import TurnStore
@@ -119,8 +119,6 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
     async with AsyncExitStack() as resources:
         redis = connection.connect(redis_url)
         resources.push_async_callback(redis.aclose)
-        with suppress(*UNAVAILABLE_ERRORS):  # otherwise the first call loads the scripts
-            await scripts.load(redis)
         upstreams = await open_upstreams(settings, resources)
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
@@ -168,6 +166,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         resources.push_async_callback(turns.close)
         yield State(
             redis=redis,
+            readiness=Readiness(redis, notifications),
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
             conversation_limiter=ConversationLimiter(redis, *rates),

@@ -1,0 +1,1 @@
+"""Try Redis for `/readyz`."""
