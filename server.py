@@ -61,6 +61,7 @@ from sessions.event_store import EventStore
 from sessions.limits import ConversationLimiter, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.probe.readiness import Readiness
+from sessions.probe.startup import UrlRejected, try_redis
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_store import TurnStore
@@ -297,7 +298,9 @@ def main() -> int:
         with ExitStack() as children:
             llama = LlamaServer(settings.model, settings.data_dir) if settings.model else None
             redis_url, embedded_redis = settings.redis_url, None
-            if not redis_url:
+            if redis_url:
+                try_redis(redis_url)
+            else:
                 embedded_redis = EmbeddedRedis(settings.data_dir, settings.redis_maxmemory)
                 children.enter_context(embedded_redis)
                 redis_url = embedded_redis.url
@@ -305,7 +308,7 @@ def main() -> int:
                 children.enter_context(llama)
                 settings = settings.with_local_model(llama)
             return supervise(settings, listener, redis_url, embedded_redis, llama)
-    except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError) as error:
+    except (SettingsError, StartError, EmbeddedRedisError, LlamaServerError, UrlRejected) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the supervisor handles signals, such as during a long load

@@ -171,3 +171,29 @@ class Notifications:
                     raise RedisTimeoutError(f"{unanswered} PINGs without an answer")
                 self._unanswered[name] = unanswered + 1
                 await call_redis_py(pubsub.ping())
+
+
+async def try_subscription(redis: Client, broadcast_channel: str, channel: str) -> None:
+    """Subscribe to a channel of all workers and to that of a key, and end both subscriptions.
+
+    Raises the error with which Redis rejects a channel or a command.
+    """
+    pubsub = redis.pubsub()
+    try:
+        await call_redis_py(pubsub.subscribe(broadcast_channel))
+        await call_redis_py(pubsub.get_message(timeout=None))
+        await call_redis_py(pubsub.ping())
+        await call_redis_py(pubsub.get_message(timeout=None))
+        if is_cluster(redis):
+            await call_redis_py(pubsub.ssubscribe(channel))
+            await call_redis_py(pubsub.get_sharded_message(timeout=None))
+            await call_redis_py(pubsub.sunsubscribe(channel))
+            await call_redis_py(pubsub.get_sharded_message(timeout=None))
+        else:
+            await call_redis_py(pubsub.subscribe(channel))
+            await call_redis_py(pubsub.get_message(timeout=None))
+            await call_redis_py(pubsub.unsubscribe(channel))
+            await call_redis_py(pubsub.get_message(timeout=None))
+    finally:
+        with contextlib.suppress(*_ERRORS), as_connection_error():
+            await pubsub.aclose()

@@ -76,6 +76,14 @@ def split_cluster_url(url: str) -> tuple[str, list[tuple[str, int]]]:
     return url, [_split_address(node) for node in others]
 
 
+def get_first_address(url: str) -> tuple[str, int] | None:
+    """Return the host and port of the first node; None for a Unix socket."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return None
+    return _split_address(parts.netloc.rpartition("@")[2].partition(",")[0])
+
+
 def _split_address(node: str) -> tuple[str, int]:
     parts = urlsplit(f"//{node}")
     return parts.hostname or "localhost", parts.port or 6379

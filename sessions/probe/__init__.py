@@ -1,1 +1,1 @@
-"""Try Redis for `/readyz`."""
+"""Try Redis: before the server starts, and for `/readyz`."""

@@ -1,8 +1,11 @@
-"""A server whose Redis rejects it, or is down."""
+"""A server whose Redis rejects it, at the start or later, or is down."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +15,7 @@ from tests.config.test_process_restarts import wait_for_log, wait_for_ready
 from tests.config.test_supervisor import find_children, model_settings
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import PATIENCE_S, holdline
+from tests.processes import PATIENCE_S, ROOT, holdline
 from tests.proxy import redis_proxy
 from tests.streams import ask
 
@@ -48,6 +51,26 @@ async def wait_for_reason(client: httpx.AsyncClient, reason: str) -> None:
     assert PASSWORD not in ready.text
 
 
+async def test_a_start_that_redis_rejects_ends_with_one_line(
+    redis: OwnRedis, tmp_path: Path
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "server.py"),
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PORT": "0", "REDIS_URL": url_of(redis, "wrong-secret")},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE_S):
+        printed, log = await process.communicate()
+    assert (process.returncode, printed) == (1, b"")
+    lines = [line for line in log.decode().splitlines() if " INFO " not in line]
+    (line,) = lines
+    assert line == (
+        "holdline: cannot use REDIS_URL: Redis rejects the user or the password of REDIS_URL: "
+        "correct them, with special characters percent-encoded"
+    )
+
+
 async def test_a_server_starts_while_redis_is_down_and_names_the_reason(
     redis: OwnRedis, upstream: ScriptedUpstream, question: str
 ) -> None:
@@ -57,6 +80,7 @@ async def test_a_server_starts_while_redis_is_down_and_names_the_reason(
             holdline(REDIS_URL=proxy.url, **model_settings(upstream)) as server,
             httpx.AsyncClient(base_url=server.url, timeout=60) as client,
         ):
+            assert "Redis refuses connections: the server starts" in server.read_log()
             await wait_for_reason(client, "Redis refuses connections")
             rejected = await client.post("/api/chat_stream/", json={"message": question})
             assert rejected.text.startswith("retry: 5000")
