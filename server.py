@@ -11,7 +11,7 @@ import gc
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -53,13 +53,14 @@ from config.supervisor import Supervisor
 from config.system import descriptors, startup
 from config.worker_channel import Order, WorkerChannel
 from sessions import middleware
-from sessions.client import connection, scripts
-from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client import connection
 from sessions.client.notifications import Notifications
 from sessions.conversation_store import ConversationStore
 from sessions.event_store import EventStore
 from sessions.limits import ConversationLimiter, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
+from sessions.probe.readiness import Readiness
+from sessions.probe.startup import UrlRejected, try_redis
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_store import TurnStore
@@ -118,8 +119,6 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
     async with AsyncExitStack() as resources:
         redis = connection.connect(redis_url)
         resources.push_async_callback(redis.aclose)
-        with suppress(*UNAVAILABLE_ERRORS):  # otherwise the first call loads the scripts
-            await scripts.load(redis)
         upstreams = await open_upstreams(settings, resources)
         notifications = Notifications(redis)
         resources.push_async_callback(notifications.close)
@@ -167,6 +166,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         resources.push_async_callback(turns.close)
         yield State(
             redis=redis,
+            readiness=Readiness(redis, notifications),
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
             conversation_limiter=ConversationLimiter(redis, *rates),
@@ -293,7 +293,9 @@ def main() -> int:
         with ExitStack() as children:
             llama = LlamaServer(settings.model, settings.data_dir) if settings.model else None
             redis_url, embedded_redis = settings.redis_url, None
-            if not redis_url:
+            if redis_url:
+                try_redis(redis_url)
+            else:
                 embedded_redis = EmbeddedRedis(settings.data_dir, settings.redis_maxmemory)
                 children.enter_context(embedded_redis)
                 redis_url = embedded_redis.url
@@ -301,7 +303,7 @@ def main() -> int:
                 children.enter_context(llama)
                 settings = settings.with_local_model(llama)
             return supervise(settings, listener, redis_url, embedded_redis, llama)
-    except (SettingsError, ListenError, EmbeddedRedisError, LlamaServerError) as error:
+    except (SettingsError, ListenError, EmbeddedRedisError, LlamaServerError, UrlRejected) as error:
         print(f"holdline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the supervisor handles signals, such as during a long load

@@ -238,6 +238,11 @@ def address_key() -> str:
     return _limit("address_key")
 
 
+def probe(digest: str) -> str:
+    """String, and channel: written, published and removed to try Redis. Expires after a minute."""
+    return _limit(f"probe:{digest}")
+
+
 def stops() -> str:
     """Channel: key names of turns that their worker must stop."""
     return "holdline:stops"

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -17,10 +18,11 @@ class RedisProxy:
 
     `passed` lists all commands that were forwarded to Redis. `lost` holds those that ran and whose
     reply was dropped. `exchanges` groups the forwarded commands by round trip: those of a
-    connection between two replies.
+    connection between two replies. With a `tls` context, the proxy speaks TLS to clients.
     """
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.passed: list[Command] = []
         self.lost: set[Command] = set()
         self.exchanges: list[list[Command]] = []
@@ -77,13 +79,16 @@ class RedisProxy:
         self._forwarding.set()
         self._released.set()
         if not self._listener.is_serving():
-            self._listener = await asyncio.start_server(self._serve, sock=self._bind())
+            self._listener = await asyncio.start_server(
+                self._serve, sock=self._bind(), ssl=self._tls
+            )
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
         self._address_holder = self._bind()
-        self.url = f"redis://127.0.0.1:{self._address_holder.getsockname()[1]}"
-        self._listener = await asyncio.start_server(self._serve, sock=self._bind())
+        port = self._address_holder.getsockname()[1]
+        self.url = f"rediss://localhost:{port}" if self._tls else f"redis://127.0.0.1:{port}"
+        self._listener = await asyncio.start_server(self._serve, sock=self._bind(), ssl=self._tls)
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
@@ -192,9 +197,11 @@ def _encode(command: Command) -> bytes:
 
 
 @asynccontextmanager
-async def redis_proxy(redis_url: str) -> AsyncIterator[RedisProxy]:
+async def redis_proxy(
+    redis_url: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RedisProxy]:
     """Run a proxy in front of the Redis at this `unix://` URL."""
-    proxy = RedisProxy(redis_url)
+    proxy = RedisProxy(redis_url, tls)
     await proxy.start()
     try:
         yield proxy

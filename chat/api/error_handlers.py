@@ -12,7 +12,6 @@ from sanic.exceptions import MethodNotAllowed, NotFound, PayloadTooLarge, SanicE
 from sanic.http import Http
 from sanic.response import json
 
-from chat.api.http.sampled_log import SampledLog
 from chat.api.negotiation import WireFormat, choose_format
 from chat.api.trust import hosts
 from chat.errors import (
@@ -29,7 +28,9 @@ from chat.errors import (
     Unreadable,
 )
 from chat.formats import chat_completion, sse
+from config.system.sampled_log import SampledLog
 from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError, ResponseError
+from sessions.client.faults import find_fault
 from sessions.limits import (
     MAX_CONVERSATIONS,
     MAX_MESSAGES,
@@ -132,9 +133,8 @@ def install(app: Sanic[Any, Any]) -> None:
     async def handle_redis_unavailable(request: Request, error: Exception) -> HTTPResponse:
         if isinstance(error, OutOfMemoryError):
             return _describe(request, _LIMIT_ERRORS["memory"])
-        logger.warning(
-            "Redis unavailable (%s); %s failed", type(error).__name__, _name_route(request)
-        )
+        log: SampledLog = request.app.ctx.rejections
+        log.warn(f"Redis unavailable ({find_fault(error)})", f"{_name_route(request)} failed")
         if _is_stream(request):
             return _create_stream(sse.RETRY_LATER)
         return _create_response(
@@ -143,7 +143,8 @@ def install(app: Sanic[Any, Any]) -> None:
 
     @app.exception(ResponseError)
     async def handle_rejected_command(request: Request, error: Exception) -> HTTPResponse:
-        logger.error("Redis rejected a command of %s (%s)", _name_route(request), error)
+        log: SampledLog = request.app.ctx.rejections
+        log.warn(f"Redis rejected a command of {_name_route(request)} ({find_fault(error)})")
         return _create_response(request, 500, Unreadable.type, _UNREADABLE)
 
     @app.exception(SanicException)

@@ -4,9 +4,6 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.response import json
 
 from chat.api.state import get_state
-from sessions import keys
-from sessions.client import scripts
-from sessions.client.errors import UNAVAILABLE_ERRORS
 
 operations = Blueprint("operations")
 
@@ -19,12 +16,13 @@ async def report_alive(request: Request) -> HTTPResponse:
 
 @operations.get("/readyz")
 async def report_ready(request: Request) -> HTTPResponse:
-    """Return 200 if Redis is available and the server is not stopping, else 503."""
+    """Return 200 if Redis serves all that is used of it and the server is not stopping, else 503.
+
+    The response names the reason within about two seconds, also if Redis does not reply.
+    """
     state = get_state(request)
     if state.turns.is_draining:
         return json({"status": "stopping"}, status=503)
-    try:
-        await scripts.ping(state.redis, keys.stops())
-    except UNAVAILABLE_ERRORS:
-        return json({"status": "Redis is unavailable"}, status=503)
+    if fault := await state.readiness.find_fault():
+        return json({"status": "Redis is unavailable", "reason": str(fault)}, status=503)
     return json({"status": "ready"})

@@ -12,6 +12,7 @@ from chat.turns.registry import Turns
 from sessions.client.connection import Client
 from sessions.conversation_store import ConversationStore
 from sessions.limits import ConversationLimiter
+from sessions.probe.readiness import Readiness
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimiter
 
@@ -24,6 +25,7 @@ class State:
     """The application context of one worker; server.py builds it before the worker serves."""
 
     redis: Client
+    readiness: Readiness
     session_store: SessionStore
     conversation_store: ConversationStore
     conversation_limiter: ConversationLimiter

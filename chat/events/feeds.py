@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 
 from chat.errors import Draining, RateLimited
 from chat.events.subscriber import Subscriber
+from config.system.sampled_log import SampledLog
 from sessions import keys
 from sessions.client.errors import ReplyTimeout
+from sessions.client.faults import find_fault
 from sessions.client.notifications import Notifications
 from sessions.event_store import Event, EventId, EventRead, EventStore, parse_notification
 from sessions.keys import Owner
@@ -34,6 +36,7 @@ class Feeds:
         self._feeds: dict[str, _Feed] = {}
         self._tasks: asyncio.TaskGroup
         self._is_closed = False
+        self._log = SampledLog(logger)
 
     async def run(self) -> None:
         """Run the subscriptions and reads of all feeds until cancelled."""
@@ -124,7 +127,7 @@ class Feeds:
                 found = await self._store.read(feed.owner, feed.last_id)
                 feed.extend(found)
         except Exception as error:  # no event may end the worker
-            logger.warning("cannot read events (%s); the clients reconnect", type(error).__name__)
+            self._log.warn(f"cannot read events ({find_fault(error)})", "the clients reconnect")
             feed.end()
         finally:
             feed.is_reading = False

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from chat.log.backoff import Backoff
 from chat.log.log import Log, LogState
 from chat.log.records import TEXT_KINDS, Kind
+from config.system.sampled_log import SampledLog
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.client.faults import find_fault
 from sessions.turns.turn_record import State
 from sessions.turns.turn_store import TurnStore
 
@@ -95,9 +97,7 @@ class Writer:
                 log.finish(log.end, dict(last).get(Kind.END))
                 return
             except UNAVAILABLE_ERRORS as error:
-                logger.warning(
-                    "Redis unavailable (%s); a finished turn waits", type(error).__name__
-                )
+                self.batch.outages.warn(f"Redis unavailable ({find_fault(error)})", "turns wait")
                 await backoff.wait()
 
     async def hand_over(self) -> None:
@@ -115,7 +115,7 @@ class Writer:
         try:
             await self._store.release(log.ref, self.fence)
         except UNAVAILABLE_ERRORS as error:
-            logger.warning("Redis unavailable (%s); a lease was not released", type(error).__name__)
+            logger.warning("Redis unavailable (%s); a lease was not released", find_fault(error))
 
     async def _wait_for_commit(self) -> None:
         """Wait until no commit of this log is under way; `finish` commits its pending bytes."""
@@ -147,6 +147,7 @@ class Batch:
         self.writers: dict[Writer, None] = {}
         self.offset = offset
         self.interval_s = interval_s
+        self.outages = SampledLog(logger)
         self._store = store
         self._on_round = on_round
         self._loop = asyncio.get_running_loop()
@@ -252,15 +253,13 @@ class Batch:
             (log.ref, writer.fence, log.committed, log.buffered(log.committed, end))
             for log, writer, end in ((writer.log, writer, end) for writer, end in writers)
         ]
-        backoff, level = Backoff(), logging.WARNING
+        backoff = Backoff()
         while True:
             try:
                 replies = await self._store.commit(parts)
                 break
             except UNAVAILABLE_ERRORS as error:
-                reason = type(error).__name__
-                logger.log(level, "Redis unavailable (%s); %d turns waiting", reason, len(writers))
-                level = logging.DEBUG  # the outage may be long
+                self.outages.warn(f"Redis unavailable ({find_fault(error)})", "turns wait")
                 await backoff.wait()
         self._committing = {}
         for (writer, end), reply in zip(writers, replies, strict=True):

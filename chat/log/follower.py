@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 
 from chat.log.log import Log
+from config.system.sampled_log import SampledLog
 from sessions import keys
+from sessions.client.faults import find_fault
 from sessions.client.notifications import Notifications
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
@@ -40,6 +42,7 @@ class Follower:
         self._followed: dict[str, _Followed] = {}
         self._tasks: asyncio.TaskGroup
         self._detached = False
+        self._log = SampledLog(logger)
 
     async def follow(self, log: Log) -> None:
         """Keep a log up to date; return when it is.
@@ -139,7 +142,7 @@ class Follower:
                 await self._catch_up(followed)
             followed.up_to_date.set()
         except Exception as error:  # the next poll reads it again; no log may end the worker
-            logger.warning("cannot read turn %s (%s)", followed.log.ref.turn, type(error).__name__)
+            self._log.warn(f"cannot read a turn's log ({find_fault(error)})", followed.log.ref.turn)
         finally:
             followed.is_reading = False
 

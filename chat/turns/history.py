@@ -8,6 +8,7 @@ from typing import TypeVar
 from chat.errors import HistoryUnavailable
 from chat.log.backoff import Backoff
 from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.faults import find_fault
 from sessions.keys import TurnId
 
 logger = logging.getLogger("holdline.turn")
@@ -35,7 +36,7 @@ async def read_patiently(
                     "history_unavailable",
                     "The conversation could not be read. Try again in a moment.",
                 ) from None
-            reason = type(error).__name__
+            reason = find_fault(error)
             logger.log(level, "Redis unavailable (%s); turn %s waits for its history", reason, turn)
             level = logging.DEBUG  # log once for each turn
             await backoff.wait()

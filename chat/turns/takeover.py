@@ -8,7 +8,9 @@ import time
 from chat.log.follower import MAX_READ_BYTES, Follower
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.registry import Turns
+from config.system.sampled_log import SampledLog
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.client.faults import find_fault
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
 
@@ -28,6 +30,7 @@ class Takeover:
         self._turns = turns
         self._follower = follower
         self._takeover_allowed_at = 0.0
+        self._log = SampledLog(logger)
 
     async def run(self) -> None:
         """Poll until cancelled, in the index of running turns and among the followed logs."""
@@ -39,13 +42,11 @@ class Takeover:
                 for ref in [*await self._store.expired_leases(), *self._follower.take_silent()]:
                     await self.take_over(ref)
             except UNAVAILABLE_ERRORS as error:
-                logger.debug("cannot look for expired leases (%s)", type(error).__name__)
+                self._log.warn(f"cannot look for expired leases ({find_fault(error)})")
                 # No worker could renew a lease: allow running workers the time of one to do so.
                 self._takeover_allowed_at = time.monotonic() + self._store.lease_s
-            except ResponseError as error:
-                logger.error("cannot look for expired leases (%s)", error)
-            except Exception:  # neither a record nor a reply of Redis may end the worker
-                logger.exception("cannot look for expired leases")
+            except Exception as error:  # neither a record nor a reply of Redis may end the worker
+                self._log.warn(f"cannot look for expired leases ({type(error).__name__}: {error})")
 
     async def take_over(self, ref: TurnRef) -> None:
         """Continue a turn here if its lease has expired; raises UNAVAILABLE_ERRORS."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -17,10 +16,12 @@ from sessions.client.errors import (
     ReplyTimeout,
     ResponseError,
     as_connection_error,
+    as_rejection,
     classify_reply,
     closed_connection,
     count_cancellations,
 )
+from sessions.client.url import check_url, split_cluster_url
 
 _REPLY_TIMEOUT_S = 5
 """Maximum time to wait for the replies to one write, in seconds."""
@@ -70,8 +71,11 @@ class PipelinePool:
         connection: Any
         before = count_cancellations()
         async with ReplyTimeout():
-            with as_connection_error():
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                with as_connection_error():
+                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                raise as_rejection(error) from error
             if count_cancellations() > before:
                 await connection.disconnect(nowait=True)
                 raise asyncio.CancelledError
@@ -98,6 +102,8 @@ class PipelinePool:
                 await connection.send_packed_command(packed, check_health=False)
             except CLOSED_CONNECTION_ERRORS as error:
                 raise closed_connection(error) from error
+            except ResponseError as error:  # while it connects again
+                raise as_rejection(error) from error
             for _ in range(count):
                 try:
                     reply = await connection.read_response()
@@ -133,7 +139,7 @@ def connect(url: str) -> Client:
 
     With `redis+cluster://` or `rediss+cluster://` the URL names nodes of a Redis Cluster, separated
     by commas; one reachable node is enough. A command whose reply was lost is sent again, so that
-    every script must tolerate being run twice.
+    every script must tolerate being run twice. Raises ValueError.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 2,
@@ -141,20 +147,14 @@ def connect(url: str) -> Client:
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries=3),
         "protocol": 2,
     }
-    scheme, cluster, rest = url.partition("+cluster://")
-    if cluster:
-        # Its pools cannot wait for a free connection. A slot without a node must not stop all.
-        options |= {"max_connections": 4096, "require_full_coverage": False}
-        first, *others = rest.split(",")
-        if others:
-            others[-1], slash, tail = others[-1].partition("/")
-            first += slash + tail
-        nodes = [
-            (url.hostname, url.port or 6379) for url in (urlsplit(f"//{node}") for node in others)
-        ]
-        options["startup_nodes"] = [ClusterNode(str(host), port) for host, port in nodes]
-        return RedisCluster.from_url(f"{scheme}://{first}", **options)
-    return _Single(url, **options)
+    check_url(url)
+    if "+cluster://" not in url:
+        return _Single(url, **options)
+    first, others = split_cluster_url(url)
+    # Its pools cannot wait for a free connection. A slot without a node must not stop all.
+    options |= {"max_connections": 4096, "require_full_coverage": False}
+    options["startup_nodes"] = [ClusterNode(*address) for address in others]
+    return RedisCluster.from_url(first, **options)
 
 
 def is_cluster(redis: Client) -> bool:

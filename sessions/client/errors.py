@@ -29,12 +29,17 @@ class WritesUnavailable(ResponseError):
     """Redis rejects writes for now: too few replicas, or a failing disk."""
 
 
+class Rejected(ResponseError):
+    """Redis rejects a command, or a new connection, until the operator changes a setting."""
+
+
 UNAVAILABLE_ERRORS = (
     *CONNECTION_ERRORS,
     NoPermissionError,
     NoScriptError,
     ReadOnlyError,
     OutOfMemoryError,
+    Rejected,
     WritesUnavailable,
     ClusterError,
     RedisClusterException,
@@ -42,7 +47,8 @@ UNAVAILABLE_ERRORS = (
     TryAgainError,
 )
 """Redis is unavailable: unreachable, loading, read-only, out of memory, resharding, without the
-scripts although they were just loaded, or its ACL rejects a command until the operator changes it.
+scripts although they were just loaded, or it rejects a command or a connection, such as by its ACL,
+until the operator changes that.
 """
 
 _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
@@ -54,8 +60,12 @@ _SCRIPT_ERROR = re.compile(
 )
 """The form of such an error inside a script, before Redis 7.0."""
 
-CLOSED_CONNECTION_ERRORS = (AttributeError, KeyError, RuntimeError)
-"""Errors that redis-py raises on a connection that another task, or uvloop, has closed."""
+_REJECTED = re.compile(r"^unknown (sub)?command |Unknown Redis command called from ")
+"""The form of the error for a command that Redis does not have, or has renamed."""
+
+CLOSED_CONNECTION_ERRORS = (AttributeError, LookupError, RuntimeError)
+"""Errors that redis-py raises on a connection that another task, or uvloop, has closed, and for a
+Cluster without slots."""
 
 
 def closed_connection(error: BaseException) -> RedisConnectionError:
@@ -156,4 +166,14 @@ def classify_reply(reply: Any) -> Any:
             return OutOfMemoryError(text)
         if text.partition(" ")[0] in _WRITES_UNAVAILABLE or _SCRIPT_ERROR.search(text):
             return WritesUnavailable(text)
+        if _REJECTED.search(text):
+            return Rejected(text)
     return reply
+
+
+def as_rejection(error: ResponseError) -> ResponseError:
+    """Return the error for a connection that Redis has rejected: all such errors last.
+
+    An example is a number of a database that Redis does not have.
+    """
+    return error if isinstance(error, UNAVAILABLE_ERRORS) else Rejected(str(error))

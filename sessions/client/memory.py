@@ -6,17 +6,11 @@ The rest above MAX_SHARE is for the answers that run by then. They may also exce
 
 import asyncio
 import logging
-import re
-from typing import Any
 
-from sessions.client.connection import Client, find_node, is_cluster
-from sessions.client.errors import (
-    UNAVAILABLE_ERRORS,
-    ReplyTimeout,
-    ResponseError,
-    call_redis_py,
-)
-from sessions.client.scripts import call
+from sessions.client.connection import Client, find_node
+from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
+from sessions.client.faults import find_fault
+from sessions.client.info import list_nodes, read_info
 
 logger = logging.getLogger("holdline.memory")
 
@@ -45,28 +39,18 @@ class MemoryWatch:
 
     async def sample(self) -> None:
         """Read the memory that every node uses; the state of one that does not reply stays."""
-        nodes = self._redis.get_primaries() if is_cluster(self._redis) else [None]
-        for node in nodes:
+        for node in list_nodes(self._redis):
             try:
-                memory = await self._read(node)
+                memory = await read_info(self._redis, node, "memory")
                 limit = int(memory.get("maxmemory", 0))
                 # Redis does not compare these buffers with the limit.
                 buffers = int(memory.get("mem_not_counted_for_evict", 0))
                 used = int(memory.get("used_memory", 0)) - buffers
             except (*UNAVAILABLE_ERRORS, ResponseError, ValueError) as error:
                 # A hosted Redis may forbid INFO, and a proxy before Redis may change the reply.
-                logger.debug("the memory of Redis is unknown (%s)", type(error).__name__)
+                logger.debug("the memory of Redis is unknown (%s)", find_fault(error))
             else:
                 self._note(str(node.name) if node else "", used, limit)
-
-    async def _read(self, node: Any) -> dict[str, Any]:
-        """Return the fields of a node's INFO; `node` is None for a single Redis."""
-        if node is None:
-            return _parse(await call(self._redis, "INFO", [], ["memory"]))
-        async with ReplyTimeout():
-            reply = self._redis.info("memory", target_nodes=node)
-            found: dict[str, Any] = await call_redis_py(reply)
-        return found
 
     def _note(self, node: str, used: int, limit: int) -> None:
         was_full = node in self._full
@@ -82,8 +66,3 @@ class MemoryWatch:
                 used,
                 limit,
             )
-
-
-def _parse(reply: bytes) -> dict[str, Any]:
-    """Return the fields of a reply to INFO."""
-    return dict(re.findall(r"^(\w+):([^\r\n]*)", reply.decode(errors="replace"), re.MULTILINE))

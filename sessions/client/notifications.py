@@ -8,14 +8,15 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from config.system.sampled_log import SampledLog
 from sessions.client.connection import Client, find_node, is_cluster
 from sessions.client.errors import (
     UNAVAILABLE_ERRORS,
-    NoPermissionError,
     ResponseError,
     as_connection_error,
     call_redis_py,
 )
+from sessions.client.faults import Fault, find_fault
 
 logger = logging.getLogger("holdline.notifications")
 
@@ -25,6 +26,9 @@ _PING_INTERVAL_S = 1.0
 """A connection that answers none of two PINGs is dead: that is noticed within three seconds."""
 
 _MAX_UNANSWERED = 2
+
+_ERRORS = (*UNAVAILABLE_ERRORS, ResponseError)
+"""Errors that `Notifications.run` reports, and after which it connects again."""
 
 OnSubscribed = Callable[[str], None]
 """Called with a channel whenever Redis confirms it; must not block."""
@@ -45,6 +49,9 @@ class Notifications:
     """
 
     def __init__(self, redis: Client) -> None:
+        self.fault: Fault | None = None
+        """Why notifications are not received; None if they are."""
+        self._log = SampledLog(logger)
         self._redis = redis
         self._is_sharded = is_cluster(redis)
         self._channels: dict[str, tuple[OnSubscribed, OnMessage]] = {}
@@ -61,14 +68,14 @@ class Notifications:
         """Subscribe to a key's channel, now or with the next connection."""
         self._channels[channel] = on_subscribed, on_message
         if self._pubsub:
-            with contextlib.suppress(*UNAVAILABLE_ERRORS):
+            with contextlib.suppress(*_ERRORS):
                 await self._subscribe(channel)
 
     async def unsubscribe(self, channel: str) -> None:
         """End a subscription."""
         self._channels.pop(channel, None)
         if self._pubsub:
-            with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
+            with contextlib.suppress(*_ERRORS), as_connection_error():
                 await (self._pubsub.sunsubscribe if self._is_sharded else self._pubsub.unsubscribe)(
                     channel
                 )
@@ -84,15 +91,9 @@ class Notifications:
                     await self._connect()
                     tasks.create_task(self._receive())
                     tasks.create_task(self._ping())
-            except* NoPermissionError as group:
-                logger.error(
-                    "Redis's ACL rejects a subscription (%s): allow the user of REDIS_URL all "
-                    "commands, keys and channels that it needs (docs/operations.md)",
-                    group.exceptions[0],
-                )
-            except* (*UNAVAILABLE_ERRORS, ResponseError) as group:
-                error = type(group.exceptions[0]).__name__
-                logger.warning("lost the Redis pub/sub connection (%s)", error)
+            except* _ERRORS as group:
+                self.fault = find_fault(group.exceptions[0])
+                self._log.warn(f"lost the Redis pub/sub connection ({self.fault})")
             except* Exception as group:  # no message may end the worker
                 logger.error("the Redis pub/sub connection failed", exc_info=group)
             await self.close()
@@ -103,7 +104,7 @@ class Notifications:
         pubsub, self._pubsub = self._pubsub, None
         self._unanswered.clear()
         if pubsub:
-            with contextlib.suppress(*UNAVAILABLE_ERRORS), as_connection_error():
+            with contextlib.suppress(*_ERRORS), as_connection_error():
                 await pubsub.aclose()
 
     async def _connect(self) -> None:
@@ -162,6 +163,7 @@ class Notifications:
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(_PING_INTERVAL_S)
+            self.fault = None  # no subscription was rejected
             nodes = self._pubsub.node_pubsub_mapping if self._is_sharded else {}
             for name, pubsub in [(_BROADCAST, self._pubsub), *nodes.items()]:
                 unanswered = self._unanswered.get(name, 0)
@@ -169,3 +171,29 @@ class Notifications:
                     raise RedisTimeoutError(f"{unanswered} PINGs without an answer")
                 self._unanswered[name] = unanswered + 1
                 await call_redis_py(pubsub.ping())
+
+
+async def try_subscription(redis: Client, broadcast_channel: str, channel: str) -> None:
+    """Subscribe to a channel of all workers and to that of a key, and end both subscriptions.
+
+    Raises the error with which Redis rejects a channel or a command.
+    """
+    pubsub = redis.pubsub()
+    try:
+        await call_redis_py(pubsub.subscribe(broadcast_channel))
+        await call_redis_py(pubsub.get_message(timeout=None))
+        await call_redis_py(pubsub.ping())
+        await call_redis_py(pubsub.get_message(timeout=None))
+        if is_cluster(redis):
+            await call_redis_py(pubsub.ssubscribe(channel))
+            await call_redis_py(pubsub.get_sharded_message(timeout=None))
+            await call_redis_py(pubsub.sunsubscribe(channel))
+            await call_redis_py(pubsub.get_sharded_message(timeout=None))
+        else:
+            await call_redis_py(pubsub.subscribe(channel))
+            await call_redis_py(pubsub.get_message(timeout=None))
+            await call_redis_py(pubsub.unsubscribe(channel))
+            await call_redis_py(pubsub.get_message(timeout=None))
+    finally:
+        with contextlib.suppress(*_ERRORS), as_connection_error():
+            await pubsub.aclose()

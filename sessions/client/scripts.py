@@ -115,12 +115,9 @@ async def load(redis: Client) -> None:
     raise_errors(replies)
 
 
-async def ping(redis: Client, channel: str) -> None:
-    """Publish an empty message on a channel; return when Redis (a node of a Cluster) has done so.
-
-    Unlike PING, this fails for a user without the channels. Raises UNAVAILABLE_ERRORS.
-    """
-    await call(redis, "PUBLISH", [channel], [""])
+async def call_once(redis: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run calls as `call_all` does, but neither load scripts nor drop keys of the wrong type."""
+    return await _send(redis, calls)
 
 
 async def _send(redis: Client, calls: Sequence[Call]) -> list[Any]:

@@ -22,6 +22,7 @@ TYPES = {
     "instance": "hash",
     "log": "string",
     "messages": "hash",
+    "probe": "string",
     "records": "string",
     "rejected_prefill": "string",
     "request": "string",

@@ -10,11 +10,8 @@ import httpx
 import pytest
 
 from config.children.restarts import Restarts
-from sessions.client.connection import connect
-from sessions.client.scripts import call
 from tests.config.test_supervisor import find_children, model_settings, wait_until_written
 from tests.fake_upstream import ScriptedUpstream
-from tests.own_redis import own_redis
 from tests.processes import PATIENCE_S, ROOT, Server, holdline
 from tests.streams import ask
 
@@ -139,32 +136,6 @@ async def test_a_server_whose_redis_cannot_start_still_stops(upstream: ScriptedU
         os.kill(redis, signal.SIGKILL)
         await wait_for_log(server, "embedded Redis cannot start")
         assert await server.stop() == 0
-
-
-async def test_a_redis_user_without_channels_ends_no_worker_and_is_reported(
-    upstream: ScriptedUpstream, question: str
-) -> None:
-    async with own_redis() as redis:
-        await redis.admin.acl_setuser(
-            "hold", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"],
-            reset_channels=True,
-        )  # fmt: skip
-        url = f"{redis.url.replace('unix://', 'unix://hold@')}?password=pw"
-        async with (
-            holdline(REDIS_URL=url, **model_settings(upstream)) as server,
-            httpx.AsyncClient(base_url=server.url, timeout=60) as client,
-        ):
-            workers = find_children(server.process.pid, "python")
-            await wait_for_log(server, "Redis's ACL rejects a subscription")
-            assert (await client.get("/readyz")).status_code == 503
-            rejected = await client.post("/api/chat_stream/", json={"message": question})
-            assert rejected.text.startswith("retry: 5000")
-            admin = connect(redis.url)
-            await call(admin, "ACL", [], ["SETUSER", "hold", "&holdline:*"])
-            await admin.aclose()
-            await wait_for_ready(client, 200)
-            await ask(client, upstream, question + "?", "answered")
-            assert find_children(server.process.pid, "python") == workers
 
 
 @pytest.mark.parametrize("lifetime_s", [0.0, 9.99])

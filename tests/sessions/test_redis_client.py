@@ -17,7 +17,9 @@ from sessions.client.errors import (
     as_connection_error,
     classify_reply,
 )
+from sessions.client.notifications import Notifications
 from tests.own_redis import own_redis
+from tests.processes import PATIENCE_S, redis_server
 from tests.proxy import redis_proxy
 
 
@@ -30,7 +32,7 @@ async def test_a_server_of_another_protocol_counts_as_unavailable() -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         with pytest.raises(UNAVAILABLE_ERRORS):
-            await scripts.ping(client, "channel")
+            await scripts.call(client, "PUBLISH", ["channel"], [""])
         await client.aclose()
 
 
@@ -48,6 +50,38 @@ def test_an_error_that_rejects_writes_for_now_counts_as_unavailable(text: str) -
     assert isinstance(found, WritesUnavailable)
     assert isinstance(found, UNAVAILABLE_ERRORS)
     assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unknown command 'EVALSHA', with args beginning with: 'x'",
+        "unknown command `EVALSHA`, with args beginning with: `x`",
+        "Unknown Redis command called from script script: x, on @user_script:9.",
+    ],
+)
+def test_a_command_that_redis_does_not_have_counts_as_unavailable(text: str) -> None:
+    assert isinstance(classify_reply(ResponseError(text)), UNAVAILABLE_ERRORS)
+
+
+async def test_a_database_that_redis_does_not_have_counts_as_unavailable() -> None:
+    async with redis_server("--databases", "2") as url:
+        client = connect(f"{url}?db=2")
+        for _ in range(2):
+            with pytest.raises(UNAVAILABLE_ERRORS, match="out of range"):
+                await scripts.call(client, "GET", ["key"], [])
+        notifications = Notifications(client)
+        running = asyncio.create_task(notifications.run("channel", lambda data: None))
+        async with asyncio.timeout(PATIENCE_S):
+            while not notifications.fault:
+                await asyncio.sleep(0.01)
+        assert notifications.fault.reason == "Redis has no database of this number"
+        await notifications.subscribe("other", lambda channel: None, lambda channel, data: None)
+        await notifications.unsubscribe("other")
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running])
+        await client.aclose()
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chat.api.http.sampled_log import SampledLog
 from chat.api.trust.hosts import is_health_check
 from chat.api.trust.networks import find_network
 from chat.api.trust.proxies import Network, parse_address
+from config.system.sampled_log import SampledLog
 
 RESERVE = 16
 """Connections beyond the total, which may send one health check each."""

@@ -159,8 +159,9 @@ class ConversationExport(Conversation, forbid_unknown_fields=True):
     messages: list[Message]
 
 
-class Health(Struct, forbid_unknown_fields=True):
+class Health(Struct, forbid_unknown_fields=True, omit_defaults=True):
     status: str
+    reason: str | UnsetType = UNSET
 
 
 # OpenAI's API: unknown fields are passed on, in both directions

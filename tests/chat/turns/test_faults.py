@@ -17,7 +17,7 @@ from httpx_sse import ServerSentEvent
 from sessions import keys
 from sessions.client.connection import Client, connect
 from sessions.client.errors import TOTAL_TIMEOUT_S, UNAVAILABLE_ERRORS
-from sessions.client.scripts import SCRIPTS, call, ping
+from sessions.client.scripts import SCRIPTS, call
 from tests.fake_upstream import ScriptedUpstream
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import PATIENCE_S, find_worker, free_ports, holdline
@@ -128,7 +128,7 @@ async def test_a_redis_that_closes_connections_is_reported_as_unavailable() -> N
 
     async def ping_once(client: Client) -> None:
         try:
-            await ping(client, keys.stops())
+            await call(client, "PUBLISH", [keys.stops()], [""])
         except UNAVAILABLE_ERRORS:
             return
         except Exception as error:

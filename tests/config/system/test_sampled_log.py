@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from chat.api.http import sampled_log
-from chat.api.http.sampled_log import SampledLog
+from config.system import sampled_log
+from config.system.sampled_log import SampledLog
 from tests.processes import PATIENCE_S
 
 

@@ -1,4 +1,4 @@
-"""Log events that clients can cause at any rate: the first at once, then a count each minute."""
+"""Log events that may be frequent: the first at once, then a count each minute."""
 
 import asyncio
 import logging

@@ -1,0 +1,1 @@
+"""Try Redis: before the server starts, and for `/readyz`."""

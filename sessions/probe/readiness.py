@@ -1,0 +1,38 @@
+"""Find out whether Redis serves a worker now, for `/readyz`."""
+
+import asyncio
+
+from sessions.client.connection import Client
+from sessions.client.errors import UNAVAILABLE_ERRORS, ReplyTimeout, ResponseError
+from sessions.client.faults import Fault, find_fault
+from sessions.client.notifications import Notifications
+from sessions.probe.requirements import try_commands
+
+_TIME_LIMIT_S = 2.0
+
+
+class Readiness:
+    """Tries the commands and the subscriptions of a worker."""
+
+    def __init__(self, redis: Client, notifications: Notifications) -> None:
+        self._redis = redis
+        self._notifications = notifications
+        self._trying: asyncio.Task[Fault | None] | None = None
+
+    async def find_fault(self) -> Fault | None:
+        """Return why Redis does not serve this worker, within two seconds; None if it does.
+
+        Requests at the same time share one try: clients must not be able to load Redis with them.
+        """
+        if self._trying is None or self._trying.done():
+            self._trying = asyncio.create_task(self._try())
+        return await asyncio.shield(self._trying)
+
+    async def _try(self) -> Fault | None:
+        try:
+            async with ReplyTimeout(_TIME_LIMIT_S):
+                await try_commands(self._redis)
+        except (*UNAVAILABLE_ERRORS, ResponseError) as error:
+            return find_fault(error)
+        rejected = self._notifications.fault
+        return rejected if rejected and rejected.remedy else None

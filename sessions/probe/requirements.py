@@ -1,0 +1,98 @@
+"""Try every command, key and channel that Holdline uses in Redis.
+
+Redis checks its ACL before a command looks at its key. So most commands here get a key of another
+type, or arguments that change nothing: three small writes remain, whose key is removed.
+"""
+
+import secrets
+
+from sessions import keys
+from sessions.client.connection import Client, is_cluster
+from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError
+from sessions.client.scripts import Argument, Call, call, call_once
+from sessions.keys import ConversationId, Owner, SessionDigest, TurnId
+
+_TTL_S = 60
+
+COMMANDS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
+    ("SET", ("", "EX", _TTL_S)),
+    ("APPEND", ("",)),
+    ("EXISTS", ()),
+    ("EXPIRE", (_TTL_S,)),
+    ("GET", ()),
+    ("GETEX", ()),
+    ("GETRANGE", (0, 0)),
+    ("HDEL", ("",)),
+    ("HEXISTS", ("",)),
+    ("HGET", ("",)),
+    ("HINCRBY", ("", 1)),
+    ("HLEN", ()),
+    ("HMGET", ("",)),
+    ("HSET", ("", "")),
+    ("HSETNX", ("", "")),
+    ("INCRBY", (1,)),
+    ("PTTL", ()),
+    ("SADD", ("",)),
+    ("SCARD", ()),
+    ("SISMEMBER", ("",)),
+    ("SPOP", (1,)),
+    ("SREM", ("",)),
+    ("STRLEN", ()),
+    ("TTL", ()),
+    ("TYPE", ()),
+    ("XADD", ("*", "", "")),
+    ("XLEN", ()),
+    ("XRANGE", ("-", "+")),
+    ("XREVRANGE", ("+", "-")),
+    ("ZADD", (0, "")),
+    ("ZCARD", ()),
+    ("ZRANGE", (0, 0)),
+    ("ZRANGEBYSCORE", (0, 0)),
+    ("ZREM", ("",)),
+    ("ZSCORE", ("",)),
+    ("UNLINK", ()),
+    ("DEL", ()),
+)
+"""The commands that scripts and stores use with one key, with their other arguments."""
+
+
+async def try_commands(redis: Client) -> None:
+    """Run everything once, in two exchanges; raise the first error of UNAVAILABLE_ERRORS.
+
+    A full memory is no such error: Redis still serves all but new questions. On a Cluster only the
+    node of the index of running turns is tried, without which nothing works.
+    """
+    key = keys.probe(secrets.token_hex(8))
+    calls: list[Call] = [(name, [key], arguments) for name, arguments in COMMANDS]
+    calls += [
+        ("RENAME", [key, key], []),
+        ("ZDIFF", [], [1, key]),
+        ("PUBLISH", [keys.stops()], [""]),
+    ]
+    if is_cluster(redis):
+        calls.append(("SPUBLISH", [key], [""]))
+    else:
+        calls += [
+            ("TIME", [], []),
+            ("SCRIPT", [], ["LOAD", "return 1"]),
+            ("PUBLISH", [key], [""]),
+            ("EXISTS", _list_kinds_of_keys(), []),
+        ]
+    for reply in await call_once(redis, calls):
+        if isinstance(reply, UNAVAILABLE_ERRORS) and not isinstance(reply, OutOfMemoryError):
+            raise reply
+    await call(redis, "expired", [keys.running()], [0])
+
+
+def _list_kinds_of_keys() -> list[str]:
+    """Return a key of each form, in case the ACL allows only some of them."""
+    owner = Owner("probe")
+    return [
+        keys.conversation(owner, ConversationId("probe")),
+        keys.first_turn(TurnId("probe")),
+        keys.instance(),
+        keys.legacy_running(),
+        keys.rejected_prefill("probe"),
+        keys.running(),
+        keys.session(SessionDigest("probe")),
+    ]

@@ -1,0 +1,434 @@
+"""What the start does about each kind of Redis: it ends, waits for Redis, or warns."""
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import trustme
+from redis.asyncio import Redis
+
+from sessions.client.faults import find_fault
+from sessions.probe import requirements, startup
+from sessions.probe.settings import find_version_fault, list_warnings
+from sessions.probe.startup import find_startup_fault
+from tests.own_redis import OwnRedis, own_redis
+from tests.processes import ROOT, free_ports, redis_cluster, redis_server
+from tests.proxy import redis_proxy
+
+PASSWORD = "a-secret-of-the-test"
+USER = f"hold:{PASSWORD}@"
+
+
+async def set_user(admin: Any, user: str, *rules: str) -> None:
+    """Change the rights of a user of Redis."""
+    await admin.execute_command("ACL", "SETUSER", user, *rules)
+
+
+@dataclass
+class Place:
+    """A Redis that listens on a Unix socket and on a port."""
+
+    redis: OwnRedis
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def allow(self, *rules: str) -> str:
+        """Give the user `hold` these rights; return the user's URL."""
+        await set_user(self.redis.admin, "hold", "reset", "on", f">{PASSWORD}", *rules)
+        return self.url.replace("//", f"//{USER}")
+
+
+@asynccontextmanager
+async def redis_on_port(*options: str) -> AsyncIterator[Place]:
+    (port,) = free_ports(1)
+    async with own_redis("--port", str(port), *options) as redis:
+        yield Place(redis, port)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def place() -> AsyncIterator[Place]:
+    async with redis_on_port("--databases", "4") as found:
+        yield found
+
+
+async def find_rejection(url: str) -> str:
+    """Return the line with which the start ends; fail if Redis serves, or is only down."""
+    fault = await find_startup_fault(url)
+    assert fault, url
+    assert fault.remedy, fault
+    assert PASSWORD not in str(fault)
+    return str(fault)
+
+
+async def find_outage(url: str) -> str:
+    """Return why the answers wait; fail if Redis serves, or rejects."""
+    fault = await find_startup_fault(url)
+    assert fault, url
+    assert not fault.remedy, fault
+    return fault.reason
+
+
+# Rights
+
+
+async def test_a_user_without_one_of_the_commands_is_rejected_by_name(place: Place) -> None:
+    tried = {name for name, _ in requirements.COMMANDS} | {
+        "EVALSHA", "PUBLISH", "RENAME", "SCRIPT", "SUBSCRIBE", "TIME", "UNSUBSCRIBE", "ZDIFF",
+    }  # fmt: skip
+    for name in sorted(tried):
+        url = await place.allow("~*", "&*", "+@all", f"-{name}")
+        assert name.lower() in await find_rejection(url), name
+    assert not await place.redis.admin.keys("*")
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        (["~other:*", "&*", "+@all"], "a key: allow the user of REDIS_URL ~holdline:*"),
+        (["~holdline:{*", "&*", "+@all"], "a key: allow the user of REDIS_URL ~holdline:*"),
+        (["&*", "+@all"], "a key: allow the user of REDIS_URL ~holdline:*"),
+        (["~*", "resetchannels", "+@all"], "a channel: allow the user of REDIS_URL &holdline:*"),
+        (["~*", "&other:*", "+@all"], "a channel: allow the user of REDIS_URL &holdline:*"),
+        (["~*", "&holdline:stops", "+@all"], "a channel: allow the user of"),
+        (["~*", "&*", "+@read"], "rejects the command"),
+        (["~*", "&*", "+@all", "-@scripting"], "rejects the command"),
+        (["~*", "&*", "+@all", "-@pubsub"], "rejects the command"),
+        (["~*", "&*", "+@all", "off"], "rejects the user or the password"),
+        (["~*", "&*", "+@all", "resetpass", ">other"], "rejects the user or the password"),
+    ],
+)
+async def test_a_user_without_a_right_is_rejected(
+    place: Place, rules: list[str], reason: str
+) -> None:
+    assert reason in await find_rejection(await place.allow(*rules))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["~*", "&*", "+@all"],
+        ["~holdline:*", "&holdline:*", "+@all", "-@dangerous", "+info"],
+        ["~holdline:*", "&holdline:*", "+@all", "-info", "-memory", "-config"],
+    ],
+)
+async def test_a_user_with_the_documented_rights_is_accepted(
+    place: Place, rules: list[str]
+) -> None:
+    assert await find_startup_fault(await place.allow(*rules)) is None
+    assert await find_startup_fault(place.url + "/3") is None
+    assert not await place.redis.admin.keys("*")
+
+
+def test_every_command_of_a_script_or_a_store_is_tried() -> None:
+    scripts = " ".join(path.read_text() for path in (ROOT / "sessions" / "lua").rglob("*.lua"))
+    used = set(re.findall(r"redis\.p?call\('(\w+)'", scripts))
+    paths = [*(ROOT / "sessions").glob("*.py"), *(ROOT / "sessions" / "turns").glob("*.py")]
+    used |= set(re.findall(r"\"([A-Z]+)\", \[", " ".join(path.read_text() for path in paths)))
+    module = Path(requirements.__file__).read_text()
+    optional = {"MEMORY"}  # its script works without
+    assert used - set(re.findall(r"\(\"([A-Z]+)\", ", module)) == optional
+
+
+# The URL and the server
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("redis://127.0.0.1:{port}/99", "no database of this number"),
+        ("redis://127.0.0.1:{port}?db=99", "no database of this number"),
+        ("redis://127.0.0.1:{port}/x", "must be the number of a database"),
+        ("redis://:{password}@127.0.0.1:{port}", "Redis has none"),
+        ("redis://other:{password}@127.0.0.1:{port}", "the user or the password"),
+        ("redis://:{password}/x@127.0.0.1:{port}", "percent-encode"),
+        ("redis://:{password}#x@127.0.0.1:{port}", "percent-encode"),
+        ("redis://:{password}?x@127.0.0.1:{port}", "percent-encode"),
+        ("redis://127.0.0.1:{port}?ssl=true", "begin it with rediss://"),
+        ("redis://127.0.0.1:{port}?TLS=1", "begin it with rediss://"),
+        ("redis://127.0.0.1:{port}?ssl_ca_certs=/ca.pem", "begins with rediss://"),
+        ("redis://127.0.0.1:{port}?family=6", "unknown parameter family; known are client_name"),
+        ("redis://127.0.0.1:{port}?decode_responses=true", "unknown parameter decode_responses"),
+        ("redis://127.0.0.1:{port}?max_connections=many", "Invalid value for 'max_connections'"),
+        ("rediss://127.0.0.1:{port}", "Redis does not use TLS"),
+        ("rediss://127.0.0.1:{port}?ssl_ca_certs=/missing.pem", "ssl_ca_certs cannot be read"),
+        ("rediss://127.0.0.1:{port}?ssl_cert_reqs=CERT_NONE", "required, optional, none"),
+        ("redis+cluster://127.0.0.1:{port}", "not a node of a Redis Cluster"),
+        ("redis+cluster://127.0.0.1:{port}/1", "has no numbered databases"),
+    ],
+)
+async def test_a_wrong_url_is_rejected(place: Place, template: str, reason: str) -> None:
+    url = template.format(port=place.port, password=PASSWORD)
+    assert reason in await find_rejection(url)
+
+
+async def test_a_url_without_the_password_is_rejected(place: Place) -> None:
+    await set_user(place.redis.admin, "default", "resetpass", ">other")
+    try:
+        assert "requires a password: add it to REDIS_URL" in await find_rejection(place.url)
+        wrong = place.url.replace("//", f"//:{PASSWORD}@")
+        assert "the user or the password" in await find_rejection(wrong)
+    finally:
+        await set_user(place.redis.admin, "default", "nopass")
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "reason"),
+    [
+        (["--rename-command", "EVALSHA", ""], "", "Redis has no command EVALSHA"),
+        (["--rename-command", "SUBSCRIBE", "other"], "", "Redis has no command SUBSCRIBE"),
+        (["--rename-command", "ZDIFF", ""], "", "no command ZDIFF: use Redis 6.2 or later"),
+        (["--cluster-enabled", "yes"], "/1", "has no numbered databases"),
+    ],
+)
+async def test_a_redis_with_unsuitable_settings_is_rejected(
+    options: list[str], path: str, reason: str
+) -> None:
+    async with redis_server(*options) as url:
+        suffix = f"?db={path[1:]}" if path else ""
+        assert reason in await find_rejection(url + suffix)
+
+
+async def test_a_cluster_is_accepted_as_such_only() -> None:
+    async with redis_cluster() as url:
+        assert await find_startup_fault(url) is None
+        nodes = url.removeprefix("redis+cluster://").split(",")
+        found = {await find_rejection(f"redis://{node}") for node in nodes}
+        assert any("begin REDIS_URL with redis+cluster://" in one for one in found)
+        await set_user_of_nodes(nodes, "on", f">{PASSWORD}", "~holdline:*", "&holdline:*")
+        await set_user_of_nodes(nodes, "+@all", "-@dangerous", "+info")
+        url = url.replace("//", f"//{USER}")
+        assert await find_startup_fault(url) is None
+        for right in ("ssubscribe", "spublish", "cluster|slots", "zdiff", "evalsha"):
+            await set_user_of_nodes(nodes, f"-{right}")
+            assert f"rejects the command {right}" in await find_rejection(url)
+            await set_user_of_nodes(nodes, f"+{right}")
+
+
+async def set_user_of_nodes(nodes: list[str], *rules: str) -> None:
+    """Change the rights of the user of every node of a Cluster."""
+    for node in nodes:
+        async with Redis.from_url(f"redis://{node}") as admin:
+            await set_user(admin, "hold", *rules)
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def send(text: bytes, *, unasked: bool = False) -> Serve:
+    """Return a server that sends a text and closes the connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not unasked:
+            await reader.read(1)
+        writer.write(text)
+        await asyncio.sleep(0)
+        writer.close()
+
+    return serve
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+@pytest.mark.parametrize(
+    ("serve", "reason"),
+    [
+        (send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is not a Redis"),
+        (send(b"SSH-2.0-OpenSSH_9.2\r\n", unasked=True), "is not a Redis"),
+        (
+            send(b"-DENIED Redis is running in protected mode because\r\n", unasked=True),
+            "protected",
+        ),
+    ],
+    ids=["http", "ssh", "protected"],
+)
+async def test_another_server_is_rejected(scheme: str, serve: Serve, reason: str) -> None:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert reason in await find_rejection(url)
+
+
+# TLS
+
+
+@dataclass
+class Authority:
+    """A private CA, its file, and the context of a server that it certifies for `localhost`."""
+
+    ca: trustme.CA
+    file: Path
+    context: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    ca, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    ca.cert_pem.write_to_path(str(file))
+    return Authority(ca, file, context)
+
+
+async def test_a_certificate_of_a_private_ca_is_accepted_if_the_url_names_it(
+    place: Place, authority: Authority
+) -> None:
+    async with redis_proxy(place.redis.url, authority.context) as proxy:
+        named = f"{proxy.url}?ssl_ca_certs={authority.file}"
+        assert await find_startup_fault(named) is None
+        assert "name the file of its CA in REDIS_URL" in await find_rejection(proxy.url)
+        assert "is for another host" in await find_rejection(
+            named.replace("localhost", "127.0.0.1")
+        )
+        assert "Redis requires TLS" in await find_rejection(proxy.url.replace("rediss", "redis"))
+        cluster = proxy.url.replace("rediss", "redis+cluster")
+        assert "Redis requires TLS" in await find_rejection(cluster)
+
+
+async def test_a_client_certificate_is_sent_if_the_url_names_it(
+    place: Place, authority: Authority, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.ca.issue_cert("localhost").configure_cert(context)
+    authority.ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    client = authority.ca.issue_cert("holdline")
+    client.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    client.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    # Python's server closes the connection without the alert of OpenSSL.
+    alert = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] certificate required")
+    assert "requires a client certificate: name its files" in str(find_fault(alert))
+    async with redis_proxy(place.redis.url, context) as proxy:
+        url = f"{proxy.url}?ssl_ca_certs={authority.file}"
+        assert await find_startup_fault(url)
+        files = f"&ssl_certfile={tmp_path}/cert.pem&ssl_keyfile={tmp_path}/key.pem"
+        assert await find_startup_fault(url + files) is None
+
+
+# Down
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (b"LOADING Redis is loading the dataset in memory", "is loading its data"),
+        (b"CLUSTERDOWN The cluster is down", "has no node for some keys"),
+        (b"MASTERDOWN Link with MASTER is down", "has lost its master"),
+        (b"BUSY Redis is busy running a script.", "is busy with a script"),
+        (b"READONLY You can't write against a read only replica.", "is a replica"),
+        (b"NOREPLICAS Not enough good replicas to write.", "too few replicas"),
+        (b"MISCONF Redis is configured to save RDB snapshots", "cannot write to its disk"),
+        (b"TRYAGAIN Multiple keys request during rehashing of slot", "Redis rejects a command"),
+        (b"ERR max number of clients reached", "maximum of connections"),
+    ],
+)
+async def test_an_error_that_may_pass_does_not_end_the_start(
+    place: Place, error: bytes, reason: str
+) -> None:
+    async with redis_proxy(place.redis.url) as proxy:
+        proxy.reply_with_error(error)
+        assert reason in await find_outage(proxy.url)
+
+
+async def test_a_redis_that_cannot_be_reached_does_not_end_the_start(place: Place) -> None:
+    async with redis_proxy(place.redis.url) as proxy:
+        proxy.close_connections()
+        assert "connection to Redis was lost" in await find_outage(proxy.url)
+        proxy.refuse_connections()
+        assert "refuses connections" in await find_outage(proxy.url)
+        cluster = proxy.url.replace("redis://", "redis+cluster://")
+        assert "refuses connections" in await find_outage(cluster)
+    assert "no known address" in await find_outage("redis://redis.invalid")
+    assert "socket of Redis does not exist" in await find_outage("unix:///missing/redis.sock")
+    async with redis_server("--replicaof", "127.0.0.1", "1") as url:
+        assert "is a replica, which accepts no writes" in await find_outage(url)
+
+
+async def test_a_silent_redis_delays_the_start_by_a_bounded_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "_TIME_LIMIT_S", 0.2)
+    async with redis_proxy(place.redis.url) as proxy:
+        proxy.stall()
+        assert await find_outage(proxy.url) == "Redis does not reply"
+    monkeypatch.setattr(startup, "_TIME_LIMIT_WITH_LOOKUPS_S", 0.01)
+    startup.try_redis(proxy.url)  # kills its process, and returns
+
+
+# Settings of Redis
+
+
+@pytest.mark.parametrize(
+    ("version", "in_cluster", "is_too_old"),
+    [
+        ("5.0.14", False, True),
+        ("6.0.16", False, True),
+        ("6.2.0", False, False),
+        ("6.2.14", True, True),
+        ("7.0.15", True, False),
+        ("7.2.4", True, False),
+        ("8.4.0", False, False),
+        ("10.0.0", True, False),
+        ("255.255.255", False, False),
+        ("unstable", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_version_that_lacks_a_command_is_rejected(
+    version: str, *, in_cluster: bool, is_too_old: bool
+) -> None:
+    fault = find_version_fault({"redis_version": version}, in_cluster=in_cluster)
+    assert (fault is not None) == is_too_old
+    assert fault is None or (version in fault.reason and "or later" in fault.remedy)
+
+
+@pytest.mark.parametrize(
+    ("policy", "aof", "save", "expected"),
+    [
+        ("noeviction", "1", "", []),
+        ("noeviction", "1", None, []),
+        ("allkeys-lru", "1", "", ["maxmemory-policy allkeys-lru, Redis deletes conversations"]),
+        ("volatile-ttl", "1", "", ["maxmemory-policy volatile-ttl, Redis deletes conversations"]),
+        ("noeviction", "0", "", ["loses all conversations, because it stores nothing on disk"]),
+        ("noeviction", "0", "3600 1", ["loses all conversations since its last snapshot: set"]),
+        ("noeviction", "0", None, ["since its last snapshot, if it makes any"]),
+        ("allkeys-random", "0", "", ["allkeys-random", "nothing on disk"]),
+    ],
+)
+def test_settings_that_may_lose_conversations_are_warnings(
+    policy: str, aof: str, save: str | None, expected: list[str]
+) -> None:
+    found = list_warnings({"maxmemory_policy": policy}, {"aof_enabled": aof}, save)
+    assert len(found) == len(expected)
+    assert all(part in warning for part, warning in zip(expected, found, strict=True))
+
+
+async def test_the_warnings_of_a_running_redis_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "holdline.redis")
+    async with redis_on_port("--appendonly", "no", "--maxmemory-policy", "allkeys-lfu") as place:
+        assert await find_startup_fault(place.url) is None
+        assert len(caplog.messages) == 2
+        assert "allkeys-lfu" in caplog.messages[0]
+        assert "nothing on disk" in caplog.messages[1]
+        caplog.clear()
+        assert await find_startup_fault(await place.allow("~*", "&*", "+@all", "-config")) is None
+        assert "if it makes any" in caplog.messages[1]
+        caplog.clear()
+        assert await find_startup_fault(await place.allow("~*", "&*", "+@all", "-info")) is None
+        assert len(caplog.messages) == 1
+        assert "Redis's ACL rejects the command info" in caplog.messages[0]
+
+
+async def test_nothing_is_logged_of_a_redis_that_keeps_its_data(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await find_startup_fault(place.url) is None
+    assert caplog.messages == []
