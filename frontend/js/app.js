@@ -5,9 +5,11 @@ import { readInfo } from "./net/api.js";
 import { SharedEvents } from "./net/shared_events.js";
 import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
-import { runningAnswer } from "./state/conversation.js";
-import { requestFailure } from "./state/failure.js";
-import { describeFailure, language, strings, translate } from "./strings/strings.js";
+import { questionOf, runningAnswer } from "./state/conversation.js";
+import { isOutdated, Remedy, requestFailure } from "./state/failure.js";
+import {
+  describeEnding, describeFailure, language, strings, translate,
+} from "./strings/strings.js";
 import { Composer } from "./view/composer.js";
 import { ConversationList } from "./view/conversation_list.js";
 import { Drawer } from "./view/drawer.js";
@@ -25,7 +27,7 @@ class App {
     onStateChange: () => this.#renderSoon(),
     onListChange: () => this.#list.refreshSoon(),
     onWaitBegin: (wait) => announce(describeWait(wait)),
-    onAnswerEnd: () => announce(strings.answerReady),
+    onAnswerEnd: (answer) => this.#onAnswerEnd(answer),
     onConnected: () => showStatus(""),
     onDisconnected: () => showStatus(strings.reconnecting),
     onOpenFailed: (error) => this.#onOpenFailed(error),
@@ -45,6 +47,7 @@ class App {
   #transcript = new Transcript(find("#messages"), {
     onRegenerate: (key) => this.#followAnswer(this.#chat.regenerate(key, this.#composer.model)),
     onEdit: (key, text) => this.#followAnswer(this.#chat.edit(key, text, this.#composer.model)),
+    onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
     maxQuestionLength: () => this.#composer.maxLength,
   });
@@ -77,7 +80,7 @@ class App {
     this.#events.start();
     this.#openAddress();
     this.#list.refresh();
-    readInfo().then((info) => this.#configure(info), showError);
+    this.#readInfo();
   }
 
   #addSuggestions() {
@@ -148,9 +151,31 @@ class App {
     this.#chat.catchUp(event);
   }
 
+  #readInfo() {
+    readInfo().then((info) => this.#configure(info), showError);
+  }
+
   #configure(info) {
     this.#composer.configure(info);
     find("#demo").hidden = !info.demo;
+  }
+
+  #onAnswerEnd(answer) {
+    announce(describeEnding(answer));
+    if (answer.failure && isOutdated(answer.failure)) this.#readInfo();
+  }
+
+  #applyRemedy(remedy, key) {
+    const question = questionOf(this.#chat.state, key);
+    if (remedy === Remedy.RELOAD) location.reload();
+    else if (remedy === Remedy.NEW_CHAT) this.#askElsewhere(question.content);
+    else if (remedy === Remedy.EDIT) this.#transcript.view(question.key).edit();
+    else this.#followAnswer(this.#chat.regenerate(key, this.#composer.model));
+  }
+
+  #askElsewhere(text) {
+    this.#goTo(null);
+    this.#composer.insert(text);
   }
 
   #onOpenFailed(error) {

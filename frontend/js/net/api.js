@@ -3,12 +3,16 @@
  * they work under any path prefix.
  */
 
-/** A request that failed. `status` is 0 and `type` is `server_unreachable` without a response. */
+/**
+ * A request that failed. `status` is 0 and `type` is `server_unreachable` without a response.
+ * `retryAfterS` is the time in seconds after which to send it again, or 0 if the server named none.
+ */
 export class ApiError extends Error {
-  constructor(status, type, message) {
+  constructor(status, type, message, retryAfterS = 0) {
     super(message);
     this.status = status;
     this.type = type;
+    this.retryAfterS = retryAfterS;
   }
 
   /** Whether the same request may succeed a little later. */
@@ -151,7 +155,8 @@ async function send(path, options) {
 async function readError(response) {
   const body = await response.json().catch(() => null);
   const { type = "http", message = "" } = body?.error ?? {};
-  return new ApiError(response.status, type, message);
+  const retryAfterS = Number(response.headers.get("Retry-After")) || 0; // not if it is a date
+  return new ApiError(response.status, type, message, retryAfterS);
 }
 
 // An empty value is sent, because it has a meaning: `parent=` is a first question.
