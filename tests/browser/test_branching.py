@@ -118,7 +118,7 @@ async def test_a_rejected_edit_shows_the_reason_and_can_be_retried(
     await page.locator("#question").press("ArrowUp")
     await page.locator(".question-editor textarea").fill(f"edited {question}")
     await page.locator(".question-editor textarea").press("Control+Enter")
-    await expect(page.get_by_text("Too many questions.")).to_be_visible()
+    await expect(page.locator(".failure")).to_contain_text("Too many questions.")
     await page.unroute_all()
     await page.locator(".remedy").click()
     exchange = await upstream.exchange(f"edited {question}")

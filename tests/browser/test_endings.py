@@ -114,6 +114,7 @@ EMPTY = {
     ("length", ""): Row("before it wrote anything", "写出内容之前就达到了长度上限", "edit"),
     ("length", "thoughts"): Row("before it wrote anything", "写出内容之前就达到了长度上限", "edit"),
     ("content_filter", ""): Row("withheld", "回答被模型拒绝，或被模型服务屏蔽", "edit"),
+    ("refusal", ""): Row("withheld", "回答被模型拒绝，或被模型服务屏蔽", "edit"),
     ("tool_calls", ""): Row("called a tool", "模型返回的是工具调用"),
 }
 """The upstream's finish reason and what it sent (thoughts, or white space) instead of an answer."""

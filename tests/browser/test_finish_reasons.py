@@ -9,7 +9,8 @@ from tests.processes import holdline
 
 NOTICES = {
     "length": "Truncated at the model’s length limit",
-    "content_filter": "Declined or withheld by the model service",
+    "content_filter": "Cut off by the model service’s content filter",
+    "refusal": "The model declined to answer",
     "tool_calls": "Ended with a tool call, which is not supported",
 }
 """The upstream's finish reason, and the notice under the answer."""

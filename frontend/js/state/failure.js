@@ -43,6 +43,7 @@ const REMEDIES = {
 const EMPTY = {
   length: "length",
   content_filter: "withheld",
+  refusal: "withheld",
   tool_calls: "tool_call",
   stopped: "stopped",
   failed: "incomplete",

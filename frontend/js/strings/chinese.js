@@ -78,7 +78,8 @@ export const chinese = {
   finishReasons: {
     stopped: "已停止",
     length: "已达到模型的长度上限，回答被截断",
-    content_filter: "回答被模型拒绝，或被模型服务屏蔽",
+    content_filter: "回答被模型服务的内容过滤器截断",
+    refusal: "模型拒绝回答",
     interrupted: "回答已中断：模型未能接着续写",
     tool_calls: "回答以工具调用结束，暂不支持",
     failed: "回答已中断",

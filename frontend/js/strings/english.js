@@ -86,7 +86,8 @@ export const english = {
   finishReasons: {
     stopped: "Stopped",
     length: "Truncated at the model’s length limit",
-    content_filter: "Declined or withheld by the model service",
+    content_filter: "Cut off by the model service’s content filter",
+    refusal: "The model declined to answer",
     interrupted: "The model could not continue this answer",
     tool_calls: "Ended with a tool call, which is not supported",
     failed: "Interrupted",

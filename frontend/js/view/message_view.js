@@ -10,7 +10,7 @@ import { VersionSwitcher } from "./version_switcher.js";
 import { WaitStatus } from "./wait_status.js";
 
 // The model, not the user, ended these answers early: their button to regenerate has a label.
-const INCOMPLETE = new Set(["length", "interrupted", "content_filter", "tool_calls"]);
+const INCOMPLETE = new Set(["length", "interrupted", "content_filter", "refusal", "tool_calls"]);
 
 const REMEDY_ICONS = {
   [Remedy.RETRY]: "#icon-retry",
