@@ -1,7 +1,7 @@
 /** Connect the parts of the page; each part is in its own file. */
 
 import { renderMarkdown } from "./markdown/render.js";
-import { readInfo } from "./net/api.js";
+import { isReady, readInfo } from "./net/api.js";
 import { SharedEvents } from "./net/shared_events.js";
 import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
@@ -18,6 +18,7 @@ import { Transcript } from "./view/transcript.js";
 import { describeWait } from "./view/wait_status.js";
 
 const RETRY_DELAY_MS = 4000;
+const CLOSE_DELAY_MS = 500; // within which a server that is not ready closes a connection
 const SIGNED_OUT = "signed_out"; // an event of another tab, not of the server
 
 const find = (selector) => document.querySelector(selector);
@@ -28,8 +29,8 @@ class App {
     onListChange: () => this.#list.refreshSoon(),
     onWaitBegin: (wait) => announce(describeWait(wait)),
     onAnswerEnd: (answer) => this.#onAnswerEnd(answer),
-    onConnected: () => showStatus(""),
-    onDisconnected: () => showStatus(strings.reconnecting),
+    onConnected: () => this.#onConnected(),
+    onDisconnected: () => this.#onDisconnected(),
     onOpenFailed: (error) => this.#onOpenFailed(error),
     onChangeFailed: showError,
   });
@@ -65,6 +66,7 @@ class App {
   #events = new SharedEvents((event) => this.#onEvent(event));
   #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
   #frame = 0;
+  #connectedTimer = 0;
   #firstKey = null; // of the first message shown
 
   start() {
@@ -160,6 +162,21 @@ class App {
     find("#demo").hidden = !info.demo;
   }
 
+  #onConnected() {
+    if (!isConnecting()) return showStatus("");
+    clearTimeout(this.#connectedTimer);
+    const clear = () => isConnecting() && showStatus("");
+    this.#connectedTimer = setTimeout(clear, CLOSE_DELAY_MS);
+  }
+
+  // A server without its Redis accepts a connection, and closes it without a reason.
+  async #onDisconnected() {
+    clearTimeout(this.#connectedTimer);
+    if (!isConnecting()) showStatus(strings.reconnecting);
+    const text = (await isReady()) ? strings.reconnecting : strings.notReady;
+    if (isConnecting()) showStatus(text);
+  }
+
   #onAnswerEnd(answer) {
     announce(describeEnding(answer));
     if (answer.failure && isOutdated(answer.failure)) this.#readInfo();
@@ -241,8 +258,13 @@ function showError(error) {
   showStatus([text, detail].filter(Boolean).join(" "));
 }
 
+// An unchanged text is not announced again.
 function showStatus(text) {
-  find("#status").textContent = text;
+  if (find("#status").textContent !== text) find("#status").textContent = text;
+}
+
+function isConnecting() {
+  return [strings.reconnecting, strings.notReady].includes(find("#status").textContent);
 }
 
 function announce(text) {

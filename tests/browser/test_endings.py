@@ -369,3 +369,29 @@ async def test_a_page_that_does_not_fit_the_server_is_reloaded(page: Page) -> No
     await ask_in_a_new_chat(page)
     async with page.expect_navigation():
         await answers(page).get_by_text("Reload the page").click()
+
+
+async def test_a_server_without_redis_is_named_once_until_the_answer_begins(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask_and_answer(page, upstream, f"{question} first", "first")
+    await watch_announcements(page)
+    stream = {"content_type": "text/event-stream", "body": "retry: 100\n\n"}
+    async with page.expect_response("**/readyz") as ready:
+        await page.route("**/readyz", lambda route: route.fulfill(status=503))
+        await page.route(STREAM, lambda route: route.fulfill(**stream))
+        await page.locator("#question").fill(question)
+        await page.locator("#question").press("Enter")
+    assert (await ready.value).status == 503
+    await expect(page.locator("#status")).to_have_text("The server is not ready. Trying again…")
+    for _ in range(2):
+        async with page.expect_request("**/readyz"):
+            pass
+    assert await read_announcements(page) == [
+        "Connection lost. Reconnecting…",
+        "The server is not ready. Trying again…",
+    ]
+    await page.unroute_all()
+    await (await upstream.exchange(question)).answer("second")
+    await expect(answers(page).last.locator(".message-body")).to_have_text("second")
+    await expect(page.locator("#status")).to_be_empty()

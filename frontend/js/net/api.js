@@ -21,6 +21,8 @@ export class ApiError extends Error {
   }
 }
 
+const READY_TIMEOUT_MS = 2000;
+
 /** Whether a stream's URL can be opened. */
 export const StreamStatus = Object.freeze({
   AVAILABLE: "available",
@@ -71,6 +73,13 @@ export function signOut() {
 /** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
   return request("api/info");
+}
+
+/** Return whether the server is ready; true as well if that cannot be found out. */
+export async function isReady() {
+  const signal = AbortSignal.timeout(READY_TIMEOUT_MS);
+  const response = await fetch("readyz", { cache: "no-store", signal }).catch(() => null);
+  return response?.status !== 503;
 }
 
 /** Stop a running turn; the server stores the partial answer. */

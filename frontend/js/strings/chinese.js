@@ -85,6 +85,7 @@ export const chinese = {
     failed: "回答已中断",
   },
   reconnecting: "连接已断开，正在重新连接…",
+  notReady: "服务器暂时无法提供服务，正在重试…",
   plainTextNote: "此回答无法排版，已按纯文本显示。",
   answerReady: "回答已完成。",
   tooLong: (length, limit) =>

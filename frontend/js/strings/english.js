@@ -93,6 +93,7 @@ export const english = {
     failed: "Interrupted",
   },
   reconnecting: "Connection lost. Reconnecting…",
+  notReady: "The server is not ready. Trying again…",
   plainTextNote: "This answer could not be formatted. It is shown as plain text.",
   answerReady: "The answer is complete.",
   tooLong: (length, limit) =>
