@@ -177,6 +177,10 @@ class UpstreamError(HoldlineError):
         super().__init__(message, retry_after_s=retry_after_s)
         self.kind = kind
 
+    def describe(self) -> dict[str, str | bool]:
+        """Return what clients and the history receive."""
+        return {"type": self.kind, "message": self.message, "retryable": self.retryable}
+
 
 class UpstreamRejected(UpstreamError):
     """A retry fails too, unless the operator or the user changes something."""

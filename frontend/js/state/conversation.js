@@ -161,7 +161,7 @@ function addRetry(messages, known) {
   if (end?.role === "user") {
     messages.push(at >= 0 ? failed : unanswered(end));
   } else if (end?.finishReason === "failed") {
-    const failure = end.failure ?? turnFailure({ type: "incomplete" });
+    const failure = end.failure ?? turnFailure(end.storedFailure ?? { type: "incomplete" });
     messages[messages.length - 1] = { ...end, failure };
   }
 }

@@ -32,6 +32,7 @@ export function fromServer(message, known) {
     turn: message.turn,
     streaming: false,
     failure: shown?.content === message.content ? shown.failure : undefined,
+    storedFailure: message.failure, // shown if the answer is the last one
     ...readReport(message),
   };
   return message.role === "assistant" ? conclude(taken) : taken;
