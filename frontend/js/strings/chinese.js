@@ -113,7 +113,8 @@ export const chinese = {
       rate_limited: ({ retryAfterS }) =>
         `提问过于频繁，请${retryAfterS ? ` ${retryAfterS} 秒` : "稍"}后重试。`,
       turns_exceeded: "同时生成的回答过多。请停止其中一个，或等一个回答结束后重试。",
-      storage_full: "服务器的存储空间已满，暂不接受新问题；历史记录仍可查看。",
+      storage_full:
+        "服务器的存储空间已满，已有对话不受影响。请删除一些对话，或请管理员调高 REDIS_MAXMEMORY。",
       quota_exceeded: "您的对话占用的空间或数量已达上限，请先删除一些对话。",
       conversation_full: "此对话的消息数已达上限，请新建对话。",
       unavailable: "服务暂时不可用，请稍后重试。",
