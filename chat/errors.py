@@ -2,7 +2,8 @@
 
 HoldlineError                  an HTTP response with a status, a type and a message
 ├── BadRequest          400
-│   └── InvalidField           names the field of a JSON body
+│   ├── InvalidField           names the field of a JSON body
+│   └── UnknownModel           CHAT_MODEL does not name the requested model
 ├── Unauthorised        401    /v1 without a valid key
 ├── Moderated           400    the moderation endpoint flagged the question
 ├── Forbidden           403
@@ -12,6 +13,7 @@ HoldlineError                  an HTTP response with a status, a type and a mess
 ├── TooLarge            413
 ├── Misdirected         421    `Host` is no name of this server
 ├── RateLimited         429    Retry-After
+│   └── TurnsExceeded          TURNS_MAX turns run already
 ├── StorageFull         507    Redis has no memory left for new questions
 │   ├── QuotaExceeded          the owner has as much as it may have
 │   └── ConversationFull       the conversation has as many messages as it may have
@@ -59,6 +61,12 @@ class InvalidField(BadRequest):
         self.param = param
 
 
+class UnknownModel(BadRequest):
+    """The requested model is not one of CHAT_MODEL, for example after a change of this setting."""
+
+    type = "unknown_model"
+
+
 class Unauthorised(HoldlineError):
     status = 401
     type = "unauthorised"
@@ -104,6 +112,12 @@ class Misdirected(HoldlineError):
 class RateLimited(HoldlineError):
     status = 429
     type = "rate_limited"
+
+
+class TurnsExceeded(RateLimited):
+    """As many turns run as TURNS_MAX allows: a place is free when one of them ends."""
+
+    type = "turns_exceeded"
 
 
 class StorageFull(HoldlineError):
@@ -162,6 +176,10 @@ class UpstreamError(HoldlineError):
     def __init__(self, kind: str, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.kind = kind
+
+    def describe(self) -> dict[str, str | bool]:
+        """Return what clients and the history receive."""
+        return {"type": self.kind, "message": self.message, "retryable": self.retryable}
 
 
 class UpstreamRejected(UpstreamError):

@@ -21,6 +21,7 @@ _ROLES = ("user", "assistant", "system")
 _OPTIONAL_FIELDS = {
     "created": int, "turn": str, "model": str, "finish_reason": str, "reasoning": str,
     "usage": dict, "tool_calls": list, "continued": list,
+    "failure": dict,
 }  # fmt: skip
 """Further fields of a message, and their types; a field of another type is left out."""
 

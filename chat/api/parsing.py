@@ -9,7 +9,7 @@ import msgspec
 from sanic import Request
 
 from chat.api.state import get_state
-from chat.errors import BadRequest, NotFound
+from chat.errors import BadRequest, NotFound, UnknownModel
 from sessions import keys
 from sessions.keys import ConversationId, MessageId
 
@@ -59,10 +59,10 @@ def parse_message_id(text: str) -> MessageId:
 
 
 def parse_model(request: Request, model: str | None) -> str | None:
-    """Return the requested model, or None for the default; raises BadRequest if it is unknown."""
+    """Return the requested model, or None for the default; raises UnknownModel."""
     models = get_state(request).models
     if model and model not in models:
-        raise BadRequest(f"Unknown `model`: expected one of {', '.join(models)}.")
+        raise UnknownModel(f"Unknown `model`: expected one of {', '.join(models)}.")
     return model or None
 
 

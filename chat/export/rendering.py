@@ -56,6 +56,9 @@ _TEXTS: dict[Language, _Texts] = {
             "stopped": "This answer was stopped.",
             "length": "This answer was truncated at the model's length limit.",
             "content_filter": "This answer was truncated by the model's content filter.",
+            "refusal": "The model declined to answer.",
+            "interrupted": "The model could not continue this answer.",
+            "tool_calls": "This answer ended with a tool call, which is not supported.",
             "failed": "This answer was interrupted.",
         },
         seam_reasons={
@@ -79,6 +82,9 @@ _TEXTS: dict[Language, _Texts] = {
             "stopped": "回答已停止。",
             "length": "已达到模型的长度上限，回答被截断。",
             "content_filter": "回答被模型的内容过滤器截断。",
+            "refusal": "模型拒绝回答。",
+            "interrupted": "回答已中断：模型未能接着续写。",
+            "tool_calls": "回答以工具调用结束，暂不支持。",
             "failed": "回答已中断。",
         },
         seam_reasons={

@@ -8,7 +8,7 @@ from typing import Any
 from chat.log import records
 from chat.log.records import Kind
 
-_FINISH_REASONS = {"stopped": "stop", "interrupted": "length"}
+_FINISH_REASONS = {"stopped": "stop", "interrupted": "length", "refusal": "content_filter"}
 """Holdline's own finish reasons, and those of OpenAI that clients receive instead."""
 
 _DELTAS: dict[int, str] = {
@@ -55,7 +55,7 @@ class _Reader:
     @property
     def finish_reason(self) -> str:
         """Return the reason in OpenAI's terms; a refusal has ended by itself."""
-        if self.is_refused and self._finish_reason == "content_filter":
+        if self.is_refused and self._finish_reason == "refusal":
             return "stop"
         if self._calls_function and self._finish_reason == "tool_calls":
             return "function_call"

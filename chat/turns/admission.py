@@ -1,6 +1,6 @@
 """Admit a new question, if the limits of new turns and the moderation of questions allow it."""
 
-from chat.errors import HoldlineError, RateLimited
+from chat.errors import HoldlineError, RateLimited, TurnsExceeded
 from chat.turns.context.client_request import ClientRequest
 from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import QuestionBuilder
@@ -70,7 +70,7 @@ class Admission:
 def _describe(rejection: Rejection) -> RateLimited:
     scope = _SCOPES[rejection.scope]
     if rejection.kind == "turns":
-        return RateLimited(
+        return TurnsExceeded(
             f"Too many answers are being generated for {scope}. "
             "Ask again after one of them has ended, or stop one.",
             retry_after_s=_RETRY_TURNS_S,

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from chat.errors import UpstreamError
 from chat.turns.context.prompt import estimate_text
 from chat.turns.usage import NO_REQUEST, TurnUsage
 from sessions.turns.turn_record import TurnRecord
@@ -89,8 +90,11 @@ class Answer:
         self.continued.append(seam)
         return json.dumps(seam)
 
-    def message_json(self, reason: str) -> str:
-        """Return the assistant message as the history stores it; `reason` is its finish reason."""
+    def message_json(self, reason: str, failure: UpstreamError | None) -> str:
+        """Return the assistant message as the history stores it.
+
+        `reason` is its finish reason, and `failure` the reason of a failed turn.
+        """
         body: dict[str, Any] = {
             "role": "assistant",
             "content": self.text.decode(),
@@ -106,6 +110,8 @@ class Answer:
             body["tool_calls"] = self.tool_calls
         if self.continued:
             body["continued"] = self.continued
+        if failure:
+            body["failure"] = failure.describe()
         return json.dumps(body, ensure_ascii=False)
 
     def usage_json(self, reason: str) -> str:

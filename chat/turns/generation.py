@@ -209,7 +209,7 @@ class Generation:
         if not answer.text.strip() and not self._client_request:
             if ending is Ending.TRUNCATED:
                 raise upstream.failures.empty_at_limit()
-            if ending is Ending.WITHHELD:
+            if ending in (Ending.WITHHELD, Ending.REFUSED):
                 raise upstream.failures.withheld()
             if ending is Ending.TOOL_CALL:
                 raise upstream.failures.tool_call()

@@ -163,11 +163,10 @@ class Turn:
             (Kind.USAGE, answer.usage_json(reason)),
             (Kind.FAILED, _failure_json(failure)) if failure else (Kind.END, text),
         ]
-        message = answer.message_json(reason) if text or state == "done" else ""
+        message = answer.message_json(reason, failure) if text or state == "done" else ""
         await self._writer.finish(last, state, message)
 
 
 def _failure_json(failure: UpstreamError) -> str:
     """Return the data of a `failed` frame."""
-    body = {"type": failure.kind, "message": failure.message, "retryable": failure.retryable}
-    return json.dumps(body, ensure_ascii=False)
+    return json.dumps(failure.describe(), ensure_ascii=False)

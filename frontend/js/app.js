@@ -1,13 +1,15 @@
 /** Connect the parts of the page; each part is in its own file. */
 
 import { renderMarkdown } from "./markdown/render.js";
-import { readInfo } from "./net/api.js";
+import { isReady, readInfo } from "./net/api.js";
 import { SharedEvents } from "./net/shared_events.js";
 import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
-import { runningAnswer } from "./state/conversation.js";
-import { requestFailure } from "./state/failure.js";
-import { describeFailure, language, strings, translate } from "./strings/strings.js";
+import { questionOf, runningAnswer } from "./state/conversation.js";
+import { isOutdated, Remedy, requestFailure } from "./state/failure.js";
+import {
+  describeEnding, describeFailure, language, strings, translate,
+} from "./strings/strings.js";
 import { Composer } from "./view/composer.js";
 import { ConversationList } from "./view/conversation_list.js";
 import { Drawer } from "./view/drawer.js";
@@ -16,6 +18,7 @@ import { Transcript } from "./view/transcript.js";
 import { describeWait } from "./view/wait_status.js";
 
 const RETRY_DELAY_MS = 4000;
+const CLOSE_DELAY_MS = 500; // within which a server that is not ready closes a connection
 const SIGNED_OUT = "signed_out"; // an event of another tab, not of the server
 
 const find = (selector) => document.querySelector(selector);
@@ -25,9 +28,9 @@ class App {
     onStateChange: () => this.#renderSoon(),
     onListChange: () => this.#list.refreshSoon(),
     onWaitBegin: (wait) => announce(describeWait(wait)),
-    onAnswerEnd: () => announce(strings.answerReady),
-    onConnected: () => showStatus(""),
-    onDisconnected: () => showStatus(strings.reconnecting),
+    onAnswerEnd: (answer) => this.#onAnswerEnd(answer),
+    onConnected: () => this.#onConnected(),
+    onDisconnected: () => this.#onDisconnected(),
     onOpenFailed: (error) => this.#onOpenFailed(error),
     onChangeFailed: showError,
   });
@@ -45,6 +48,7 @@ class App {
   #transcript = new Transcript(find("#messages"), {
     onRegenerate: (key) => this.#followAnswer(this.#chat.regenerate(key, this.#composer.model)),
     onEdit: (key, text) => this.#followAnswer(this.#chat.edit(key, text, this.#composer.model)),
+    onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
     maxQuestionLength: () => this.#composer.maxLength,
   });
@@ -62,6 +66,7 @@ class App {
   #events = new SharedEvents((event) => this.#onEvent(event));
   #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
   #frame = 0;
+  #connectedTimer = 0;
   #firstKey = null; // of the first message shown
 
   start() {
@@ -77,7 +82,7 @@ class App {
     this.#events.start();
     this.#openAddress();
     this.#list.refresh();
-    readInfo().then((info) => this.#configure(info), showError);
+    this.#readInfo();
   }
 
   #addSuggestions() {
@@ -148,9 +153,46 @@ class App {
     this.#chat.catchUp(event);
   }
 
+  #readInfo() {
+    readInfo().then((info) => this.#configure(info), showError);
+  }
+
   #configure(info) {
     this.#composer.configure(info);
     find("#demo").hidden = !info.demo;
+  }
+
+  #onConnected() {
+    if (!isConnecting()) return showStatus("");
+    clearTimeout(this.#connectedTimer);
+    const clear = () => isConnecting() && showStatus("");
+    this.#connectedTimer = setTimeout(clear, CLOSE_DELAY_MS);
+  }
+
+  // A server without its Redis accepts a connection, and closes it without a reason.
+  async #onDisconnected() {
+    clearTimeout(this.#connectedTimer);
+    if (!isConnecting()) showStatus(strings.reconnecting);
+    const text = (await isReady()) ? strings.reconnecting : strings.notReady;
+    if (isConnecting()) showStatus(text);
+  }
+
+  #onAnswerEnd(answer) {
+    announce(describeEnding(answer));
+    if (answer.failure && isOutdated(answer.failure)) this.#readInfo();
+  }
+
+  #applyRemedy(remedy, key) {
+    const question = questionOf(this.#chat.state, key);
+    if (remedy === Remedy.RELOAD) location.reload();
+    else if (remedy === Remedy.NEW_CHAT) this.#askElsewhere(question.content);
+    else if (remedy === Remedy.EDIT) this.#transcript.view(question.key).edit();
+    else this.#followAnswer(this.#chat.regenerate(key, this.#composer.model));
+  }
+
+  #askElsewhere(text) {
+    this.#goTo(null);
+    this.#composer.insert(text);
   }
 
   #onOpenFailed(error) {
@@ -216,8 +258,13 @@ function showError(error) {
   showStatus([text, detail].filter(Boolean).join(" "));
 }
 
+// An unchanged text is not announced again.
 function showStatus(text) {
-  find("#status").textContent = text;
+  if (find("#status").textContent !== text) find("#status").textContent = text;
+}
+
+function isConnecting() {
+  return [strings.reconnecting, strings.notReady].includes(find("#status").textContent);
 }
 
 function announce(text) {

@@ -42,8 +42,13 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('HSET', KEYS[3], 'updated', now)
   redis.call('ZADD', KEYS[5], now, ARGV[6])
   if conversation[1] == ARGV[5] then redis.call('HDEL', KEYS[3], 'running') end
-  if ARGV[7] ~= '' then
-    local children = redis.call('HGET', KEYS[4], '>' .. turn[3])
+  local children = redis.call('HGET', KEYS[4], '>' .. turn[3])
+  local is_stored = ARGV[7] ~= ''
+  if is_stored and turn[5] and children then
+    -- Another version of the answer exists: one without text is not worth its place.
+    is_stored = cjson.decode(ARGV[7]).content:find('%S') ~= nil
+  end
+  if is_stored then
     redis.call('HSET', KEYS[4], turn[4], turn[3] .. '\n' .. ARGV[7],
       '>' .. turn[3], children and children .. ' ' .. turn[4] or turn[4])
     if conversation[2] == turn[3] then
@@ -54,7 +59,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
     -- A regenerated answer that stayed empty: show the previous branch again.
     redis.call('HSET', KEYS[3], 'head', turn[5])
   end
-  local bytes = ARGV[7] ~= '' and MESSAGE_BYTES + #ARGV[7] or 0
+  local bytes = is_stored and MESSAGE_BYTES + #ARGV[7] or 0
   grow(KEYS[8], KEYS[9], ARGV[6], bytes, now + ARGV[9] * 1000)
   for _, i in ipairs({3, 4, 5, 8, 9}) do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
   announce(KEYS[7], 'end ' .. ARGV[6] .. ' ' .. ARGV[5] .. ' ' .. ARGV[4])

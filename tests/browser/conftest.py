@@ -74,3 +74,13 @@ async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
     own = (server.url, "data:", "blob:")
     foreign = [url for url in requested if not url.startswith(own)]
     assert foreign == [], "the page sent a request to another host"
+
+
+@pytest_asyncio.fixture
+async def chinese_page(browser: Browser, server: Server) -> AsyncIterator[Page]:
+    """Open the page in a browser whose language is Chinese."""
+    context = await browser.new_context(base_url=server.url, locale="zh-CN")
+    page = await context.new_page()
+    await page.goto("/")
+    yield page
+    await context.close()

@@ -3,13 +3,14 @@
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.chat_page import answers, ask
+from tests.browser.chat_page import answers, ask, read_announcements, watch_announcements
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import holdline
 
 NOTICES = {
     "length": "Truncated at the model’s length limit",
-    "content_filter": "Declined or withheld by the model service",
+    "content_filter": "Cut off by the model service’s content filter",
+    "refusal": "The model declined to answer",
     "tool_calls": "Ended with a tool call, which is not supported",
 }
 """The upstream's finish reason, and the notice under the answer."""
@@ -28,10 +29,12 @@ async def expect_notice(page: Page, text: str, notice: str) -> None:
 async def test_an_incomplete_answer_has_a_notice_and_offers_to_regenerate(
     page: Page, upstream: ScriptedUpstream, question: str, reason: str
 ) -> None:
+    await watch_announcements(page)
     exchange = await ask(page, upstream, question)
     await exchange.send_text("the beginning")
     await exchange.finish(reason)
     await expect_notice(page, "the beginning", NOTICES[reason])
+    assert await read_announcements(page) == [NOTICES[reason]]
     await page.reload()
     await expect_notice(page, "the beginning", NOTICES[reason])
     await answers(page).get_by_text("Regenerate").click()
@@ -61,6 +64,9 @@ async def test_an_answer_that_the_model_restarted_offers_to_regenerate(
         for _ in range(2):
             notice = "The model could not continue this answer"
             await expect_notice(page, partial, notice)
+            # The answer ends where the continuation failed: nothing follows the seam.
+            await expect(answers(page).locator(".continuation-mark")).to_have_count(0)
+            await expect(answers(page).locator(".metadata")).not_to_contain_text("continued")
             await page.reload()
         await context.close()
 

@@ -56,3 +56,4 @@ async def test_a_flagged_answer_shows_what_had_passed_and_the_reason(
     await expect(page.locator(".failure-text")).to_contain_text("flagged the answer")
     await page.reload()
     await expect(answers(page).locator(".message-body")).to_have_text("It passes.")
+    await expect(page.locator(".failure-text")).to_contain_text("flagged the answer")

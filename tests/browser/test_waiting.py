@@ -8,18 +8,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.browser.chat_page import answers, ask
+from tests.browser.chat_page import answers, ask, read_announcements, watch_announcements
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import holdline
 
 BUSY = {"error": {"message": "Rate limit reached"}}
-
-WATCH_ANNOUNCER = """() => {
-    const announcer = document.querySelector("#announcer");
-    window.announced = [];
-    const observer = new MutationObserver(() => announced.push(announcer.textContent));
-    observer.observe(announcer, { childList: true });
-}"""
 
 
 def wait_of(page: Page) -> Locator:
@@ -67,12 +60,12 @@ async def test_the_wait_for_a_busy_upstream_counts_down_and_is_announced_once(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     await page.clock.install()
-    await page.evaluate(WATCH_ANNOUNCER)
+    await watch_announcements(page)
     (await ask(page, upstream, question)).reply(429, BUSY, {"retry-after": "60"})
     await expect(wait_of(page)).to_have_text(asking_again_in(60, 59, 58, 57, 56))
     await page.clock.run_for(5000)  # less than the time until the frame is repeated
     await expect(wait_of(page)).to_have_text(asking_again_in(55, 54, 53, 52, 51))
-    announced = [text for text in await page.evaluate("() => announced") if text]
+    announced = await read_announcements(page)
     assert len(announced) == 1
     assert asking_again_in(60, 59).match(announced[0])
 

@@ -148,6 +148,9 @@ class Message(Struct, forbid_unknown_fields=True):
     reasoning: str | UnsetType = UNSET
     tool_calls: list[dict[str, Any]] | UnsetType = UNSET
     continued: list[Seam] | UnsetType = UNSET
+    failure: Annotated[
+        ErrorDetail | UnsetType, Meta(description="Why the turn failed; the text is partial.")
+    ] = UNSET
 
 
 class ConversationContent(Conversation, forbid_unknown_fields=True):

@@ -150,7 +150,7 @@ class Completion:
         if self.reader.ending is Ending.INTERRUPTED:
             raise self._failures.interrupted(self.reader.words)
         if self.reader.ending is Ending.COMPLETE and self.reader.is_refused:
-            return Ending.WITHHELD
+            return Ending.REFUSED
         if (
             self.reader.ending is Ending.COMPLETE
             and self.reader.has_tool_call

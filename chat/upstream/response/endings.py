@@ -12,7 +12,9 @@ class Ending(Enum):
     INTERRUPTED = "interrupted"
     """The server stopped early: the answer is continued, or requested from another upstream."""
     WITHHELD = "content_filter"
-    """A content filter withheld the answer, or the model declined to answer."""
+    """A content filter withheld the answer, or cut it."""
+    REFUSED = "refusal"
+    """The model declined to answer; the text is its reason."""
     TOOL_CALL = "tool_calls"
     """The model calls a tool instead of answering."""
 
@@ -24,9 +26,10 @@ _REASONS = {
     Ending.INTERRUPTED: "error network_error connection_error server_error internal_error abort "
     "aborted cancel canceled cancelled user_cancel timeout timed_out failed failure overloaded "
     "engine_overloaded unavailable insufficient_system_resource interrupted",
-    Ending.WITHHELD: "content_filter content_filtered sensitive safety image_safety refusal "
-    "refused prohibited_content blocklist blocked spii recitation language moderation error_toxic "
+    Ending.WITHHELD: "content_filter content_filtered sensitive safety image_safety "
+    "prohibited_content blocklist blocked spii recitation language moderation error_toxic "
     "guardrail_intervened policy_violation",
+    Ending.REFUSED: "refusal refused",
     Ending.TOOL_CALL: "tool_calls tool_call tool_use function_call malformed_function_call "
     "unexpected_tool_call",
 }

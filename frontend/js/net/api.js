@@ -3,12 +3,16 @@
  * they work under any path prefix.
  */
 
-/** A request that failed. `status` is 0 and `type` is `server_unreachable` without a response. */
+/**
+ * A request that failed. `status` is 0 and `type` is `server_unreachable` without a response.
+ * `retryAfterS` is the time in seconds after which to send it again, or 0 if the server named none.
+ */
 export class ApiError extends Error {
-  constructor(status, type, message) {
+  constructor(status, type, message, retryAfterS = 0) {
     super(message);
     this.status = status;
     this.type = type;
+    this.retryAfterS = retryAfterS;
   }
 
   /** Whether the same request may succeed a little later. */
@@ -16,6 +20,8 @@ export class ApiError extends Error {
     return this.status === 0 || this.status === 429 || this.status >= 502;
   }
 }
+
+const READY_TIMEOUT_MS = 2000;
 
 /** Whether a stream's URL can be opened. */
 export const StreamStatus = Object.freeze({
@@ -67,6 +73,13 @@ export function signOut() {
 /** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
   return request("api/info");
+}
+
+/** Return whether the server is ready; true as well if that cannot be found out. */
+export async function isReady() {
+  const signal = AbortSignal.timeout(READY_TIMEOUT_MS);
+  const response = await fetch("readyz", { cache: "no-store", signal }).catch(() => null);
+  return response?.status !== 503;
 }
 
 /** Stop a running turn; the server stores the partial answer. */
@@ -151,7 +164,8 @@ async function send(path, options) {
 async function readError(response) {
   const body = await response.json().catch(() => null);
   const { type = "http", message = "" } = body?.error ?? {};
-  return new ApiError(response.status, type, message);
+  const retryAfterS = Number(response.headers.get("Retry-After")) || 0; // not if it is a date
+  return new ApiError(response.status, type, message, retryAfterS);
 }
 
 // An empty value is sent, because it has a meaning: `parent=` is a first question.

@@ -20,7 +20,7 @@ export class Chat {
   #isStale = false; // the server may have more than the page shows
 
   /**
-   * Calls delegate.onStateChange(), onListChange(), onWaitBegin(wait), onAnswerEnd(),
+   * Calls delegate.onStateChange(), onListChange(), onWaitBegin(wait), onAnswerEnd(answer),
    * onConnected(), onDisconnected(), onOpenFailed(error) and onChangeFailed(error).
    */
   constructor(delegate) {
@@ -101,12 +101,13 @@ export class Chat {
 
   /** Ask an edited question, on a new branch. */
   async edit(key, message, model) {
-    if (this.#find(key)?.parent === undefined) await this.refresh(); // only the server knows it
-    const parent = this.#find(key)?.parent;
-    if (parent === undefined || runningAnswer(this.state)) return;
+    const isKnown = (question) => !question?.id || question.parent !== undefined;
+    if (!isKnown(this.#find(key))) await this.refresh(); // only the server knows the parent
+    const question = this.#find(key);
+    if (!question || !isKnown(question) || runningAnswer(this.state)) return;
     const turn = newTurnId();
     this.#advance({ type: "edited", key, turn, question: message });
-    await this.#submit(turn, { message, parent: parent ?? "", model });
+    await this.#submit(turn, { message, parent: sentParent(question), model });
   }
 
   /** Generate another version of an answer, or retry one that failed. */
@@ -115,9 +116,9 @@ export class Chat {
     if (!question || runningAnswer(this.state)) return;
     const turn = newTurnId();
     this.#advance({ type: "regenerated", key, turn });
-    const { id, content: message, parent } = question;
+    const { id, content: message } = question;
     // A question that never reached the server is sent again, with the parent it was meant for.
-    const unsent = { message, parent: parent === undefined ? undefined : (parent ?? "") };
+    const unsent = { message, parent: sentParent(question) };
     await this.#submit(turn, { ...(id ? { regenerate: id } : unsent), model });
   }
 
@@ -223,7 +224,6 @@ export class Chat {
   #finish(action) {
     this.#answers.close(action.key);
     this.#advance(action);
-    this.#delegate.onAnswerEnd();
     this.#delegate.onListChange();
     if (this.#isStale || this.#needsRefresh(action.key)) this.refresh();
   }
@@ -250,8 +250,18 @@ export class Chat {
     setTimeout(() => this.refresh(), RELOAD_DELAY_MS);
   }
 
+  // Every way in which the running answer ends is a step: it is reported once.
   #advance(action) {
+    const running = runningAnswer(this.state);
     this.state = reduce(this.state, action);
     this.#delegate.onStateChange();
+    const answer = running && (this.#find(running.key) ?? this.state.messages.at(-1));
+    if (answer && !answer.streaming) this.#delegate.onAnswerEnd(answer);
   }
+}
+
+// A first question has no parent, which the server takes as "". Without one, the question is the
+// next of its conversation.
+function sentParent({ parent }) {
+  return parent === undefined ? undefined : (parent ?? "");
 }

@@ -2,7 +2,7 @@
 
 import { turnFailure } from "./failure.js";
 import {
-  clearFailure, fromServer, newAnswer, newQuestion, readReport, versionsOf, withId,
+  clearFailure, conclude, fromServer, newAnswer, newQuestion, readReport, versionsOf, withId,
 } from "./message.js";
 
 /** The state while no conversation is open. */
@@ -68,7 +68,8 @@ const steps = {
   edited(state, { key, turn, question }) {
     const at = indexOf(state, key);
     const { parent, ...old } = state.messages[at];
-    const alternatives = [...versionsOf(old), ""];
+    // A question that the server does not have is replaced.
+    const alternatives = old.id ? [...versionsOf(old), ""] : old.alternatives;
     const edited = { ...newQuestion(turn, question), parent, alternatives };
     return { ...state, messages: [...state.messages.slice(0, at), edited, newAnswer(turn)] };
   },
@@ -114,11 +115,11 @@ const steps = {
   },
 
   turnEnded(state, { key, content }) {
-    return progress(state, key, () => ({ content, streaming: false }));
+    return progress(state, key, (answer) => conclude({ ...answer, content }));
   },
 
   turnFailed(state, { key, failure }) {
-    return progress(state, key, () => ({ failure, streaming: false }));
+    return progress(state, key, (answer) => conclude({ ...answer, failure }));
   },
 };
 
@@ -146,20 +147,21 @@ function addRunningAnswer(messages, turn, known) {
 }
 
 // A question without a complete answer can be retried, also after a reload. A regeneration that
-// failed leaves no message on the server: the old answer then shows the failure.
+// failed leaves no message on the server: the old answer then shows the failure, unless the user
+// has stopped the regeneration.
 function addRetry(messages, known) {
   const last = known.at(-1);
   const failed = last?.failure && !last.content ? last : null;
   const canMatch = failed && known.length > 1;
   const at = canMatch ? messages.findIndex(({ id }) => id === known.at(-2).id) : -1;
-  if (at >= 0 && at < messages.length - 1) {
+  if (at >= 0 && at < messages.length - 1 && failed.failure.type !== "stopped") {
     messages[at + 1] = { ...messages[at + 1], failure: failed.failure };
   }
   const end = messages.at(-1);
   if (end?.role === "user") {
     messages.push(at >= 0 ? failed : unanswered(end));
   } else if (end?.finishReason === "failed") {
-    const failure = end.failure ?? turnFailure({ type: "incomplete" });
+    const failure = end.failure ?? turnFailure(end.storedFailure ?? { type: "incomplete" });
     messages[messages.length - 1] = { ...end, failure };
   }
 }

@@ -5,7 +5,7 @@
  * the server has sent it. An answer's key is the id under which this page submitted its turn.
  */
 
-import { currentName } from "./failure.js";
+import { currentName, emptyFailure } from "./failure.js";
 
 /** Return a question that the server does not have yet. */
 export function newQuestion(turn, content) {
@@ -21,7 +21,7 @@ export function newAnswer(turn) {
 /** Return the server's version of a message; it keeps the key and the failure of a known one. */
 export function fromServer(message, known) {
   const shown = known.find((other) => isSame(other, message));
-  return {
+  const taken = {
     key: shown?.key ?? message.id,
     id: message.id,
     parent: message.parent,
@@ -32,7 +32,24 @@ export function fromServer(message, known) {
     turn: message.turn,
     streaming: false,
     failure: shown?.content === message.content ? shown.failure : undefined,
+    storedFailure: message.failure, // shown if the answer is the last one
     ...readReport(message),
+  };
+  return message.role === "assistant" ? conclude(taken) : taken;
+}
+
+/**
+ * Return an answer that has ended. Without text it has a failure. A seam at the end of the text is
+ * none: the continuation added nothing.
+ */
+export function conclude(answer) {
+  const length = [...answer.content].length;
+  const isEmpty = !answer.content.trim();
+  return {
+    ...answer,
+    streaming: false,
+    continued: answer.continued?.filter(({ at }) => at < length),
+    failure: answer.failure ?? (isEmpty ? emptyFailure(answer) : undefined),
   };
 }
 
@@ -59,14 +76,17 @@ export function withId(message, id) {
   return { ...message, id: id ?? message.id, ...(alternatives && { alternatives }) };
 }
 
-/** Return the ids of a message's versions. The server does not store an empty answer. */
-export function versionsOf({ id, content, alternatives }) {
-  return alternatives ?? (id && content ? [id] : []);
+/**
+ * Return the ids of a message's versions. An answer that failed without text is none: the server
+ * does not store it. Only an answer from the server has a parent.
+ */
+export function versionsOf({ id, content, parent, alternatives }) {
+  return alternatives ?? (id && (content || parent) ? [id] : []);
 }
 
 /** Return the message without its failure, if it has a text to show instead. */
 export function clearFailure(message) {
-  return message.failure && message.content ? { ...message, failure: undefined } : message;
+  return message.failure && message.content.trim() ? { ...message, failure: undefined } : message;
 }
 
 function isSame(shown, message) {

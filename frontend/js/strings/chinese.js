@@ -62,7 +62,6 @@ export const chinese = {
   copy: "复制",
   copied: "已复制",
   copyAnswer: "复制回答",
-  retry: "重试",
   edit: "编辑问题",
   editQuestion: "编辑您的问题",
   editorKeys: `${COMMAND_KEY} + Enter 发送 · Esc 取消`,
@@ -79,28 +78,43 @@ export const chinese = {
   finishReasons: {
     stopped: "已停止",
     length: "已达到模型的长度上限，回答被截断",
-    content_filter: "回答被模型拒绝，或被模型服务屏蔽",
+    content_filter: "回答被模型服务的内容过滤器截断",
+    refusal: "模型拒绝回答",
     interrupted: "回答已中断：模型未能接着续写",
     tool_calls: "回答以工具调用结束，暂不支持",
     failed: "回答已中断",
   },
   reconnecting: "连接已断开，正在重新连接…",
+  notReady: "服务器暂时无法提供服务，正在重试…",
   plainTextNote: "此回答无法排版，已按纯文本显示。",
   answerReady: "回答已完成。",
   tooLong: (length, limit) =>
     `已输入 ${length.toLocaleString("zh-CN")} 个字符，上限 ${limit.toLocaleString("zh-CN")}`,
+  remedies: {
+    retry: "重试",
+    edit: "编辑问题",
+    newChat: "在新对话中提问",
+    reload: "重新加载页面",
+  },
   conversationGone: "这个对话已不存在。",
   table: "表格",
-  // Every type that the server sends: a server's own message is in English.
+  // Every type that the server sends, and after a blank line those that the page finds itself.
   failures: {
     request: {
       bad_request: "请求有误，服务器无法处理。",
+      unknown_model: "服务器已不再提供这个模型。请使用当前所选的模型重试。",
+      unauthorised: "服务器需要密钥。",
       forbidden: "请求来源未通过验证，服务器已拒绝。",
-      not_found: "请求的内容不存在。",
+      not_found: "这个对话已不存在：可能已被删除，或会话已过期。",
+      not_acceptable: "服务器无法以此页面支持的格式响应。",
       conflict: "与正在进行的操作冲突，请稍后重试。",
       too_large: "问题过长，服务器无法接收。",
-      rate_limited: "提问过于频繁，或同时生成的回答过多，请稍后重试。",
-      storage_full: "服务器的存储空间已满，暂不接受新问题；历史记录仍可查看。",
+      misdirected: "服务器不接受此页面所用的地址。",
+      rate_limited: ({ retryAfterS }) =>
+        `提问过于频繁，请${retryAfterS ? ` ${retryAfterS} 秒` : "稍"}后重试。`,
+      turns_exceeded: "同时生成的回答过多。请停止其中一个，或等一个回答结束后重试。",
+      storage_full:
+        "服务器的存储空间已满，已有对话不受影响。请删除一些对话，或请管理员调高 REDIS_MAXMEMORY。",
       quota_exceeded: "您的对话占用的空间或数量已达上限，请先删除一些对话。",
       conversation_full: "此对话的消息数已达上限，请新建对话。",
       unavailable: "服务暂时不可用，请稍后重试。",
@@ -108,7 +122,8 @@ export const chinese = {
       moderation_unavailable: "暂时无法完成内容审核，请稍后重试。",
       internal: "服务器内部出错，请稍后重试。",
       unreadable: "存储的数据已损坏，无法读取。详情见服务器日志。",
-      http: (status) => `服务器返回了错误（${status}）。`,
+      http: ({ status }) => `服务器返回了错误（${status}）。`,
+
       server_unreachable: "无法连接服务器，请检查网络后重试。",
     },
     turn: {
@@ -138,6 +153,10 @@ export const chinese = {
       history_unavailable: "暂时无法读取历史消息，请稍后重试。",
       interrupted: "服务器在回答中途中断，已生成的内容会保留。",
       internal: "服务器内部出错，已生成的内容会保留。",
+
+      empty: "模型没有写出回答就结束了。",
+      only_reasoning: "模型思考之后没有给出回答。",
+      stopped: "您在回答开始之前停止了生成。",
       unanswered: "这个问题尚未得到回答。",
       incomplete: "回答已中断。",
     },

@@ -67,7 +67,6 @@ export const english = {
   copy: "Copy",
   copied: "Copied",
   copyAnswer: "Copy answer",
-  retry: "Try again",
   edit: "Edit question",
   editQuestion: "Edit your question",
   editorKeys: `${COMMAND_KEY} + Enter to send · Esc to cancel`,
@@ -87,25 +86,98 @@ export const english = {
   finishReasons: {
     stopped: "Stopped",
     length: "Truncated at the model’s length limit",
-    content_filter: "Declined or withheld by the model service",
+    content_filter: "Cut off by the model service’s content filter",
+    refusal: "The model declined to answer",
     interrupted: "The model could not continue this answer",
     tool_calls: "Ended with a tool call, which is not supported",
     failed: "Interrupted",
   },
   reconnecting: "Connection lost. Reconnecting…",
+  notReady: "The server is not ready. Trying again…",
   plainTextNote: "This answer could not be formatted. It is shown as plain text.",
   answerReady: "The answer is complete.",
   tooLong: (length, limit) =>
     `${length.toLocaleString("en")} characters; the limit is ${limit.toLocaleString("en")}`,
+  remedies: {
+    retry: "Try again",
+    edit: "Edit question",
+    newChat: "Ask in a new chat",
+    reload: "Reload the page",
+  },
   conversationGone: "This conversation no longer exists.",
   table: "Table",
-  // The server's messages are in English; these failures come without one.
+  // Every type that the server sends, and after a blank line those that the page finds itself.
   failures: {
     request: {
-      http: (status) => `The server returned an error (${status}).`,
+      bad_request: "The server cannot read this request.",
+      unknown_model: "This model is no longer available. Try again with the one selected now.",
+      unauthorised: "The server requires a key.",
+      forbidden: "The server rejected the request: it does not trust the address of this page.",
+      not_found:
+        "This conversation is not here any more: it was deleted, or your session has expired.",
+      not_acceptable: "The server has no format that this page can read.",
+      conflict: "Another change is still in progress. Try again in a moment.",
+      too_large: "The question is too long for the server.",
+      misdirected: "The server does not accept the address of this page.",
+      rate_limited: ({ retryAfterS }) =>
+        `Too many questions. Try again in ${retryAfterS ? `${retryAfterS} s` : "a moment"}.`,
+      turns_exceeded:
+        "Too many answers are being generated. Stop one, or try again when one has ended.",
+      storage_full:
+        "The server’s storage is full. Your conversations are not affected. Delete some of them, " +
+        "or ask the operator to raise REDIS_MAXMEMORY.",
+      quota_exceeded:
+        "Your conversations take all the space that you have, or are too many. Delete some of " +
+        "them first.",
+      conversation_full: "This conversation has reached its maximum number of messages.",
+      unavailable: "The server is not ready. Try again in a moment.",
+      moderated:
+        "The moderation flagged the question or the system prompt. It was neither stored nor " +
+        "sent to the model.",
+      moderation_unavailable:
+        "The moderation cannot check the question at the moment, so that it was not sent.",
+      internal: "The server failed unexpectedly. Its log describes the error.",
+      unreadable:
+        "The stored data of this conversation is damaged. The server’s log has the details.",
+      http: ({ status }) => `The server returned an error (${status}).`,
+
       server_unreachable: "The server cannot be reached. Check your connection and try again.",
     },
     turn: {
+      authentication:
+        "The model service rejected the server’s key. Check OPENAI_API_KEY on the server.",
+      not_found:
+        "The model service does not have this model. Check CHAT_MODEL and OPENAI_BASE_URL on the " +
+        "server.",
+      refused: "The model service rejected the question.",
+      upstream: "The model service has failed.",
+      rate_limited: "The model service is busy, or its quota is used up.",
+      loading: "The model is still being loaded.",
+      context_length: "The conversation is too long for the model. Shorten the question.",
+      timeout: "The model service sent nothing for too long.",
+      unreachable: "The model service cannot be reached. Check OPENAI_BASE_URL on the server.",
+      certificate: "The model service’s certificate is not trusted.",
+      proxy: "The proxy before the model service rejected the request.",
+      connection_lost: "The connection to the model service was lost.",
+      invalid_response: "The model service sent an invalid response.",
+      no_answer: "The model service sent no answer.",
+      tool_call: "The model called a tool instead of answering, which is not supported.",
+      withheld: "The model declined to answer, or the model service withheld the answer.",
+      moderated: "The moderation flagged the answer. Its text so far is kept.",
+      moderation_unavailable:
+        "The moderation cannot check the answer at the moment. Its text so far is kept.",
+      too_long: "The answer has reached the maximum length of one turn.",
+      too_slow: "The answer took longer than the server allows. Its text so far is kept.",
+      length:
+        "The model reached its length limit before it wrote anything. Shorten the question, or " +
+        "raise MAX_OUTPUT_TOKENS on the server.",
+      history_unavailable: "The server cannot read the conversation at the moment.",
+      interrupted: "The server was interrupted during this answer. Its text so far is kept.",
+      internal: "The server failed during this answer. Its text so far is kept.",
+
+      empty: "The model ended without writing an answer.",
+      only_reasoning: "The model ended after its thoughts, without an answer.",
+      stopped: "You stopped the answer before it began.",
       unanswered: "This question has no answer yet.",
       incomplete: "The answer was interrupted.",
     },

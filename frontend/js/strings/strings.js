@@ -10,10 +10,10 @@ const isChinese = navigator.language.toLowerCase().startsWith("zh");
 
 // Failures whose message carries specifics: the field, the model, the upstream's own error text.
 const DETAILED = {
-  request: new Set(["bad_request", "http"]),
+  request: new Set(["bad_request", "forbidden", "http", "misdirected"]),
   turn: new Set([
-    "certificate", "context_length", "invalid_response", "loading", "no_answer", "not_found",
-    "proxy", "rate_limited", "refused", "unreachable", "upstream", "withheld",
+    "authentication", "certificate", "context_length", "invalid_response", "loading", "no_answer",
+    "not_found", "proxy", "rate_limited", "refused", "unreachable", "upstream", "withheld",
   ]),
 };
 
@@ -45,17 +45,20 @@ export function label(node, name) {
 
 /**
  * Describe a failure: `text` in the page's language, and `detail`, the server's English message,
- * if the page's language is another and the message adds something.
+ * if that adds something. On an English page such a message is the text.
  */
-export function describeFailure({ source, type, message, status }) {
-  const text = translateFailure(source, type, status);
-  if (!isChinese) return { text: message || text || strings.unknownFailure, detail: "" };
-  if (!text) return { text: strings.unknownFailure, detail: message };
-  return { text, detail: DETAILED[source].has(type) ? message : "" };
+export function describeFailure(failure) {
+  const { source, type, message } = failure;
+  const texts = strings.failures[source];
+  const isKnown = Object.hasOwn(texts, type);
+  const found = isKnown ? texts[type] : strings.unknownFailure;
+  const text = typeof found === "function" ? found(failure) : found;
+  if (!message || (isKnown && !DETAILED[source].has(type))) return { text, detail: "" };
+  return isChinese ? { text, detail: message } : { text: message, detail: "" };
 }
 
-function translateFailure(source, type, status) {
-  const texts = strings.failures[source];
-  if (!Object.hasOwn(texts, type)) return "";
-  return typeof texts[type] === "function" ? texts[type](status) : texts[type];
+/** Describe how an answer ended, for those who do not see it. */
+export function describeEnding({ failure, finishReason }) {
+  if (failure) return describeFailure(failure).text;
+  return strings.finishReasons[finishReason] ?? strings.answerReady;
 }

@@ -43,11 +43,11 @@ export class Composer {
   /** Apply the server's limit and models. */
   configure({ message_max: maxLength, models, model }) {
     this.#maxLength = maxLength ?? Infinity;
-    this.#model.hidden = !(models?.length > 1);
-    if (!this.#model.hidden) {
-      const option = (name) => new Option(name, name, name === model, name === model);
-      this.#model.replaceChildren(...models.map(option));
-    }
+    const names = models?.length > 1 ? models : [];
+    const chosen = names.includes(this.model) ? this.model : model;
+    const option = (name) => new Option(name, name, name === chosen, name === chosen);
+    this.#model.replaceChildren(...names.map(option));
+    this.#model.hidden = names.length === 0;
     this.#update();
   }
 
@@ -82,6 +82,12 @@ export class Composer {
     event.preventDefault();
     if (isSubmit) this.#submit();
     else this.#delegate.onEditLast();
+  }
+
+  /** Put a text before the draft. */
+  insert(text) {
+    this.#field.value = [text, this.#field.value].filter(Boolean).join("\n\n");
+    this.#update();
   }
 
   /** Discard the draft. */

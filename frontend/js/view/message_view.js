@@ -1,6 +1,7 @@
 /** Show one message. */
 
 import { AnswerBody } from "../markdown/answer_body.js";
+import { Remedy, remedyOf } from "../state/failure.js";
 import { describeFailure, strings } from "../strings/strings.js";
 import { copyFrom } from "./clipboard.js";
 import { QuestionEditor } from "./question_editor.js";
@@ -9,7 +10,14 @@ import { VersionSwitcher } from "./version_switcher.js";
 import { WaitStatus } from "./wait_status.js";
 
 // The model, not the user, ended these answers early: their button to regenerate has a label.
-const INCOMPLETE = new Set(["length", "interrupted", "content_filter", "tool_calls"]);
+const INCOMPLETE = new Set(["length", "interrupted", "content_filter", "refusal", "tool_calls"]);
+
+const REMEDY_ICONS = {
+  [Remedy.RETRY]: "#icon-retry",
+  [Remedy.EDIT]: "#icon-rename",
+  [Remedy.NEW_CHAT]: "#icon-plus",
+  [Remedy.RELOAD]: "#icon-retry",
+};
 
 export class MessageView {
   element;
@@ -21,8 +29,9 @@ export class MessageView {
   #editor = null;
 
   /**
-   * Calls delegate.onRegenerate(key), onEdit(key, text) and onSelectVersion(id, direction,
-   * switcher); delegate.maxQuestionLength() returns the maximum in characters.
+   * Calls delegate.onRegenerate(key), onEdit(key, text), onRemedy(remedy, key) and
+   * onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
+   * characters.
    */
   constructor(message, delegate) {
     const template = document.querySelector(`#${message.role}-message`);
@@ -39,8 +48,9 @@ export class MessageView {
       reasoning: reasoning && new Reasoning(reasoning),
       wait: wait && new WaitStatus(wait),
       failure: this.element.querySelector(".failure"),
+      remedy: this.element.querySelector(".remedy"),
       footer: this.element.querySelector(".message-footer"),
-      branchButtons: this.element.querySelectorAll(".edit, .regenerate, .retry"),
+      branchButtons: this.element.querySelectorAll(".edit, .regenerate, .remedy"),
     };
     this.switcher = new VersionSwitcher((id, direction) =>
       delegate.onSelectVersion(id, direction, this.switcher),
@@ -64,7 +74,7 @@ export class MessageView {
 
   /** Open a question's editor. */
   edit() {
-    if (this.#isBusy || this.#editor || !this.#shown.id) return;
+    if (this.#isBusy || this.#editor) return;
     this.#editor = new QuestionEditor(this.#parts.body, {
       maxLength: this.#delegate.maxQuestionLength(),
       onSubmit: (text) => this.#delegate.onEdit(this.#shown.key, text),
@@ -76,11 +86,16 @@ export class MessageView {
   #listen() {
     const onClick = (selector, step) =>
       this.element.querySelector(selector)?.addEventListener("click", step);
-    onClick(".retry", () => this.#delegate.onRegenerate(this.#shown.key));
+    onClick(".remedy", () => this.#onRemedy());
     onClick(".regenerate", () => this.#delegate.onRegenerate(this.#shown.key));
     onClick(".edit", () => this.edit());
     onClick(".copy-answer", (event) => copyFrom(event.currentTarget, this.#shown.content));
     this.#parts.body.addEventListener("click", copyCode);
+  }
+
+  #onRemedy() {
+    const { failure, key } = this.#shown;
+    this.#delegate.onRemedy(remedyOf(failure), key);
   }
 
   #onEditorClose() {
@@ -89,9 +104,8 @@ export class MessageView {
     this.element.querySelector(".edit").focus();
   }
 
-  #updateQuestion({ id, content }) {
+  #updateQuestion({ content }) {
     this.#parts.body.textContent = content;
-    this.element.querySelector(".edit").hidden = !id; // the server does not have it yet
     if (this.#editor) this.#editor.isBusy = this.#isBusy;
   }
 
@@ -106,20 +120,27 @@ export class MessageView {
   }
 
   #showFailure(failure) {
-    const { failure: box } = this.#parts;
+    const { failure: box, remedy: button } = this.#parts;
     box.hidden = !failure;
     if (!failure) return;
     const { text, detail } = describeFailure(failure);
+    const remedy = remedyOf(failure);
+    box.dataset.type = failure.type;
     box.querySelector(".failure-text").textContent = text;
     box.querySelector(".failure-detail").textContent = detail;
+    button.querySelector("use").setAttribute("href", REMEDY_ICONS[remedy]);
+    button.querySelector("span").textContent = strings.remedies[remedy];
   }
 
   #showFooter(message) {
     const { footer } = this.#parts;
-    footer.hidden = Boolean(message.streaming) || !message.content;
+    const isEmpty = !message.content.trim();
+    footer.hidden = Boolean(message.streaming) || (isEmpty && !message.alternatives);
     if (footer.hidden) return;
     const reason = message.failure ? "" : message.finishReason;
-    this.element.toggleAttribute("data-incomplete", INCOMPLETE.has(reason));
+    if (INCOMPLETE.has(reason)) this.element.dataset.incomplete = reason;
+    else delete this.element.dataset.incomplete;
+    this.element.toggleAttribute("data-empty", isEmpty);
     footer.querySelector(".finish-reason").textContent = strings.finishReasons[reason] ?? "";
     footer.querySelector(".metadata").textContent = describeAnswer(message);
   }

@@ -116,7 +116,7 @@ async def test_a_regenerated_answer_is_an_alternative_to_the_old_one(
     ]
 
 
-@pytest.mark.parametrize("ending", ["failed", "stopped"])
+@pytest.mark.parametrize("ending", ["failed", "stopped", "empty", "blank"])
 async def test_a_regeneration_without_text_restores_the_previous_branch(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, ending: str
 ) -> None:
@@ -129,8 +129,10 @@ async def test_a_regeneration_without_text_restores_the_previous_branch(
     exchange = await upstream.exchange(question, 2)
     if ending == "failed":
         exchange.reply(400, {"error": {"message": "no"}})
-    else:
+    elif ending == "stopped":
         assert (await client.post(f"/api/turns/{turn}/stop")).status_code == 204
+    else:
+        await exchange.answer("\n\n" if ending == "blank" else "")
     assert (await reading)[-1].event == ("failed" if ending == "failed" else "end")
     after = await read_conversation(client)
     assert contents(after) == contents(before)

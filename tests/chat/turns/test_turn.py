@@ -431,7 +431,7 @@ async def test_a_turn_whose_answer_cannot_be_stored_fails_and_is_not_requested_a
     worker.turns.start(record, b"<user-1>", fence=1)
     turn = worker.turns._turns[record.ref.turn_key]
     exchange = await upstream.exchange("q", number)
-    monkeypatch.setattr(Answer, "message_json", lambda self, reason: 1 / 0)
+    monkeypatch.setattr(Answer, "message_json", lambda *_: 1 / 0)
     await exchange.answer("text")
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.wait([turn.task])

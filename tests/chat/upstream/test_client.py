@@ -135,7 +135,8 @@ async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answ
     await exchange.send_text("partial")
     await exchange.end()
     events = await reading
-    assert failure_of(events) == {
+    failure = failure_of(events)
+    assert failure == {
         "type": "connection_lost",
         "message": "The model provider ended its response in the middle.",
         "retryable": True,
@@ -143,6 +144,7 @@ async def test_a_stream_without_a_finish_reason_fails_and_keeps_the_partial_answ
     conversation = json.loads(events[0].data)["conversation"]
     messages = (await client.get(f"/api/conversations/{conversation}")).json()["messages"]
     assert (messages[-1]["content"], messages[-1]["finish_reason"]) == ("partial", "failed")
+    assert messages[-1]["failure"] == failure
 
 
 async def test_a_dropped_upstream_connection_fails_the_turn(

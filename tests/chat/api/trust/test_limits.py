@@ -51,7 +51,8 @@ def client_at(server: Server, address: str | None = None, **options: Any) -> htt
 
 def assert_limited(response: httpx.Response, words: str = "Too many") -> None:
     error = response.json()["error"]
-    assert (response.status_code, error["type"]) == (429, "rate_limited")
+    kind = "turns_exceeded" if "Too many answers" in error["message"] else "rate_limited"
+    assert (response.status_code, error["type"]) == (429, kind)
     assert words in error["message"]
     assert int(response.headers["retry-after"]) > 0
 
@@ -362,7 +363,8 @@ def assert_rejected_by_v1(response: httpx.Response, words: str) -> None:
     assert response.status_code == 429
     assert int(response.headers["retry-after"]) > 0
     error = response.json()["error"]
-    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limited")
+    kind = "turns_exceeded" if "Too many answers" in error["message"] else "rate_limited"
+    assert (error["type"], error["code"]) == ("rate_limit_error", kind)
     assert words in error["message"]
 
 

@@ -242,7 +242,7 @@ async def test_a_flagged_question_leaves_the_running_turn_of_its_id_its_place(
             assert (await rejected)["type"] == "moderated"
             other = (await client.post(CONVERSATIONS, json={})).json()["id"]
             error = await reject(client, message=f"{question} other", conversation=other)
-            assert error["type"] == "rate_limited"
+            assert error["type"] == "turns_exceeded"
             await exchange.finish()
 
 
