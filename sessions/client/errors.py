@@ -56,9 +56,9 @@ _WRITES_UNAVAILABLE = ("NOREPLICAS", "MISCONF", "BUSY", "NOPERM")
 
 _SCRIPT_ERROR = re.compile(
     r": -(READONLY|NOREPLICAS|MISCONF|MASTERDOWN|CLUSTERDOWN|LOADING) "
-    r"|user executing the script can't"  # its ACL
+    r"|user executing the script can't|ACL failure in script"
 )
-"""The form of such an error inside a script, before Redis 7.0."""
+"""The form of such an error inside a script: before Redis 7.0, and of its ACL in any version."""
 
 _REJECTED = re.compile(r"^unknown (sub)?command |Unknown Redis command called from ")
 """The form of the error for a command that Redis does not have, or has renamed."""

@@ -20,7 +20,7 @@ from tests.proxy import redis_proxy
 from tests.streams import ask
 
 PASSWORD = "a-secret-of-the-test"
-RIGHTS = ("reset", "on", f">{PASSWORD}", "~holdline:*", "&holdline:*", "+@all")
+RIGHTS = ("reset", "on", f">{PASSWORD}", "~holdline:*", "resetchannels", "&holdline:*", "+@all")
 
 
 @pytest_asyncio.fixture

@@ -43,6 +43,7 @@ async def test_a_server_of_another_protocol_counts_as_unavailable() -> None:
         "MISCONF Redis is configured to save RDB snapshots, but it cannot persist on disk.",
         "Error running script (call to f_1): @user_script:1: -READONLY You can't write against",
         "The user executing the script can't publish to the channel mentioned in the command",
+        "ACL failure in script: User hold has no permissions to run the 'set' command script: x",
     ],
 )
 def test_an_error_that_rejects_writes_for_now_counts_as_unavailable(text: str) -> None:

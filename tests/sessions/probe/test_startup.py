@@ -99,8 +99,11 @@ async def test_a_user_without_one_of_the_commands_is_rejected_by_name(place: Pla
         (["~holdline:{*", "&*", "+@all"], "a key: allow the user of REDIS_URL ~holdline:*"),
         (["&*", "+@all"], "a key: allow the user of REDIS_URL ~holdline:*"),
         (["~*", "resetchannels", "+@all"], "a channel: allow the user of REDIS_URL &holdline:*"),
-        (["~*", "&other:*", "+@all"], "a channel: allow the user of REDIS_URL &holdline:*"),
-        (["~*", "&holdline:stops", "+@all"], "a channel: allow the user of"),
+        (
+            ["~*", "resetchannels", "&other:*", "+@all"],
+            "a channel: allow the user of REDIS_URL &holdline:*",
+        ),
+        (["~*", "resetchannels", "&holdline:stops", "+@all"], "a channel: allow the user of"),
         (["~*", "&*", "+@read"], "rejects the command"),
         (["~*", "&*", "+@all", "-@scripting"], "rejects the command"),
         (["~*", "&*", "+@all", "-@pubsub"], "rejects the command"),
@@ -118,8 +121,8 @@ async def test_a_user_without_a_right_is_rejected(
     "rules",
     [
         ["~*", "&*", "+@all"],
-        ["~holdline:*", "&holdline:*", "+@all", "-@dangerous", "+info"],
-        ["~holdline:*", "&holdline:*", "+@all", "-info", "-memory", "-config"],
+        ["~holdline:*", "resetchannels", "&holdline:*", "+@all", "-@dangerous", "+info"],
+        ["~holdline:*", "resetchannels", "&holdline:*", "+@all", "-info", "-memory", "-config"],
     ],
 )
 async def test_a_user_with_the_documented_rights_is_accepted(
@@ -205,7 +208,9 @@ async def test_a_cluster_is_accepted_as_such_only() -> None:
         nodes = url.removeprefix("redis+cluster://").split(",")
         found = {await find_rejection(f"redis://{node}") for node in nodes}
         assert any("begin REDIS_URL with redis+cluster://" in one for one in found)
-        await set_user_of_nodes(nodes, "on", f">{PASSWORD}", "~holdline:*", "&holdline:*")
+        await set_user_of_nodes(
+            nodes, "on", f">{PASSWORD}", "~holdline:*", "resetchannels", "&holdline:*"
+        )
         await set_user_of_nodes(nodes, "+@all", "-@dangerous", "+info")
         url = url.replace("//", f"//{USER}")
         assert await find_startup_fault(url) is None
