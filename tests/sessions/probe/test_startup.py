@@ -333,6 +333,7 @@ async def test_a_client_certificate_is_sent_if_the_url_names_it(
         (b"MISCONF Redis is configured to save RDB snapshots", "cannot write to its disk"),
         (b"TRYAGAIN Multiple keys request during rehashing of slot", "Redis rejects a command"),
         (b"ERR max number of clients reached", "maximum of connections"),
+        (b"OOM command not allowed when used memory > 'maxmemory'.", "memory of Redis is full"),
     ],
 )
 async def test_an_error_that_may_pass_does_not_end_the_start(
