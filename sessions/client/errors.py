@@ -12,6 +12,7 @@ from redis.exceptions import (
     InvalidResponse,
     ReadOnlyError,
     RedisClusterException,
+    RedisError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -117,8 +118,13 @@ async def call_redis_py(reply: Awaitable[Any]) -> Any:
     CLOSED_CONNECTION_ERRORS are raised as a lost connection.
     """
     before = count_cancellations()
-    with as_connection_error():
-        result = await reply
+    try:
+        with as_connection_error():
+            result = await reply
+    except RedisError as error:
+        if type(error) is not RedisError:
+            raise
+        raise Rejected(str(error)) from error  # a command that no node of the Cluster has
     if count_cancellations() > before:
         raise asyncio.CancelledError
     return result

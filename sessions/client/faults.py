@@ -83,6 +83,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         _ACL.format("&holdline:*"),
     ),
     (r"unknown (?:sub)?command [`']([^`']+)", "Redis has no command {}", _VERSION),
+    (r"(\w+) command doesn't exist", "Redis has no command {}", _VERSION),
     (r"Unknown Redis command called", "Redis has no command that a script uses", _VERSION),
     (
         r"DB index is out of range",
@@ -138,6 +139,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "allow the server's user to write to it (unixsocketperm)",
     ),
     (r"closed \(IndexError\)", *_UNCOVERED),  # redis-py's error for a Cluster without slots
+    (r"^(AskError|TryAgainError): ", "the Redis Cluster is moving keys", ""),
     (r"max number of clients", "Redis has its maximum of connections (maxclients)", ""),
     (r"^ConnectionRefusedError: ", "Redis refuses connections", ""),
     (r"^FileNotFoundError: ", "the socket of Redis does not exist", ""),

@@ -13,8 +13,13 @@ MIN_VERSION, MIN_CLUSTER_VERSION = (6, 2), (7, 0)
 """The first with ZDIFF and GETEX; the first with sharded pub/sub. Valkey reports 7.2 or later."""
 
 
-def find_version_fault(info: Mapping[str, Any], *, in_cluster: bool) -> Fault | None:
-    """Return the fault of a Redis that is too old; `info` is its section `server` of INFO."""
+def find_server_fault(info: Mapping[str, Any], *, in_cluster: bool) -> Fault | None:
+    """Return the fault of a Sentinel, or of a Redis that is too old.
+
+    `info` is the section `server` of INFO.
+    """
+    if info.get("redis_mode") == "sentinel":
+        return Fault("the server at REDIS_URL is a Redis Sentinel", "name the master in REDIS_URL")
     text = str(info.get("redis_version", ""))
     numbers = [int(part) for part in text.split(".")[:2] if part.isascii() and part.isdigit()]
     needed = MIN_CLUSTER_VERSION if in_cluster else MIN_VERSION

@@ -18,7 +18,7 @@ from sessions.client.greeting import diagnose
 from sessions.client.info import list_nodes, read_info
 from sessions.client.notifications import try_subscription
 from sessions.probe.requirements import try_commands
-from sessions.probe.settings import find_version_fault, find_warnings
+from sessions.probe.settings import find_server_fault, find_warnings
 
 logger = logging.getLogger("holdline.redis")
 
@@ -72,7 +72,7 @@ async def find_startup_fault(url: str) -> Fault | None:
         return Fault("it is invalid", str(error))
     try:
         async with asyncio.timeout(_TIME_LIMIT_S):
-            fault = await _find_version_fault(redis)
+            fault = await _find_server_fault(redis)
             if fault is None:
                 await scripts.load(redis)
                 await try_commands(redis)
@@ -88,12 +88,13 @@ async def find_startup_fault(url: str) -> Fault | None:
     return fault
 
 
-async def _find_version_fault(redis: Client) -> Fault | None:
-    """Return the fault of a node that is too old; None also if the ACL forbids INFO."""
-    await scripts.call(redis, "EXISTS", [keys.instance()], [])  # raises what concerns every command
+async def _find_server_fault(redis: Client) -> Fault | None:
+    """Return the fault of a node that is too old, or no Redis server; None if INFO is rejected."""
     try:
+        if is_cluster(redis):
+            await scripts.call(redis, "EXISTS", [keys.instance()], [])  # it finds its nodes
         found = [await read_info(redis, node, "server") for node in list_nodes(redis)]
-    except (*UNAVAILABLE_ERRORS, ResponseError):
+    except (*UNAVAILABLE_ERRORS, ResponseError):  # the next command raises what concerns them all
         return None
-    faults = [find_version_fault(info, in_cluster=is_cluster(redis)) for info in found]
+    faults = [find_server_fault(info, in_cluster=is_cluster(redis)) for info in found]
     return next((fault for fault in faults if fault), None)

@@ -19,6 +19,7 @@ from chat.formats.chat_completion import ChunkEncoder, build_completion
 from chat.turns.question import Question
 from chat.turns.view import View
 from sessions.client.errors import UNAVAILABLE_ERRORS
+from sessions.client.faults import find_fault
 from sessions.keys import (
     NO_CONVERSATION,
     AddressDigest,
@@ -136,8 +137,10 @@ def _stop_soon(request: Request, owner: Owner, turn: TurnId) -> None:
             await get_state(request).turns.stop(owner, turn)
         except NotFound:
             pass  # it was rejected, or has begun nothing
-        except (HoldlineError, *UNAVAILABLE_ERRORS) as error:
-            logger.warning("turn %s could not be stopped (%s)", turn, type(error).__name__)
+        except HoldlineError as error:
+            logger.warning("turn %s could not be stopped (%s)", turn, error.message)
+        except UNAVAILABLE_ERRORS as error:
+            logger.warning("turn %s could not be stopped (%s)", turn, find_fault(error))
 
     task = asyncio.create_task(stop())
     _stopping.add(task)

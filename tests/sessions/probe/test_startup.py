@@ -17,10 +17,18 @@ from redis.asyncio import Redis
 
 from sessions.client.faults import find_fault
 from sessions.probe import requirements, startup
-from sessions.probe.settings import find_version_fault, list_warnings
+from sessions.probe.settings import find_server_fault, list_warnings
 from sessions.probe.startup import find_startup_fault
 from tests.own_redis import OwnRedis, own_redis
-from tests.processes import ROOT, free_ports, redis_cluster, redis_server
+from tests.processes import (
+    PATIENCE_S,
+    ROOT,
+    cluster_options,
+    free_ports,
+    redis_cluster,
+    redis_server,
+    wait_for_cluster_info,
+)
 from tests.proxy import redis_proxy
 
 PASSWORD = "a-secret-of-the-test"
@@ -202,6 +210,23 @@ async def test_a_redis_with_unsuitable_settings_is_rejected(
         assert reason in await find_rejection(url + suffix)
 
 
+async def test_a_sentinel_is_rejected(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    (tmp_path / "sentinel.conf").write_text(f"port {port}\ndir {tmp_path}\n")
+    process = await asyncio.create_subprocess_exec(
+        "redis-server", str(tmp_path / "sentinel.conf"), "--sentinel",
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE_S):
+        while not (fault := await find_startup_fault(f"redis://127.0.0.1:{port}")) or (
+            fault.reason == "Redis refuses connections"
+        ):
+            await asyncio.sleep(0.02)
+    process.terminate()
+    await process.wait()
+    assert "is a Redis Sentinel: name the master" in str(fault)
+
+
 async def test_a_cluster_is_accepted_as_such_only() -> None:
     async with redis_cluster() as url:
         assert await find_startup_fault(url) is None
@@ -218,6 +243,17 @@ async def test_a_cluster_is_accepted_as_such_only() -> None:
             await set_user_of_nodes(nodes, f"-{right}")
             assert f"rejects the command {right}" in await find_rejection(url)
             await set_user_of_nodes(nodes, f"+{right}")
+
+
+async def test_a_cluster_without_a_command_is_rejected() -> None:
+    ((port, _, options),) = cluster_options(1)
+    async with own_redis(*options, "--rename-command", "SPUBLISH", "") as redis:
+        admin: Any = redis.admin
+        await admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        async with asyncio.timeout(PATIENCE_S):
+            await wait_for_cluster_info(admin, cluster_state="ok")
+        found = await find_rejection(f"redis+cluster://127.0.0.1:{port}")
+    assert "Redis has no command SPUBLISH" in found
 
 
 async def set_user_of_nodes(nodes: list[str], *rules: str) -> None:
@@ -327,11 +363,12 @@ async def test_a_client_certificate_is_sent_if_the_url_names_it(
         (b"LOADING Redis is loading the dataset in memory", "is loading its data"),
         (b"CLUSTERDOWN The cluster is down", "has no node for some keys"),
         (b"MASTERDOWN Link with MASTER is down", "has lost its master"),
+        (b"ASK 1 192.0.2.1:6379", "the Redis Cluster is moving keys"),
         (b"BUSY Redis is busy running a script.", "is busy with a script"),
         (b"READONLY You can't write against a read only replica.", "is a replica"),
         (b"NOREPLICAS Not enough good replicas to write.", "too few replicas"),
         (b"MISCONF Redis is configured to save RDB snapshots", "cannot write to its disk"),
-        (b"TRYAGAIN Multiple keys request during rehashing of slot", "Redis rejects a command"),
+        (b"TRYAGAIN Multiple keys request during rehashing of slot", "is moving keys"),
         (b"ERR max number of clients reached", "maximum of connections"),
         (b"OOM command not allowed when used memory > 'maxmemory'.", "memory of Redis is full"),
     ],
@@ -391,7 +428,7 @@ async def test_a_silent_redis_delays_the_start_by_a_bounded_time(
 def test_a_version_that_lacks_a_command_is_rejected(
     version: str, *, in_cluster: bool, is_too_old: bool
 ) -> None:
-    fault = find_version_fault({"redis_version": version}, in_cluster=in_cluster)
+    fault = find_server_fault({"redis_version": version}, in_cluster=in_cluster)
     assert (fault is not None) == is_too_old
     assert fault is None or (version in fault.reason and "or later" in fault.remedy)
 
