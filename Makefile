@@ -14,6 +14,11 @@ SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
+# Whatever the environment and pip.conf say, pip installs into $(VENV). The index is theirs to choose.
+export PIP_USER := 0
+export PIP_CONSTRAINT := /dev/null
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN
+
 .PHONY: help run test test-clients test-model test-proxies chaos attack check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 

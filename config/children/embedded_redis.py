@@ -21,11 +21,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
 from config.children.child_process import starting_child
 from config.children.redis_binary import EmbeddedRedisError, find_binary
+from config.children.redis_faults import check_append_only_folder, find_cause
 from config.system.environment import read_harmless_variables
 from config.system.memory import choose_redis_maxmemory
 
@@ -50,7 +52,7 @@ class DataDirError(EmbeddedRedisError):
 
 
 class RedisStartError(EmbeddedRedisError):
-    """Redis exited or did not reply at startup; the message ends with the tail of its log."""
+    """Redis exited or did not reply at startup; the message has the cause, or its log's tail."""
 
 
 class EmbeddedRedis:
@@ -104,6 +106,7 @@ class EmbeddedRedis:
             self._lock_data_dir()
             with (self._home / "redis.lock").open("a") as lock:
                 self._wait_for_orphan(lock)
+                check_append_only_folder(self._home)
                 binary, self.version = find_binary(self._home)
                 self._launch(binary, lock)
             self._wait_until_ready(is_hurried)
@@ -134,7 +137,8 @@ class EmbeddedRedis:
                 self._process.wait()
             self._process = None
         if self._lock:
-            self._lock.close()
+            with suppress(OSError):  # on a full disk, the text that was not written
+                self._lock.close()
             self._lock = None
 
     def _make_directories(self) -> None:
@@ -234,14 +238,14 @@ class EmbeddedRedis:
             now = time.monotonic()
             if (status := self.poll()) is not None:
                 raise RedisStartError(
-                    f"Redis exited with status {status} at startup.{self._read_log_tail()}"
+                    f"Redis exited with status {status} at startup{self._describe_log()}"
                 )
             if reply.startswith(b"-LOADING"):
                 last_reply = now
             if now - last_reply > READY_TIMEOUT_S:
                 raise RedisStartError(
-                    f"Redis did not reply for {READY_TIMEOUT_S:.0f} s at startup."
-                    f"{self._read_log_tail()}"
+                    f"Redis did not reply for {READY_TIMEOUT_S:.0f} s at startup"
+                    f"{self._describe_log()}"
                 )
             if now - last_progress > PROGRESS_INTERVAL_S:
                 last_progress = now
@@ -263,9 +267,11 @@ class EmbeddedRedis:
             except OSError:
                 return b""
 
-    def _read_log_tail(self) -> str:
-        lines = self._log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
-        return "\n".join([f" The end of {self._log}:", *lines[-LOG_TAIL_LINES:]])
+    def _describe_log(self) -> str:
+        text = self._log.read_bytes()[self._log_start :].decode(errors="replace")
+        if cause := find_cause(text, self._home, self.version):
+            return f": {cause}. Its log: {self._log}"
+        return "\n".join([f". The end of {self._log}:", *text.splitlines()[-LOG_TAIL_LINES:]])
 
 
 def try_lock(lock: Callable[[IO[str], int], None], file: IO[str]) -> bool:

@@ -18,6 +18,7 @@ from redis import Redis
 from config.children import child_process, embedded_redis
 from config.children.embedded_redis import DataDirError, EmbeddedRedis, RedisStartError
 from config.children.redis_binary import RedisNotFoundError
+from config.children.redis_faults import DataLostError
 from config.system.memory import choose_redis_maxmemory
 from tests.config.conftest import find_server, is_free, write_script
 
@@ -484,6 +485,113 @@ def test_a_failed_start_reports_the_log_tail_of_this_run(data_dir: Path) -> None
         redis.start()
     assert "bye bye" not in str(caught.value)
     assert redis.pid is None
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / "appendonly.aof.manifest").write_text("rubbish\n")
+
+
+def remove_base(folder: Path) -> None:
+    next(folder.glob("*.base.rdb")).unlink()
+
+
+def write_newer_base(folder: Path) -> None:
+    base = next(folder.glob("*.base.rdb"))
+    base.write_bytes(b"REDIS0099" + base.read_bytes()[9:])
+
+
+def append_newer_command(folder: Path) -> None:
+    with next(folder.glob("*.incr.aof")).open("ab") as file:
+        file.write(b"*2\r\n$5\r\nNEWER\r\n$1\r\nx\r\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (damage_manifest, "appendonlydir is damaged: restore it from a backup"),
+        (remove_base, "appendonlydir is damaged: restore it from a backup"),
+        (write_newer_base, r"written by a newer Redis than [\d.]+ \(RDB format 99\): "),
+        (append_newer_command, r"written by a newer Redis than [\d.]+ \(command NEWER\): "),
+    ],
+)
+def test_the_cause_of_a_failed_start_is_named_in_one_line(
+    data_dir: Path,
+    install_only: Callable[..., None],
+    damage: Callable[[Path], None],
+    cause: str,
+) -> None:
+    install_only(find_server(lambda version: version >= (7,)))
+    with EmbeddedRedis(data_dir) as redis, connect(redis) as client:
+        client.set("greeting", "hello")
+    damage(data_dir / "redis" / "appendonlydir")
+    with pytest.raises(RedisStartError, match=cause) as caught:
+        EmbeddedRedis(data_dir).start()
+    assert str(caught.value).endswith(f". Its log: {data_dir}/redis/redis.log")
+    assert "\n" not in str(caught.value)
+
+
+def test_data_of_redis_6_that_a_newer_redis_wrote_is_named_as_such(
+    data_dir: Path, install_only: Callable[..., None]
+) -> None:
+    install_only(find_server(lambda version: (6, 2) <= version < (7,)))
+    (data_dir / "redis").mkdir(parents=True)
+    (data_dir / "redis" / "appendonly.aof").write_bytes(b"REDIS0099")
+    with pytest.raises(RedisStartError, match=r"newer Redis than 6[\d.]+ \(RDB format 99\): "):
+        EmbeddedRedis(data_dir).start()
+
+
+def test_an_append_only_folder_without_its_manifest_is_not_overwritten(
+    data_dir: Path, install_only: Callable[..., None]
+) -> None:
+    install_only(find_server(lambda version: version >= (7,)))
+    with EmbeddedRedis(data_dir) as redis, connect(redis) as client:
+        client.set("greeting", "hello")
+    folder = data_dir / "redis" / "appendonlydir"
+    manifest = folder / "appendonly.aof.manifest"
+    listed = manifest.read_bytes()
+    manifest.unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DataLostError, match=f"^{folder} has data, but not the file appendonly.aof"):
+        EmbeddedRedis(data_dir).start()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    manifest.write_bytes(listed)
+    with EmbeddedRedis(data_dir) as redis, connect(redis) as client:
+        assert client.get("greeting") == b"hello"
+
+
+@pytest.mark.parametrize("has_files", [False, True])
+def test_a_redis_that_was_killed_during_its_first_start_starts_again(
+    data_dir: Path, install_only: Callable[..., None], has_files: bool
+) -> None:
+    install_only(find_server(lambda version: version >= (7,)))
+    folder = data_dir / "redis" / "appendonlydir"
+    if has_files:
+        with EmbeddedRedis(data_dir):
+            pass
+        (folder / "appendonly.aof.manifest").unlink()
+    else:
+        folder.mkdir(parents=True)
+    with EmbeddedRedis(data_dir) as redis, connect(redis) as client:
+        assert client.dbsize() == 0
+
+
+def test_a_full_disk_is_named_as_such(
+    data_dir: Path, install_only: Callable[..., None], tmp_path: Path
+) -> None:
+    """The line is that of Redis 7.0. A test has no disk that it may fill."""
+    line = "# Write error writing append only file on disk: No space left on device"
+    script = f'#!/bin/sh\ncase $1 in --version) echo v=7.0.15;; *) echo "{line}"; exit 1;; esac\n'
+    install_only(write_script(tmp_path / "full", script))
+    with pytest.raises(RedisStartError, match=rf"the disk of {data_dir}/redis is full\. Its log"):
+        EmbeddedRedis(data_dir).start()
+
+
+def test_a_lock_that_the_disk_has_no_room_for_is_released(data_dir: Path) -> None:
+    redis = EmbeddedRedis(data_dir)
+    redis._lock = Path("/dev/full").open("w")  # noqa: SIM115
+    redis._lock.write("1\n")
+    redis.stop()
+    assert redis._lock is None
 
 
 def test_start_waits_and_logs_progress_while_redis_loads(

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from config.settings import Settings, SettingsError, load
-from tests.processes import PATIENCE_S, ROOT
+from tests.fake_upstream import ScriptedUpstream
+from tests.processes import PATIENCE_S, ROOT, holdline
+from tests.streams import ask
 
 
 @pytest.fixture(autouse=True)
@@ -348,6 +351,28 @@ def test_the_maximum_of_running_turns_has_three_parts(
 ) -> None:
     monkeypatch.setenv("TURNS_MAX", text)
     assert load().turn_limits == limits
+
+
+async def test_a_server_with_the_largest_numbers_answers(
+    upstream: ScriptedUpstream, question: str
+) -> None:
+    largest = {
+        name.upper(): str(constraint.le)
+        for name, field in Settings.model_fields.items()
+        for constraint in field.metadata
+        if hasattr(constraint, "le") and name not in ("port", "workers", "drain_s")
+    }
+    assert len(largest) >= 12
+    model = {"OPENAI_BASE_URL": upstream.base_url, "CHAT_MODEL": "m", "CONTEXT_TOKENS": "10000000"}
+    async with (
+        holdline(**model | largest) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
+    ):
+        events = await ask(client, upstream, question, "answered")
+        assert (events[-1].event, events[-1].data) == ("end", "answered")
+        for path in ("/", "/api/conversations/"):
+            assert (await client.get(path)).status_code == 200
+        assert "ERROR" not in server.read_log()
 
 
 @pytest.mark.parametrize(
