@@ -255,7 +255,9 @@ export class Chat {
     const running = runningAnswer(this.state);
     this.state = reduce(this.state, action);
     this.#delegate.onStateChange();
-    const answer = running && (this.#find(running.key) ?? this.state.messages.at(-1));
+    // An answer that the server never stored is gone: the last message reports that.
+    const last = action.type === "opened" ? this.state.messages.at(-1) : undefined;
+    const answer = running && (this.#find(running.key) ?? last);
     if (answer && !answer.streaming) this.#delegate.onAnswerEnd(answer);
   }
 }
