@@ -38,7 +38,7 @@ BODIES = {
     "half an emoji and more": (rb'{"message": "?\uD83Db"}', "\ufffdb"),
     "its second half": (rb'{"message": "?\ude00"}', "\ufffd"),
     "the halves exchanged": (rb'{"message": "?\ude00\ud83d"}', "\ufffd\ufffd"),
-    "a whole emoji beside half of one": (rb'{"message": "?\ud83d\ude00\ud83d"}', "😀\ufffd"),
+    "a whole emoji and half of one": (rb'{"message": "?\ud83d\ude00\ud83d"}', "😀\ufffd"),
     "an escaped backslash": (rb'{"message": "?\\ud83d"}', "\\ud83d"),
     "half an emoji in another field": (rb'{"message": "?b", "x": ["\ud83d"]}', "b"),
     "half an emoji in UTF-8": (b'{"message": "?\xed\xa0\xbdb"}', "\ufffdb"),
