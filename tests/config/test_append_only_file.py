@@ -3,8 +3,12 @@
 import functools
 import logging
 import os
+import re
 import secrets
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +20,13 @@ from redis import Redis
 
 from config.children import append_only_file
 from config.children.embedded_redis import EmbeddedRedis
+from tests import installed
 from tests.config.conftest import find_server
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import PATIENCE_S, holdline
+from tests.processes import PATIENCE_S, ROOT, holdline
 from tests.streams import ask
+
+REDIS_CLI = shutil.which("redis-cli") or ""  # a test changes the PATH
 
 REMOVALS: dict[str, Callable[[Redis, str], object]] = {
     "UNLINK": lambda client, key: client.unlink(key),
@@ -198,6 +205,48 @@ def test_a_failed_rewrite_is_reported_and_repeated(
     for child in process.children():  # the next one may have begun
         child.kill()
     poll_until(redis, lambda: is_gone(data_dir, secret))
+
+
+def test_a_snapshot_of_a_running_redis_is_restored(
+    redis: EmbeddedRedis, client: Redis, data_dir: Path, tmp_path: Path
+) -> None:
+    """As in docs/operations.md."""
+    client.set("before", "text", ex=1000)
+    snapshot = tmp_path / "backup.rdb"
+    path = client.connection_pool.connection_kwargs["path"]
+    installed.require("redis-cli", REDIS_CLI)
+    command = [REDIS_CLI, "-s", path, "--rdb", str(snapshot)]
+    subprocess.run(command, check=True, capture_output=True)
+    client.set("after", "text")
+    redis.stop()
+    (data_dir / "redis").rename(data_dir / "redis.old")
+    (data_dir / "redis").mkdir(0o700)
+    (data_dir / "redis" / "appendonly.aof").write_bytes(snapshot.read_bytes())
+    for _ in range(2):
+        redis.start()
+        assert client.keys() == [b"before"]
+        assert 0 < client.ttl("before") <= 1000
+        redis.stop()
+
+
+def test_the_documented_program_copies_every_key_with_its_expiry(
+    redis: EmbeddedRedis, client: Redis, data_dir: Path
+) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    program = re.search(r"<<'EOF'\n(.*?)EOF\n", text, re.DOTALL)
+    assert program
+    client.set("holdline:instance", "\0\xff")
+    client.hset("holdline:{owner}:conversation:c", mapping={"title": "t"})
+    client.expire("holdline:{owner}:conversation:c", 1000)
+    client.zadd("holdline:running:2", {"member": 1.5})
+    client.set("other", "program")
+    names = {name: client.dump(name) for name in client.keys("holdline:*")}
+    with EmbeddedRedis(data_dir / "target") as second, Redis.from_url(second.url) as target:
+        command = [sys.executable, "-c", program[1], redis.url, second.url]
+        subprocess.run(command, check=True)
+        assert {name: target.dump(name) for name in target.scan_iter()} == names
+        assert 0 < target.ttl("holdline:{owner}:conversation:c") <= 1000
+        assert target.ttl("holdline:instance") == -1
 
 
 async def test_no_file_of_a_server_contains_the_words_of_a_deleted_conversation(
