@@ -19,7 +19,7 @@ export PIP_USER := 0
 export PIP_CONSTRAINT := /dev/null
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN
 
-.PHONY: help run test test-clients test-model test-proxies chaos attack check format lock bench screenshots clean
+.PHONY: help run test test-pythons test-clients test-model test-proxies chaos attack check format lock bench screenshots clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -31,6 +31,12 @@ run: $(VENV)/run.lock $(PAGE)  ## Start Holdline on http://127.0.0.1:8000, or on
 test: $(VENV)/dev.lock $(PAGE)  ## Run all tests, with a real Redis and a real browser
 	@.ci/system-packages
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+test-pythons:  ## Run all tests with each Python from 3.11 to 3.13 that is installed
+	@for version in 3.11 3.12 3.13; do \
+		! python$$version --version >/dev/null 2>&1 || \
+			$(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit; \
+	done
 
 test-clients: $(VENV)/dev.lock $(PAGE) $(CLIENTS_VENV)/done $(CLIENTS)  ## Run the tests with other client libraries and browsers; FRONT=nginx puts a proxy before Holdline
 	@.ci/system-packages
@@ -92,7 +98,7 @@ lock: $(VENV)/dev.lock  ## Pin the newest versions that pyproject.toml and packa
 	for folder in frontend tests/clients; do (cd $$folder && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved); done
 
 clean:  ## Remove the environments and caches; keep the data
-	rm -rf $(VENV) $(MODEL_VENV) $(CLIENTS_VENV) frontend/node_modules tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(MODEL_VENV) $(CLIENTS_VENV) frontend/node_modules tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(INTERPRETER):
 	@.ci/make-venv "$(PYTHON)" $(VENV)

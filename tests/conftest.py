@@ -37,6 +37,7 @@ _ANY_REDIS = [
         "chat/api/test_guard.py",
         "chat/api/test_headers.py",
         "chat/api/test_large_bodies.py",
+        "chat/api/test_lenient_parsing.py",
         "chat/api/test_page_files.py",
         "chat/api/test_rejected_bodies.py",
         "chat/api/trust",

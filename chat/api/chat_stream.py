@@ -24,7 +24,10 @@ chat_stream = Blueprint("chat", url_prefix="/api")
 
 
 class StreamRequest(msgspec.Struct):
-    """The parameters of a stream; `input` and `prompt` are aliases of `message`."""
+    """The parameters of a stream; `input` and `prompt` are aliases of `message`.
+
+    An empty string counts as absent, except for `parent`.
+    """
 
     message: Annotated[
         str | None, Meta(description="The question.", examples=["What is a lease?"])
@@ -32,7 +35,11 @@ class StreamRequest(msgspec.Struct):
     input: Annotated[str | None, Meta(description="Another name of `message`.")] = None
     prompt: Annotated[str | None, Meta(description="Another name of `message`.")] = None
     conversation: Annotated[
-        str | None, Meta(description="The conversation to ask in; by default the current one.")
+        str | None,
+        Meta(
+            description="The conversation to ask in; by default the current one, or a new one "
+            "while that is answering another question."
+        ),
     ] = None
     turn: Annotated[
         str | None,
@@ -52,6 +59,21 @@ class StreamRequest(msgspec.Struct):
         msgspec.field(name="continue", default=True)
     )
 
+    def __post_init__(self) -> None:
+        for name in _OPTIONAL_NAMES:
+            setattr(self, name, getattr(self, name) or None)
+
+    @property
+    def question(self) -> str | None:
+        """The question, by any of its names."""
+        return self.message or self.input or self.prompt
+
+
+_OPTIONAL_NAMES = (
+    "message", "input", "prompt", "conversation", "turn", "model", "regenerate", "last_event_id",
+)  # fmt: skip
+"""Fields that count as absent if they are empty."""
+
 
 @chat_stream.get("/chat_stream/")
 async def stream_by_get(request: Request) -> HTTPResponse | None:
@@ -59,14 +81,12 @@ async def stream_by_get(request: Request) -> HTTPResponse | None:
     if request.method != "GET":  # sanic-ext routes HEAD here, which would begin a turn
         return HTTPResponse(status=405, headers={"Allow": "GET, POST"})
     query = parsing.parse_query(request)
-    names = (
-        "message", "input", "prompt", "conversation", "turn", "model", "parent", "regenerate",
-    )  # fmt: skip
     parameters = StreamRequest(
-        **{name: query.get(name) for name in names},
-        last_event_id=query.get("last_event_id") or query.get("lastEventId"),
+        **{name: query.get(name) for name in _OPTIONAL_NAMES},
+        parent=query.get("parent"),
         may_continue=parsing.parse_flag(query, "continue", default=True),
     )
+    parameters.last_event_id = parameters.last_event_id or query.get("lastEventId")
     return await _stream(request, parameters)
 
 
@@ -101,22 +121,23 @@ async def _find_or_begin_turn(
 ) -> tuple[TurnRecord, int | None]:
     """Return the requested turn, and the offset from which to send it; None for all of it."""
     turns, session = get_state(request).turns, get_session(request)
-    turn = parameters.turn
-    last_event_id = request.headers.get("last-event-id") or parameters.last_event_id
-    seen = sse.parse_id(last_event_id) if last_event_id else None
-    if last_event_id and seen is None and turn is None:
-        raise BadRequest("Invalid Last-Event-ID: expected `<turn>.<offset>`.")
+    turn, message = parameters.turn, parameters.question
     if turn is not None and not sse.is_turn_id(turn):
         raise BadRequest("Invalid `turn`: expected 16 to 64 of the characters A-Z a-z 0-9 _ -.")
+    last_event_id = request.headers.get("last-event-id") or parameters.last_event_id
+    seen = sse.parse_id(last_event_id) if last_event_id else None
     if seen and turn in (None, seen[0]):
         # A reconnecting EventSource repeats its URL: that must not ask the question again.
         return await _find_turn(request, TurnId(seen[0])), seen[1]
-    offset = -1 if last_event_id else None  # -1 is invalid: the viewer gets a `restart`
-    message = _get_message(parameters)
+    offset = None
+    if last_event_id and turn is not None and await _is_known(request, TurnId(turn)):
+        offset = -1  # not the offset of a frame: the viewer gets a `restart`
     if message is None and not parameters.regenerate:
-        if turn is None:
-            raise BadRequest("`message` is required.")
-        return await _find_turn(request, TurnId(turn)), offset
+        if turn is not None:
+            return await _find_turn(request, TurnId(turn)), offset
+        if last_event_id:
+            raise BadRequest("Invalid Last-Event-ID: expected `<turn>.<offset>`.")
+        raise BadRequest("`message` is required.")
     address = await hash_network(request, get_state(request).turn_limiter)
     question = _build_question(request, parameters, message, address)
     first = await _find_first_session(request, question.turn)
@@ -140,6 +161,13 @@ async def _find_turn(request: Request, turn: TurnId) -> TurnRecord:
         return await state.turns.find(first.owner, turn)
 
 
+async def _is_known(request: Request, turn: TurnId) -> bool:
+    with suppress(NotFound):
+        await _find_turn(request, turn)
+        return True
+    return False
+
+
 async def _find_first_session(request: Request, turn: TurnId | None) -> Session | None:
     """Return the other session that has just begun this turn, for a client without a cookie.
 
@@ -157,11 +185,6 @@ async def _find_first_session(request: Request, turn: TurnId | None) -> Session 
     return None
 
 
-def _get_message(parameters: StreamRequest) -> str | None:
-    aliases = (parameters.message, parameters.input, parameters.prompt)
-    return next((text for text in aliases if text is not None), None)
-
-
 def _build_question(
     request: Request,
     parameters: StreamRequest,
@@ -169,7 +192,7 @@ def _build_question(
     address: AddressDigest | None,
 ) -> Question:
     """Return the question; raises BadRequest, TooLarge, and NotFound for a malformed id."""
-    if parameters.regenerate and (message is not None or parameters.parent is not None):
+    if parameters.regenerate and (message is not None or parameters.parent):
         raise BadRequest("`regenerate` excludes `message` and `parent`: send it without them.")
     text = (message or "").replace("\r\n", "\n").replace("\r", "\n")
     if not text.replace("\0", "").strip() and not parameters.regenerate:

@@ -92,8 +92,9 @@ _MESSAGES = {
     405: "This URL does not support the request's method.",
     408: "The request took too long to arrive. Try again.",
     413: (
-        "The request is too large: its head may have 16 KiB, its body 1 MiB, and for /v1 20 MiB. "
-        "Send a long question in the body of a POST request."
+        "The request is too large: its head, with the cookies of all programs on this host, may "
+        "have 16 KiB, its body 1 MiB, and for /v1 20 MiB. Send a long question in the body of a "
+        "POST request, or delete cookies."
     ),
     503: "The response took too long to begin. Try again.",
 }

@@ -1,5 +1,12 @@
-"""Parse queries and JSON bodies, with errors that name the field and the expected value."""
+"""Parse queries and JSON bodies, with errors that name the field and the expected value.
 
+Text that is not UTF-8 is read as a browser reads it: U+FFFD replaces each malformed part. Half of a
+surrogate pair, such as half an emoji, is one such part in each form that a client may send: in a
+query, as bytes of a body, and as `\\ud83d` in JSON.
+"""
+
+import codecs
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -15,14 +22,26 @@ from sessions.keys import ConversationId, MessageId
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
+_HALF_PAIR = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+"""Half of a surrogate pair in generalized UTF-8 (WTF-8). No valid UTF-8 contains these bytes."""
+
+
+def decode_text(data: bytes) -> str:
+    """Return UTF-8 as text; U+FFFD replaces half of a surrogate pair, and other malformed bytes."""
+    return _HALF_PAIR.sub("\ufffd".encode(), data).decode(errors="replace")
+
 
 def parse_query(request: Request) -> dict[str, str]:
-    """Return the first value of each parameter; raises BadRequest unless it is UTF-8."""
-    try:
-        pairs = parse_qsl(request.query_string, keep_blank_values=True, errors="strict")
-    except (UnicodeDecodeError, ValueError):
-        raise BadRequest("The query is not valid UTF-8.") from None
-    return dict(reversed(pairs))
+    """Return the first value of each parameter that is not empty.
+
+    An empty `parent` is kept: it stands for the beginning of a conversation.
+    """
+    pairs = parse_qsl(request.query_string, keep_blank_values=True, encoding="latin-1")
+    return {
+        name: decode_text(value.encode("latin-1"))
+        for name, value in reversed(pairs)
+        if value or name == "parent"
+    }
 
 
 def parse_body(request: Request, kind: type[Body]) -> Body:
@@ -37,11 +56,24 @@ def decode_json(request: Request, body: bytes, kind: type[Body] | None = None) -
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise BadRequest("The body must be JSON, with `Content-Type: application/json`.")
     try:
-        return msgspec.json.decode(body, type=kind or Any)
+        return _decode(body.removeprefix(codecs.BOM_UTF8), kind or Any)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid body: {error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise BadRequest("The body is not valid JSON in UTF-8.") from None
+
+
+def _decode(body: bytes, kind: Any) -> Any:
+    """Return JSON that may contain malformed text; raises ValueError and RecursionError."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except ValueError:
+        # Only the standard library takes half of a surrogate pair.
+        text = json.dumps(json.loads(decode_text(body)), ensure_ascii=False)
+        data = text.encode("utf-16-le", "surrogatepass")
+        return msgspec.json.decode(data.decode("utf-16-le", "replace"), type=kind)
 
 
 def parse_conversation_id(text: str) -> ConversationId:

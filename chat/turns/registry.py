@@ -17,8 +17,8 @@ from chat.turns.moderation.moderator import Moderator
 from chat.turns.question import Question, QuestionBuilder
 from chat.turns.turn import Turn
 from chat.turns.view import View, build_view
-from sessions.conversation_store import ConversationStore
-from sessions.keys import NO_CONVERSATION, MessageId, Owner, TurnId
+from sessions.conversation_store import ConversationStore, new_id
+from sessions.keys import NO_CONVERSATION, ConversationId, MessageId, Owner, TurnId
 from sessions.session_store import Session
 from sessions.turns.turn_limits import TurnLimiter
 from sessions.turns.turn_record import NewTurn, TurnRecord, TurnRef
@@ -108,6 +108,8 @@ class Turns:
                 raise Conflict(_KEY_CONFLICT if question.request else _CONFLICT)
             if begun.outcome == "unknown":
                 raise NotFound("There is no such conversation.")
+            if begun.outcome == "elsewhere":
+                conversation_id, is_new = ConversationId(new_id()), True
             if begun.conversation:
                 conversation_id, is_new = begun.conversation, False
         raise Unavailable("The previous answer is still being stopped. Try again.", retry_after_s=1)

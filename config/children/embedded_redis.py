@@ -25,8 +25,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
+from config.children.append_only_file import AppendOnlyFile
 from config.children.child_process import starting_child
 from config.children.redis_binary import EmbeddedRedisError, find_binary
+from config.children.redis_command import send_command
 from config.children.redis_faults import check_append_only_folder, find_cause
 from config.system.environment import read_harmless_variables
 from config.system.memory import choose_redis_maxmemory
@@ -74,6 +76,8 @@ class EmbeddedRedis:
         self._log_start = 0  # offset in the log, in bytes, at which this run begins
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._file: AppendOnlyFile | None = None
+        """None until Redis is ready."""
         self.url = "unix" + self._socket.as_uri().removeprefix("file")
         self.version = ""
 
@@ -90,8 +94,14 @@ class EmbeddedRedis:
         return self._process.pid if self._process else None
 
     def poll(self) -> int | None:
-        """Return the exit status if Redis has died, else None. To recover, call `stop`, `start`."""
-        return self._process.poll() if self._process else None
+        """Return the exit status if Redis has died. To recover, call `stop`, `start`.
+
+        Otherwise return None, and rewrite the append-only file if that is due.
+        """
+        status = self._process.poll() if self._process else None
+        if self._file and status is None:
+            self._file.rewrite_if_due()
+        return status
 
     def start(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         """Start Redis and return when it is ready; on failure, raise an EmbeddedRedisError.
@@ -107,9 +117,12 @@ class EmbeddedRedis:
             with (self._home / "redis.lock").open("a") as lock:
                 self._wait_for_orphan(lock)
                 check_append_only_folder(self._home)
+                file = AppendOnlyFile(self._home, self._socket)
+                file.remove_temporary_files()
                 binary, self.version = find_binary(self._home)
                 self._launch(binary, lock)
             self._wait_until_ready(is_hurried)
+            self._file = file
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError):
@@ -122,6 +135,9 @@ class EmbeddedRedis:
         Safe to repeat, and safe in a forked worker, since Redis is not the worker's child.
         """
         if self._process:
+            if self._file and self._process.poll() is None:
+                self._file.rewrite_before_stop()
+            self._file = None
             self._process.terminate()
             try:
                 self._process.wait(STOP_TIMEOUT_S)
@@ -257,15 +273,7 @@ class EmbeddedRedis:
         logger.info("embedded Redis is loading its data: %s %%", int(share[1]) if share else "?")
 
     def _send_command(self, command: bytes) -> bytes:
-        """Send an inline command; return the raw reply, or b"" if there is no reply yet."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(REPLY_TIMEOUT_S)
-            try:
-                connection.connect(os.fspath(self._socket))
-                connection.sendall(command + b"\r\n")
-                return connection.recv(65536)
-            except OSError:
-                return b""
+        return send_command(self._socket, command, REPLY_TIMEOUT_S)
 
     def _describe_log(self) -> str:
         text = self._log.read_bytes()[self._log_start :].decode(errors="replace")

@@ -1,7 +1,7 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current
 --       8 request  9 events (also the channel's name)  10 usage  11 expiries
--- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
+-- ARGV  1 turn id  2 conversation id  3 "1" if the question names none: it may be created
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
 --       7 title  8 model  9 first record before the message id  10 first record after it
@@ -15,11 +15,23 @@
 -- Result  {"begun", message id} | {"known"} the turn exists | {"conflict"} with another question
 --         | {"unknown"} conversation
 --         | {"moved", conversation} another request began the session's current conversation
---         | {"attach", turn} the same question is being answered
+--         | {"attach", turn} the same question is being answered (with 3: in any conversation)
 --         | {"busy", turn} another question is being answered
+--         | {"elsewhere"} the same, but neither 3 nor 16 names a place: begin a new conversation
 --         | {"free"} the turn may begin (only with 18)
 --         | {"full", limit} a limit of storage or memory does not allow the question
 -- Idempotent: the turn stores the attempt that began it; the same attempt gets "begun" again.
+
+local MAX_SEARCHED = 20  -- conversations; TURNS_MAX allows a session four running turns by default
+
+-- Return the turn that runs in a conversation, and whether it answers the same question.
+local function find_running(id)
+  local turn = redis.pcall('HGET', ARGV[25] .. id, 'running')
+  if type(turn) ~= 'string' then return nil, false end
+  local found = redis.pcall('HMGET', ARGV[17] .. turn, 'digest', 'state')
+  if found[2] ~= 'running' then return nil, false end
+  return turn, found[1] == ARGV[4]
+end
 
 local turn = redis.call('HMGET', KEYS[1], 'digest', 'attempt', 'user')
 if turn[1] then
@@ -28,21 +40,25 @@ if turn[1] then
   return {'known'}
 end
 
-local conversation = redis.call('HMGET', KEYS[3], 'created', 'running', 'head', 'open')
+local conversation = redis.call('HMGET', KEYS[3], 'created', 'head', 'open')
 -- A key of the wrong type is an error here, before anything is written.
 redis.call('HLEN', KEYS[4])
 redis.call('ZCARD', KEYS[5])
 redis.call('SCARD', KEYS[6])
-if not conversation[1] then
-  if ARGV[3] ~= '1' then return {'unknown'} end
+local running, is_same = find_running(ARGV[2])
+if is_same then return {'attach', running} end
+local is_free = ARGV[3] == '1' and ARGV[16] == '.'  -- to be answered in any conversation
+if ARGV[3] == '1' then
   local current = redis.call('GET', KEYS[7])
-  if current and current ~= ARGV[2] then return {'moved', current} end
-end
-local is_busy = false
-if conversation[2] then
-  local other = redis.pcall('HMGET', ARGV[17] .. conversation[2], 'digest', 'state')
-  is_busy = other[2] == 'running'
-  if is_busy and other[1] == ARGV[4] then return {'attach', conversation[2]} end
+  -- A session that has asked nothing yet sends nothing again.
+  for _, id in ipairs(current and redis.call('ZREVRANGE', KEYS[5], 0, MAX_SEARCHED - 1) or {}) do
+    local other, is_other_same = find_running(id)
+    if is_other_same then return {'attach', other} end
+  end
+  local is_moved = not conversation[1] and current and current ~= ARGV[2]
+  if is_moved and not (is_free and find_running(current)) then return {'moved', current} end
+elseif not conversation[1] then
+  return {'unknown'}
 end
 
 local time = redis.call('TIME')
@@ -53,19 +69,19 @@ local limit = find_limit(limits, ARGV[2], bytes + ARGV[28], now)
 -- A message has an entry in the hash, and the first child of a message has another one.
 if redis.call('HLEN', KEYS[4]) >= 2 * limits.max_messages then limit = limit or 'messages' end
 if limit then return {'full', limit} end
-if is_busy then return {'busy', conversation[2]} end
+if running then return is_free and {'elsewhere'} or {'busy', running} end
 if ARGV[18] == '1' then return {'free'} end
 
 local expires = now + ARGV[13] * 1000
 local message = ARGV[5]
 if ARGV[6] ~= '' then
   -- A question without a complete answer that is sent again is not stored again.
-  local open = conversation[4] and string.match(conversation[4], '^' .. ARGV[4] .. ':(.+)$')
+  local open = conversation[3] and string.match(conversation[3], '^' .. ARGV[4] .. ':(.+)$')
   if open then
     message = open
     bytes = bytes - #ARGV[6]
   else
-    local head = conversation[3] or ''
+    local head = conversation[2] or ''
     if redis.call('HEXISTS', KEYS[4], head) == 0 then head = '' end
     local parent = ARGV[16] == '.' and head or ARGV[16]
     local children = redis.call('HGET', KEYS[4], '>' .. parent)
@@ -75,7 +91,7 @@ if ARGV[6] ~= '' then
   redis.call('HSETNX', KEYS[3], 'title', ARGV[7])
   redis.call('HSET', KEYS[3], 'open', ARGV[4] .. ':' .. message)
 else
-  redis.call('HSET', KEYS[1], 'before', conversation[3])
+  redis.call('HSET', KEYS[1], 'before', conversation[2])
   redis.call('HDEL', KEYS[3], 'open')
 end
 if conversation[1] then

@@ -113,7 +113,9 @@ class NewTurn:
 class BeginResult:
     """The result of `begin` or `check`: `outcome` determines which other field is set."""
 
-    outcome: Literal["begun", "known", "conflict", "unknown", "moved", "attach", "busy", "free"]
+    outcome: Literal[
+        "begun", "known", "conflict", "unknown", "moved", "attach", "busy", "elsewhere", "free"
+    ]
     question_id: MessageId | None = None
     conversation: ConversationId | None = None
     turn: TurnId | None = None

@@ -82,9 +82,7 @@ async def send_garbage_last_event_ids(target: Target) -> Outcome:
         statuses = []
         for value in _HEADERS:
             headers = {b"Last-Event-ID": value}
-            async with client.stream(
-                "GET", STREAM, params={"message": "q"}, headers=headers
-            ) as response:
+            async with client.stream("GET", STREAM, headers=headers) as response:
                 statuses.append(response.status_code)
     asked = len(target.upstream.exchanges)
     return Outcome(

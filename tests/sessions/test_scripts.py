@@ -50,13 +50,16 @@ def question() -> NewTurn:
     return question_at(ref)
 
 
-def another(question: NewTurn, number: int = 2, digest: str = "d2") -> NewTurn:
+def another(
+    question: NewTurn, number: int = 2, digest: str = "d2", parent: str | None = None
+) -> NewTurn:
     return replace(
         question,
         ref=replace(question.ref, turn=TurnId(f"turn-0123456789-{number}")),
         digest=digest,
         question_id=MessageId(f"user-{number}"),
         answer_id=MessageId(f"answer-{number}"),
+        parent=parent,
         attempt=f"attempt-{number}",
     )
 
@@ -220,8 +223,10 @@ async def test_begin_reports_each_state_of_a_turn_and_its_conversation(
     assert (await turns.begin(question)).outcome == "begun"
     assert (await turns.begin(replace(question, attempt="other"))).outcome == "known"
     assert (await turns.begin(replace(question, digest="d2"))).outcome == "conflict"
-    busy = await turns.begin(another(question))
-    assert (busy.outcome, busy.turn) == ("busy", question.ref.turn)
+    for other in (replace(another(question), may_create=False), another(question, parent="")):
+        busy = await turns.begin(other)
+        assert (busy.outcome, busy.turn) == ("busy", question.ref.turn)
+    assert (await turns.begin(another(question))).outcome == "elsewhere"
     attached = await turns.begin(another(question, digest="d1"))
     assert (attached.outcome, attached.turn) == ("attach", question.ref.turn)
 
@@ -271,7 +276,8 @@ async def test_a_check_returns_the_result_of_begin_and_writes_nothing(
     assert (await turns.check(replace(question, digest="d2"))).outcome == conflict
     for other, running, outcome in (
         (another(question, digest="d1"), question.ref.turn, "attach"),
-        (another(question), question.ref.turn, "busy"),
+        (another(question, parent=""), question.ref.turn, "busy"),
+        (another(question), None, "elsewhere"),
     ):
         found = await turns.check(other)
         if conversation == keys.NO_CONVERSATION:
@@ -286,9 +292,32 @@ async def test_a_first_question_joins_the_conversation_that_another_one_has_begu
 ) -> None:
     await turns.begin(question)
     ref = replace(another(question).ref, conversation=ConversationId("other"))
+    # One that is an edit of the beginning stops the running answer. Any other waits for its end.
+    edited = replace(another(question, parent=""), ref=ref)
+    for found in (await turns.check(edited), await turns.begin(edited)):
+        assert (found.outcome, found.conversation) == ("moved", "conversation")
+    await turns.finish(question.ref, 1, 8, b"end", "done", "")
     other = replace(another(question), ref=ref)
     for found in (await turns.check(other), await turns.begin(other)):
         assert (found.outcome, found.conversation) == ("moved", "conversation")
+
+
+async def test_a_question_begins_a_new_conversation_while_another_one_is_answered(
+    turns: TurnStore, question: NewTurn
+) -> None:
+    await turns.begin(question)
+    ref = replace(another(question).ref, conversation=ConversationId("other"))
+    other = replace(another(question), ref=ref, session=question.session)
+    assert (await turns.check(other)).outcome == "free"
+    begun = [await turns.begin(other), await turns.begin(other)]
+    assert [one.outcome for one in begun] == ["begun", "begun"]
+    # Sent again without their turns, both attach to the turns that answer them.
+    for running in (question, other):
+        for conversation in (question.ref.conversation, ref.conversation, ConversationId("third")):
+            again = another(question, number=3, digest=running.digest)
+            again = replace(again, ref=replace(again.ref, conversation=conversation))
+            for found in (await turns.check(again), await turns.begin(again)):
+                assert (found.outcome, found.turn) == ("attach", running.ref.turn)
 
 
 async def test_a_commit_with_an_old_fence_or_a_gap_is_rejected(

@@ -2,12 +2,14 @@
 
 HTTP/1.0 has no Transfer-Encoding (RFC 9112 §6.1), but Sanic sends chunks to every client. Here the
 end of the connection ends such a body. Sanic's timeouts begin again with each byte that arrives.
-Here the head and the body of a request have deadlines. This module alone uses Sanic's private
+Here the head and the body of a request have deadlines. Sanic rejects a URL with text in UTF-8, as
+curl and scripts send it. Here it is percent-encoded. This module alone uses Sanic's private
 `Http`; `test_connection.py` and `test_smuggling.py` fail if an upgrade changes it.
 """
 
 from time import monotonic
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 from sanic import Request
 from sanic.exceptions import BadRequest, RequestCancelled, RequestTimeout, ServiceUnavailable
@@ -28,11 +30,13 @@ BODY_TIMEOUT_S = 30
 _CHECK_INTERVAL_S = 5.0
 """Maximum time between two checks: every deadline is longer, so none is missed in between."""
 
+_ASCII = bytes(range(0x80))
+
 _HTTP1_STATUSLINES[421] = b"HTTP/1.1 421 Misdirected Request\r\n"  # Sanic lacks this status
 
 
 class _Http(Http):
-    __slots__ = ("deadline",)
+    __slots__ = ("_url", "deadline")
 
     protocol: "Protocol"
     request_body: Any  # None, True or "chunked"
@@ -41,6 +45,17 @@ class _Http(Http):
         super().__init__(protocol)  # type: ignore[no-untyped-call]
         self.deadline: float | None = monotonic() + HEAD_TIMEOUT_S
         """When the head or the body that is being received must be complete, by `monotonic`."""
+
+    @property
+    def url(self) -> str | None:
+        """The target of the request in ASCII: Sanic sets it, and rejects any other character."""
+        return self._url
+
+    @url.setter
+    def url(self, target: str | None) -> None:
+        if target is not None and not target.isascii():
+            target = quote_from_bytes(target.encode(errors="surrogateescape"), safe=_ASCII)
+        self._url = target
 
     def init_for_request(self) -> None:
         """Wait for a request."""

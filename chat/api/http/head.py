@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 _HEAD = re.compile(
-    rb"[A-Z_-]++ [!-~]++ HTTP/1\.[01]"
+    rb"[A-Z_-]++ [!-~\x80-\xff]++ HTTP/1\.[01]"
     rb"(?:\r\n(?!(?i:host|content-length|transfer-encoding):[\t ]*+[\x80-\xff])"
     rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+)*+"
 )

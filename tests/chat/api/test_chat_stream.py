@@ -20,7 +20,16 @@ from chat.turns.registry import MAX_VIEWERS
 from sessions import keys
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import Server, holdline, redis_server
-from tests.streams import STREAM, ask, asking, names_of, read, text_of
+from tests.streams import (
+    STREAM,
+    ask,
+    asking,
+    names_of,
+    read,
+    read_into,
+    text_of,
+    wait_for_text,
+)
 
 
 async def test_an_answer_is_sent_as_turn_delta_usage_and_end_frames(
@@ -305,6 +314,51 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
     assert (await client.post("/api/turns/no-such-turn-at-all/stop")).status_code == 404
 
 
+async def test_questions_that_name_no_conversation_do_not_stop_each_other(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask(client, upstream, f"first {question}", "a")
+    names = [f"{number} {question}" for number in range(6)]
+    viewers: list[list[ServerSentEvent]] = [[] for _ in range(12)]
+    # Half of them ask. Later, the others send the same questions again, and attach.
+    reading = [
+        asyncio.create_task(read_into(events, client, message=one))
+        for one, events in zip(names, viewers[:6], strict=True)
+    ]
+    exchanges = [await upstream.exchange(one) for one in names]
+    for exchange in exchanges:
+        await exchange.send_text("half")
+    await wait_for_text(viewers[:6])
+    reading += [
+        asyncio.create_task(read_into(events, client, message=one))
+        for one, events in zip(names, viewers[6:], strict=True)
+    ]
+    await wait_for_text(viewers)
+    for exchange in exchanges:
+        await exchange.answer(" and half")
+    await asyncio.gather(*reading)
+    assert [events[-1].data for events in viewers] == ["half and half"] * 12
+    assert all(len(upstream.find_requests(one)) == 1 for one in names)
+    begun = [json.loads(events[0].data) for events in viewers]
+    assert len({one["conversation"] for one in begun}) == len(names)
+    # The conversation that began last is current; once it is free, it gets the next question.
+    last = json.loads((await ask(client, upstream, f"next {question}", "b"))[0].data)
+    assert last["conversation"] in {one["conversation"] for one in begun}
+
+
+async def test_a_question_with_a_parent_stops_the_answer_of_the_current_conversation(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    first = json.loads((await ask(client, upstream, question, "a"))[0].data)
+    for number, place in enumerate(({"parent": ""}, {"parent": first["answer"]}), 1):
+        running = asyncio.create_task(read(client, message=f"{number} running {question}"))
+        exchange = await upstream.exchange(f"{number} running {question}")
+        await exchange.send_text("partial")
+        edited = await ask(client, upstream, f"{number} edited {question}", "b", **place)
+        assert json.loads(edited[0].data)["conversation"] == first["conversation"]
+        assert json.loads((await running)[-2].data)["finish_reason"] == "stopped"
+
+
 # Rejected requests
 
 
@@ -315,7 +369,6 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
         ("message=", 400),
         ("message=%20%0A", 400),
         ("message=%00%20", 400),
-        ("message=%ff%fe", 400),
         ("message=hi&turn=short", 400),
         ("message=hi&turn=" + "x" * 65, 400),
         ("message=hi&turn=has.a.dot.in.its.name", 400),
@@ -324,7 +377,7 @@ async def test_stopping_a_turn_closes_the_upstream_connection_and_keeps_the_part
         ("message=hi&continue=no", 400),
         ("turn=unknown-turn-unknown", 404),
         ("lastEventId=unknown-turn-unknown.5", 404),
-        ("message=hi&lastEventId=rubbish", 400),
+        ("lastEventId=rubbish", 400),
         ("message=hi&lastEventId=unknown-turn-unknown.5", 404),
         ("message=" + "x" * 20_000, 413),
     ],
@@ -346,8 +399,8 @@ async def test_an_invalid_query_is_rejected_and_creates_no_conversation(
         b"null",
         b"{",
         b'{"message": 5}',
-        b'{"message": "\xff"}',
-        b'{"message": "\\ud800"}',
+        b'{"message": "\\ud80"}',
+        b"\xff\xfe{\0}\0",
         b'{"message": ""}',
         b'{"message": "a", "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     ],

@@ -385,9 +385,9 @@ async def test_a_question_whose_lease_expires_while_it_stops_an_answer_is_counte
             await store.unregister(other)
         return is_finished
 
-    await turns.begin(session, Question(f"first {question}", None, None, None))
+    first = await turns.begin(session, Question(f"first {question}", None, None, None))
     monkeypatch.setattr(store, "finish", finish_late)
-    asking = turns.begin(session, Question(question, None, None, None))
+    asking = turns.begin(session, Question(question, first.ref.conversation, None, None))
     if is_taken:
         with pytest.raises(RateLimited):
             await asking

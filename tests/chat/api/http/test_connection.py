@@ -135,7 +135,7 @@ async def test_a_complete_response_to_an_http_1_0_client_has_its_length(
         b"/api/chat_stream/?message=secret\x7f",
         b"/api/chat_stream/?message=secret\x00",
         b"/api/chat_stream/?message=secret\x0b",
-        b"/api/chat_stream/?message=secret\xff",
+        b"http://[secret\xff/",
         b"api/chat_stream/?message=secret",
         b"secret",
         b"http://[secret/",

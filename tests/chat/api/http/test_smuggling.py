@@ -41,6 +41,8 @@ ACCEPTED: dict[str, bytes] = {
     "Host between spaces": GET + b"Host:  localhost \r\n\r\n",
     "a tab around Host": GET + b"Host:\tlocalhost\t\r\n\r\n",
     "a tab around a length": POST + b"Content-Length:\t2\t\r\n\r\n{}",
+    "a target in UTF-8": "GET /healthz?名字 HTTP/1.1\r\n".encode() + HOST + b"\r\n",
+    "a target with other bytes": b"GET /healthz?\x85\xa0\xff HTTP/1.1\r\n" + HOST + b"\r\n",
     "a value in UTF-8": GET + HOST + "X-Name: 名字\r\n\r\n".encode(),
     "a value that begins with a space of Unicode": GET + HOST + "X-Name:\u2003a\r\n\r\n".encode(),
     "a tab in a value": GET + HOST + b"X-Name: a\tb\r\n\r\n",
