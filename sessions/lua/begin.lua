@@ -1,7 +1,8 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current
 --       8 request  9 events (also the channel's name)  10 usage  11 expiries
--- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created
+-- ARGV  1 turn id  2 conversation id  3 "1" if a missing conversation may be created, "2" if it is
+--       new whatever the current one is
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
 --       7 title  8 model  9 first record before the message id  10 first record after it
@@ -34,8 +35,8 @@ redis.call('HLEN', KEYS[4])
 redis.call('ZCARD', KEYS[5])
 redis.call('SCARD', KEYS[6])
 if not conversation[1] then
-  if ARGV[3] ~= '1' then return {'unknown'} end
-  local current = redis.call('GET', KEYS[7])
+  if ARGV[3] == '0' then return {'unknown'} end
+  local current = ARGV[3] == '1' and redis.call('GET', KEYS[7])
   if current and current ~= ARGV[2] then return {'moved', current} end
 end
 local is_busy = false
