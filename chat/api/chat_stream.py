@@ -15,12 +15,16 @@ from chat.api.trust.networks import hash_network
 from chat.errors import BadRequest, Conflict, NotFound, TooLarge
 from chat.formats import sse
 from chat.turns.question import Question
+from sessions.conversation_store import new_id
 from sessions.keys import AddressDigest, TurnId
 from sessions.middleware import get_session, keep_session
 from sessions.session_store import Session
 from sessions.turns.turn_record import TurnRecord
 
 chat_stream = Blueprint("chat", url_prefix="/api")
+
+_NEW = "new"
+"""The `conversation` of a question that begins one; no conversation has this id."""
 
 
 class StreamRequest(msgspec.Struct):
@@ -37,8 +41,8 @@ class StreamRequest(msgspec.Struct):
     conversation: Annotated[
         str | None,
         Meta(
-            description="The conversation to ask in; by default the current one, or a new one "
-            "while that is answering another question."
+            description="The conversation to ask in, or `new`; by default the current one, or a "
+            "new one while that is answering another question."
         ),
     ] = None
     turn: Annotated[
@@ -202,9 +206,15 @@ def _build_question(
         raise TooLarge(f"`message` has {len(text)} characters: the maximum is {max_length}.")
     conversation, parent = parameters.conversation, parameters.parent
     regenerate = parameters.regenerate
+    is_first = conversation == _NEW
+    if is_first and (regenerate or parent):
+        raise BadRequest("A `new` conversation has no message to follow or to answer again.")
+    if is_first:
+        conversation = new_id()
     return Question(
         message=text,
         conversation=parsing.parse_conversation_id(conversation) if conversation else None,
+        is_first=is_first,
         turn=TurnId(parameters.turn) if parameters.turn else None,
         model=parsing.parse_model(request, parameters.model),
         may_continue=parameters.may_continue,

@@ -37,6 +37,8 @@ class Question:
     regenerate: str | None = None
     request: ClientRequest | None = None
     digest: str = ""
+    is_first: bool = False
+    """Whether it begins a new conversation, which `conversation` is to be the id of."""
     address: AddressDigest | None = None
     """The client's network, hashed; None if it is unknown, and so not limited."""
 
@@ -91,7 +93,9 @@ class QuestionBuilder:
         return NewTurn(
             ref=TurnRef(session.owner, conversation_id, turn_id, address=question.address),
             session=session.digest,
-            may_create=question.conversation is None and again is None and not question.parent,
+            may_create=question.is_first
+            or (question.conversation is None and again is None and not question.parent),
+            is_first=question.is_first,
             digest=question.digest or _compute_digest(question, again),
             question_id=user,
             answer_id=answer,

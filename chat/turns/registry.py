@@ -78,7 +78,7 @@ class Turns:
         is_new = False
         if question.conversation:
             conversation_id = question.conversation
-            is_new = conversation_id == NO_CONVERSATION
+            is_new = question.is_first or conversation_id == NO_CONVERSATION
         else:
             conversation_id, is_new = await self._store.find_current(session)
         turn_id = question.turn or TurnId(secrets.token_urlsafe(16))
@@ -121,7 +121,9 @@ class Turns:
         if turn_id is None or record is None:
             raise Draining("The server is restarting. Try again in a moment.", retry_after_s=1)
         conversation_id = question.conversation or record.ref.conversation
-        new = await self._questions.build(session, question, conversation_id, turn_id, False)
+        new = await self._questions.build(
+            session, question, conversation_id, turn_id, question.is_first
+        )
         if new.digest != record.digest:
             raise Conflict(_CONFLICT)
         return record

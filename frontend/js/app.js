@@ -2,11 +2,13 @@
 
 import { renderMarkdown } from "./markdown/render.js";
 import { isReady, readInfo } from "./net/api.js";
+import { acceptsCookies } from "./net/browser_storage.js";
 import { SharedEvents } from "./net/shared_events.js";
 import { WakeObserver } from "./net/wake_observer.js";
 import { Chat } from "./state/chat.js";
 import { questionOf, runningAnswer } from "./state/conversation.js";
 import { isOutdated, Remedy, requestFailure } from "./state/failure.js";
+import { UnsentQuestions } from "./state/unsent_questions.js";
 import {
   describeEnding, describeFailure, language, strings, translate,
 } from "./strings/strings.js";
@@ -24,13 +26,16 @@ const SIGNED_OUT = "signed_out"; // an event of another tab, not of the server
 const find = (selector) => document.querySelector(selector);
 
 class App {
-  #chat = new Chat({
+  #unsent = new UnsentQuestions();
+
+  #chat = new Chat(this.#unsent, {
     onStateChange: () => this.#renderSoon(),
     onListChange: () => this.#list.refreshSoon(),
     onWaitBegin: (wait) => announce(describeWait(wait)),
     onAnswerEnd: (answer) => this.#onAnswerEnd(answer),
+    onConversationBegin: () => this.#events.resume(), // it may have begun the session
     onConnected: () => this.#onConnected(),
-    onDisconnected: () => this.#onDisconnected(),
+    onDisconnected: (error) => this.#onDisconnected(error),
     onOpenFailed: (error) => this.#onOpenFailed(error),
     onChangeFailed: showError,
   });
@@ -39,7 +44,7 @@ class App {
     find("#conversations"), find("#more-conversations"), find("#sign-out"),
     {
       onTitle: (id, title) => this.#chat.retitle(id, title),
-      onDelete: (id) => id === this.#chat.state.id && this.#goTo(null),
+      onDelete: (id) => this.#onDelete(id),
       onSignedOut: () => this.#onSignedOut(),
       onChangeFailed: showError,
     },
@@ -48,6 +53,7 @@ class App {
   #transcript = new Transcript(find("#messages"), {
     onRegenerate: (key) => this.#followAnswer(this.#chat.regenerate(key, this.#composer.model)),
     onEdit: (key, text) => this.#followAnswer(this.#chat.edit(key, text, this.#composer.model)),
+    onDiscard: (key) => this.#chat.discard(key),
     onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
     maxQuestionLength: () => this.#composer.maxLength,
@@ -63,13 +69,19 @@ class App {
     onEditLast: () => this.#editLast(),
   });
 
-  #events = new SharedEvents((event) => this.#onEvent(event));
+  #events = new SharedEvents({
+    onEvent: (event) => this.#onEvent(event),
+    onConnected: () => this.#isSignInExpired && this.#onConnected(),
+    onRejected: (error) => isSignIn(error) && this.#onDisconnected(error),
+  });
   #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
+  #isSignInExpired = false; // that of a proxy in front of the server
   #frame = 0;
   #connectedTimer = 0;
   #firstKey = null; // of the first message shown
 
   start() {
+    if (!acceptsCookies()) return refuse(strings.cookiesNeeded);
     this.#addSuggestions();
     find("#new-chat").addEventListener("click", () => this.#goTo(null));
     find("#new-chat-top").addEventListener("click", () => this.#goTo(null));
@@ -80,7 +92,7 @@ class App {
       onHide: () => this.#onHide(),
     });
     this.#events.start();
-    this.#openAddress();
+    this.#openFirst();
     this.#list.refresh();
     this.#readInfo();
   }
@@ -110,13 +122,20 @@ class App {
     this.#openAddress();
   }
 
+  // A question that was not sent is shown in its conversation, also if the address was lost.
+  async #openFirst() {
+    this.#openAddress();
+    const unsent = await this.#unsent.findConversation();
+    const isUnused = location.hash.length <= 1 && this.#chat.state.messages.length === 0;
+    if (unsent && isUnused) this.#goTo(unsent);
+  }
+
   #openAddress() {
     const id = location.hash.slice(1) || null;
     this.#list.setCurrent(id);
     this.#drawer.close();
     this.#scroll.follow();
-    if (id) this.#chat.open(id);
-    else this.#chat.close();
+    this.#chat.open(id);
     this.#composer.focus();
   }
 
@@ -133,14 +152,20 @@ class App {
     this.#chat.release();
   }
 
+  #onDelete(id) {
+    this.#unsent.clear(id);
+    if (id === this.#chat.state.id) this.#goTo(null);
+  }
+
   #onSignedOut() {
     this.#events.tell({ type: SIGNED_OUT });
     this.#startOver();
   }
 
-  // The page loads again, with a new session and without a draft.
+  // The page loads again, with a new session, and without a draft or an unsent question.
   #startOver() {
     this.#composer.clear();
+    this.#unsent.clear();
     history.replaceState(null, "", location.pathname);
     location.reload();
   }
@@ -163,6 +188,7 @@ class App {
   }
 
   #onConnected() {
+    this.#isSignInExpired = false;
     if (!isConnecting()) return showStatus("");
     clearTimeout(this.#connectedTimer);
     const clear = () => isConnecting() && showStatus("");
@@ -170,8 +196,10 @@ class App {
   }
 
   // A server without its Redis accepts a connection, and closes it without a reason.
-  async #onDisconnected() {
+  async #onDisconnected(error) {
     clearTimeout(this.#connectedTimer);
+    this.#isSignInExpired = isSignIn(error);
+    if (this.#isSignInExpired) return showError(error);
     if (!isConnecting()) showStatus(strings.reconnecting);
     const text = (await isReady()) ? strings.reconnecting : strings.notReady;
     if (isConnecting()) showStatus(text);
@@ -185,18 +213,19 @@ class App {
   #applyRemedy(remedy, key) {
     const question = questionOf(this.#chat.state, key);
     if (remedy === Remedy.RELOAD) location.reload();
-    else if (remedy === Remedy.NEW_CHAT) this.#askElsewhere(question.content);
+    else if (remedy === Remedy.NEW_CHAT) this.#askElsewhere(question);
     else if (remedy === Remedy.EDIT) this.#transcript.view(question.key).edit();
     else this.#followAnswer(this.#chat.regenerate(key, this.#composer.model));
   }
 
-  #askElsewhere(text) {
+  #askElsewhere({ key, id, content }) {
+    if (!id) this.#chat.discard(key);
     this.#goTo(null);
-    this.#composer.insert(text);
+    this.#composer.insert(content);
   }
 
   #onOpenFailed(error) {
-    const isGone = error.status === 404;
+    const isGone = error.type === "not_found";
     if (isGone) this.#goTo(null);
     if (isGone) showStatus(strings.conversationGone);
     else showError(error);
@@ -229,8 +258,7 @@ class App {
     const { state } = this.#chat;
     const isRunning = Boolean(runningAnswer(state));
     this.#renderMessages(state.messages, isRunning);
-    const isOpening = location.hash.length > 1 && !state.id;
-    find("#welcome").hidden = state.messages.length > 0 || isOpening;
+    find("#welcome").hidden = state.messages.length > 0 || state.id !== null;
     if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
     this.#composer.setRunning(isRunning);
     this.#updateAddress(state.id);
@@ -253,9 +281,18 @@ class App {
   }
 }
 
+function isSignIn(error) {
+  return error?.type === "sign_in_expired";
+}
+
 function showError(error) {
   const { text, detail } = describeFailure(requestFailure(error));
   showStatus([text, detail].filter(Boolean).join(" "));
+}
+
+function refuse(text) {
+  find("#question").disabled = true;
+  showStatus(text);
 }
 
 // An unchanged text is not announced again.

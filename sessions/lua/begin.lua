@@ -1,7 +1,8 @@
 -- Begin a turn, once: write the question, the turn and its log together, or nothing.
 -- KEYS  1 turn  2 log  3 conversation  4 messages  5 conversations  6 turns  7 current
 --       8 request  9 events (also the channel's name)  10 usage  11 expiries
--- ARGV  1 turn id  2 conversation id  3 "1" if the question names none: it may be created
+-- ARGV  1 turn id  2 conversation id
+--       3 "1" if the question names no conversation: it may be created; "2" if it is to be new
 --       4 digest of the question  5 question's message id
 --       6 question's message as JSON ("": the message exists, its answer is generated again)
 --       7 title  8 model  9 first record before the message id  10 first record after it
@@ -57,7 +58,7 @@ if ARGV[3] == '1' then
   end
   local is_moved = not conversation[1] and current and current ~= ARGV[2]
   if is_moved and not (is_free and find_running(current)) then return {'moved', current} end
-elseif not conversation[1] then
+elseif ARGV[3] ~= '2' and not conversation[1] then
   return {'unknown'}
 end
 

@@ -107,6 +107,8 @@ class NewTurn:
     attempt: str
     request: str | None = None
     """The request of a turn of /v1 as JSON, "" if it is not to be stored, None for other turns."""
+    is_first: bool = False
+    """Whether the turn begins its conversation, also if the session has a current one."""
 
 
 @dataclass(frozen=True, slots=True)

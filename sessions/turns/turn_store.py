@@ -88,7 +88,8 @@ class TurnStore:
             keys.events(ref.owner), *ref.usage_keys,
         ]  # fmt: skip
         arguments: list[Argument] = [
-            ref.turn, ref.conversation, int(question.may_create), question.digest,
+            ref.turn, ref.conversation, 2 if question.is_first else int(question.may_create),
+            question.digest,
             question.question_id, "" if is_check else question.message, question.title,
             question.model,
             *question.first_record, question.attempt, self._lease_ms, self._ttl_s,

@@ -1,7 +1,7 @@
 """A reverse proxy in front of a server, which records each request that reaches the server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,6 +10,9 @@ from aiohttp import ClientSession, DummyCookieJar, web
 from multidict import CIMultiDictProxy
 
 from tests.processes import Server
+
+Override = Callable[[web.Request], web.StreamResponse | None]
+"""Returns the proxy's own response to a request, or None for that of the server."""
 
 _HOP_BY_HOP = ("Connection", "Transfer-Encoding", "Keep-Alive")
 
@@ -30,16 +33,27 @@ class HttpProxy:
     def __init__(self, server: Server, session: ClientSession, removed: str) -> None:
         self.port = 0
         self.forwarded: asyncio.Queue[Forwarded] = asyncio.Queue()
+        self.override: Override | None = None
         self._target = f"http://{urlsplit(server.url).netloc}"
         self._session = session
         self._removed = removed
+        self._sending: set[asyncio.Transport] = set()
+
+    def disconnect(self) -> None:
+        """Close the connections of all responses that are being sent."""
+        for transport in self._sending:
+            transport.abort()
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
+        if self.override and (response := self.override(request)):
+            return response
         path = request.raw_path.removeprefix(self._removed)
         async with self._session.request(
             request.method, self._target + path, headers=request.headers,
             data=await request.read() or None, allow_redirects=False,
         ) as upstream:  # fmt: skip
+            assert request.transport
+            self._sending.add(request.transport)
             forwarded = Forwarded(request.method, path, request.headers, upstream.status)
             self.forwarded.put_nowait(forwarded)
             response = web.StreamResponse(status=upstream.status)
@@ -47,8 +61,11 @@ class HttpProxy:
                 if name.title() not in _HOP_BY_HOP:
                     response.headers.add(name, value)
             await response.prepare(request)
-            async for data in upstream.content.iter_any():
-                await response.write(data)
+            try:
+                async for data in upstream.content.iter_any():
+                    await response.write(data)
+            finally:
+                self._sending.discard(request.transport)
         return response
 
 

@@ -295,3 +295,17 @@ async def test_a_page_recovers_from_a_rejected_event_id(page: Page, server: Serv
     async with await open_client(page.context, server) as client:
         await client.post("/api/conversations/", json={"title": "one"})
     await expect(titles(page)).to_have_text(["one"])
+
+
+async def test_a_page_that_loaded_without_a_session_receives_the_events_of_its_first_one(
+    page: Page, server: Server, upstream: ScriptedUpstream, question: str
+) -> None:
+    """While Redis is down, the page sets no cookie. Its channel has no events, but stays open."""
+    await expect(page.locator("#model option")).not_to_have_count(0)
+    await page.context.clear_cookies()
+    async with page.expect_request(lambda request: EVENTS in request.url):
+        await page.evaluate("() => window.dispatchEvent(new Event('focus'))")
+    await ask_and_answer(page, upstream, question, "answer")
+    async with await open_client(page.context, server) as client:
+        await client.post("/api/conversations/", json={"title": "elsewhere"})
+    await expect(titles(page)).to_have_text(["elsewhere", question])

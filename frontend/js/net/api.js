@@ -3,23 +3,7 @@
  * they work under any path prefix.
  */
 
-/**
- * A request that failed. `status` is 0 and `type` is `server_unreachable` without a response.
- * `retryAfterS` is the time in seconds after which to send it again, or 0 if the server named none.
- */
-export class ApiError extends Error {
-  constructor(status, type, message, retryAfterS = 0) {
-    super(message);
-    this.status = status;
-    this.type = type;
-    this.retryAfterS = retryAfterS;
-  }
-
-  /** Whether the same request may succeed a little later. */
-  get isRetryable() {
-    return this.status === 0 || this.status === 429 || this.status >= 502;
-  }
-}
+import { ApiError, checkStream, readJson } from "./response.js";
 
 const READY_TIMEOUT_MS = 2000;
 
@@ -32,47 +16,44 @@ export const StreamStatus = Object.freeze({
 
 /** Read a page of conversations, newest first, and the cursor of the next page or null. */
 export function listConversations(cursor = null, limit = 30) {
-  return request(`api/conversations/?${encodeQuery({ limit, cursor })}`);
-}
-
-/** Create an empty conversation. */
-export function createConversation() {
-  return request("api/conversations/", "POST", {});
+  const isPage = ({ conversations }) => Array.isArray(conversations);
+  return request(`api/conversations/?${encodeQuery({ limit, cursor })}`, isPage);
 }
 
 /** Read a conversation and its last messages, or those before the message `before`. */
 export function readConversation(id, before = null) {
-  return request(`${conversationPath(id)}?${encodeQuery({ limit: 100, before })}`);
+  const query = encodeQuery({ limit: 100, before });
+  return request(`${conversationPath(id)}?${query}`, ({ messages }) => Array.isArray(messages));
 }
 
 /** Change a conversation's title. */
 export function renameConversation(id, title) {
-  return request(conversationPath(id), "PATCH", { title });
+  return request(conversationPath(id), isConversation, "PATCH", { title });
 }
 
 /** Make the newest branch through a message the current one. */
 export function selectBranch(id, message) {
-  return request(conversationPath(id), "PATCH", { branch: message });
+  return request(conversationPath(id), isConversation, "PATCH", { branch: message });
 }
 
 /** Delete a conversation. */
 export function deleteConversation(id) {
-  return request(conversationPath(id), "DELETE", {});
+  return request(conversationPath(id), isNothing, "DELETE", {});
 }
 
 /** Stop the running answers of all conversations, and delete the conversations. */
 export function deleteConversations() {
-  return request("api/conversations/", "DELETE", {});
+  return request("api/conversations/", isNothing, "DELETE", {});
 }
 
 /** End the session. */
 export function signOut() {
-  return request("api/logout", "POST", {});
+  return request("api/logout", isNothing, "POST", {});
 }
 
 /** Read the server's description: model, models, demo, message_max. */
 export function readInfo() {
-  return request("api/info");
+  return request("api/info", ({ models }) => Array.isArray(models));
 }
 
 /** Return whether the server is ready; true as well if that cannot be found out. */
@@ -84,7 +65,7 @@ export async function isReady() {
 
 /** Stop a running turn; the server stores the partial answer. */
 export function stopTurn(turn) {
-  return request(`api/turns/${encodeURIComponent(turn)}/stop`, "POST", {});
+  return request(`api/turns/${encodeURIComponent(turn)}/stop`, isNothing, "POST", {});
 }
 
 /** Return the URL of a turn's event stream. */
@@ -98,8 +79,8 @@ export function eventsUrl(lastEventId) {
 }
 
 /**
- * Begin a turn whose question is too long for a URL. Return 0 once the server has begun it, or the
- * time in ms after which to send the question again: a server that is stopping begins no turn.
+ * Begin a turn by POST. Return 0 once the server has begun it, or the time in ms after which to
+ * send the question again: a server that is stopping begins no turn.
  */
 export async function beginTurn(question) {
   const controller = new AbortController();
@@ -109,7 +90,7 @@ export async function beginTurn(question) {
     body: JSON.stringify(question),
     signal: controller.signal,
   });
-  if (!response.ok) throw await readError(response);
+  await checkStream(response);
   const head = await readHead(response.body);
   controller.abort();
   return head.includes("event:") ? 0 : Number(/^retry: (\d+)/.exec(head)?.[1] ?? 1000);
@@ -121,7 +102,7 @@ export async function diagnoseStream(url) {
   try {
     const headers = { Accept: "text/event-stream" };
     const response = await send(url, { headers, signal: controller.signal });
-    if (!response.ok) throw await readError(response);
+    await checkStream(response);
     const { AVAILABLE, EXPIRED } = StreamStatus;
     return { status: response.status === 204 ? EXPIRED : AVAILABLE, error: null };
   } catch (error) {
@@ -131,11 +112,11 @@ export async function diagnoseStream(url) {
   }
 }
 
-// Read a stream up to its first event, or to its end.
+// Read a stream up to its first event, or to its end or break.
 async function readHead(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let head = ""; ; ) {
-    const { value = "", done } = await reader.read();
+    const { value = "", done } = await reader.read().catch(() => ({ done: true }));
     head += value;
     if (done || head.includes("event:")) return head;
   }
@@ -145,27 +126,28 @@ function conversationPath(id) {
   return `api/conversations/${encodeURIComponent(id)}`;
 }
 
-async function request(path, method = "GET", body = null) {
+async function request(path, isExpected, method = "GET", body = null) {
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
   const response = await send(path, { method, headers, body: body && JSON.stringify(body) });
-  if (!response.ok) throw await readError(response);
-  return response.status === 204 ? null : response.json().catch(() => null);
+  return readJson(response, isExpected);
 }
 
+// A redirect is not followed: it leads to a sign-in, often on another origin.
 async function send(path, options) {
   try {
-    return await fetch(path, { credentials: "same-origin", ...options });
+    return await fetch(path, { credentials: "same-origin", redirect: "manual", ...options });
   } catch {
-    throw new ApiError(0, "server_unreachable", "");
+    throw new ApiError(0, "server_unreachable");
   }
 }
 
-async function readError(response) {
-  const body = await response.json().catch(() => null);
-  const { type = "http", message = "" } = body?.error ?? {};
-  const retryAfterS = Number(response.headers.get("Retry-After")) || 0; // not if it is a date
-  return new ApiError(response.status, type, message, retryAfterS);
+function isConversation({ id }) {
+  return typeof id === "string";
+}
+
+function isNothing() {
+  return false; // the response is 204
 }
 
 // An empty value is sent, because it has a meaning: `parent=` is a first question.

@@ -13,18 +13,24 @@ import { hasLocks, TabLock } from "./tab_lock.js";
 const NAME = sharedName("events");
 
 export class SharedEvents {
-  #onEvent;
-  #channel = new EventChannel((event) => this.#onReceived(event));
+  #delegate;
+  #channel;
   #tabs = new BroadcastChannel(NAME);
   #lock = new TabLock(NAME, {
     onHeld: () => this.#channel.open(),
     onLost: () => this.#onLost(),
   });
 
-  /** Calls onEvent(event) for every event, whichever tab receives it. */
-  constructor(onEvent) {
-    this.#onEvent = onEvent;
-    this.#tabs.onmessage = ({ data }) => onEvent(data);
+  /**
+   * Calls delegate.onEvent(event) for every event, whichever tab receives it, and onConnected() and
+   * onRejected(error) for the connection of this tab.
+   */
+  constructor(delegate) {
+    this.#delegate = delegate;
+    const { onConnected, onRejected } = delegate;
+    const onEvent = (event) => this.#onReceived(event);
+    this.#channel = new EventChannel({ onEvent, onConnected, onRejected });
+    this.#tabs.onmessage = ({ data }) => delegate.onEvent(data);
   }
 
   /** Connect, or wait for the connection while the page is hidden. */
@@ -51,7 +57,7 @@ export class SharedEvents {
 
   #onReceived(event) {
     if (hasLocks) this.#tabs.postMessage(event);
-    this.#onEvent(event);
+    this.#delegate.onEvent(event);
   }
 
   #onLost() {

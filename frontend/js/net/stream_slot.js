@@ -4,6 +4,7 @@
  * visible tab waits until one of them drops its slot.
  */
 
+import { sharedStorage } from "./browser_storage.js";
 import { sharedName } from "./shared_name.js";
 import { TabLock } from "./tab_lock.js";
 
@@ -53,8 +54,8 @@ export class StreamSlot {
 
   // The slots are taken in turn, so that the tab that took its slot first loses it.
   #chooseTaken() {
-    const next = (Number(localStorage.getItem(LAST_TAKEN)) + 1) % SLOTS.length;
-    localStorage.setItem(LAST_TAKEN, next);
+    const next = (Number(sharedStorage.read(LAST_TAKEN)) + 1) % SLOTS.length;
+    sharedStorage.write(LAST_TAKEN, String(next));
     return this.#locks[next];
   }
 

@@ -81,3 +81,15 @@ export class TabLock {
     this.#delegate.onLost();
   }
 }
+
+/** Hold a name until this page is closed, so that other tabs know that it is open. */
+export function holdName(name) {
+  // If the browser refuses Web Locks, no name is held.
+  navigator.locks?.request(name, () => new Promise(() => {})).catch(() => {});
+}
+
+/** Return the names that open tabs hold; none if the browser refuses Web Locks. */
+export async function listHeldNames() {
+  const { held = [] } = (await navigator.locks?.query().catch(() => null)) ?? {};
+  return new Set(held.map(({ name }) => name));
+}

@@ -6,10 +6,13 @@
  *
  * The browser's EventSource reconnects after a dropped connection. After any response but 200 it
  * closes for good and gives no reason. The page then requests the URL with fetch: it reports the
- * error, or opens the stream again after the last frame.
+ * error, or opens the stream again after the last frame. A question in a URL that a firewall or
+ * proxy rejects, or that is too long for them, is sent by POST. The turn's id makes all of these
+ * requests one question.
  */
 
-import { beginTurn, diagnoseStream, streamUrl, StreamStatus } from "./api.js";
+import { beginTurn, diagnoseStream, readInfo, streamUrl, StreamStatus } from "./api.js";
+import { ApiError } from "./response.js";
 
 const FRAMES = [
   "turn", "message", "reasoning", "restart", "waiting", "usage", "failed", "end",
@@ -40,6 +43,8 @@ export class TurnStream {
   #delegate;
   #state = State.NEW;
   #url = "";
+  #question = null; // to send by POST
+  #mayPost = false; // if something else than the server rejects the question in the URL
   #source = null;
   #lastId = "";
   #mustRelease = false; // as soon as the turn has begun
@@ -48,9 +53,9 @@ export class TurnStream {
   #idleTimer = 0;
 
   /**
-   * Calls delegate.onFrame(name, data), onConnected() and onDisconnected(). The stream ends with
-   * the frame `end` or `failed`, with onRejected(error), or with onExpired() if the server has no
-   * frames left.
+   * Calls delegate.onFrame(name, data), onConnected(), and onDisconnected(error), where `error` may
+   * be absent. The stream ends with the frame `end` or `failed`, with onRejected(error), or with
+   * onExpired() if the server has no frames left.
    */
   constructor(turn, delegate) {
     this.#turn = turn;
@@ -58,19 +63,12 @@ export class TurnStream {
   }
 
   /** Submit a question as this turn, and read its answer. */
-  async submit(question) {
-    const url = streamUrl({ ...question, turn: this.#turn });
-    if (url.length <= MAX_URL_LENGTH) return this.#open(url);
-    try {
-      let delay;
-      while ((delay = await beginTurn({ ...question, turn: this.#turn }))) {
-        this.#delegate.onDisconnected();
-        await new Promise((resolve) => setTimeout(resolve, delay));
-      }
-    } catch (error) {
-      return this.#reject(error);
-    }
-    this.attach();
+  submit(question) {
+    this.#question = { ...question, turn: this.#turn };
+    const url = streamUrl(this.#question);
+    this.#mayPost = url.length <= MAX_URL_LENGTH;
+    if (this.#mayPost) this.#open(url);
+    else this.#post();
   }
 
   /** Read a turn that the server already knows, after the last frame received. */
@@ -113,7 +111,22 @@ export class TurnStream {
   #reopen() {
     if (this.#state === State.NEW) return;
     if (this.#lastId) this.attach();
-    else this.#open(this.#url);
+    else if (this.#url) this.#open(this.#url);
+    else this.#post();
+  }
+
+  // Until the server has begun the turn there is no URL to read it from.
+  async #post() {
+    if (this.#state === State.CLOSED) return;
+    this.#pause(State.NEW, "");
+    try {
+      const delay = await beginTurn(this.#question);
+      if (delay) this.#retryLater(delay);
+      else this.attach();
+    } catch (error) {
+      if (this.#mayRetry(error)) this.#retryLater(0, error);
+      else this.#reject(await explain(error));
+    }
   }
 
   #open(url) {
@@ -155,20 +168,33 @@ export class TurnStream {
     const { status, error } = await diagnoseStream(this.#url);
     if (this.#state !== State.READING || source !== this.#source) return;
     if (status === StreamStatus.EXPIRED) this.#expire();
-    else if (status === StreamStatus.REJECTED && !this.#mayRetry(error)) this.#reject(error);
-    else this.#retryLater();
+    else if (status === StreamStatus.AVAILABLE || this.#mayRetry(error)) this.#retryLater(0, error);
+    else if (this.#canPost(error)) this.#post();
+    else this.#reject(error);
   }
 
   // A new question that the server rejects is reported at once. Otherwise a retry loses nothing.
   #mayRetry(error) {
-    return error.isRetryable && (this.#lastId !== "" || error.status === 0);
+    if (error.type === "server_unreachable") return true;
+    const hasBegun = !this.#question || this.#lastId !== "";
+    return hasBegun && (error.isRetryable || error.isForeign);
   }
 
-  #retryLater() {
-    this.#delegate.onDisconnected();
-    const delay = Math.min(MAX_RETRY_DELAY_MS, 1000 * 2 ** this.#attempts++);
+  // The server itself rejects a URL only if it has no room next to other applications' cookies.
+  #canPost({ isForeign, status, type }) {
+    const canPost = this.#mayPost && (isForeign || (status === 413 && type === "http"));
+    this.#mayPost = false;
+    return canPost;
+  }
+
+  // Without `delay`, in ms, each attempt waits longer than the one before.
+  #retryLater(delay, error) {
+    if (this.#state === State.CLOSED) return;
+    this.#delegate.onDisconnected(error);
+    const backoff = Math.min(MAX_RETRY_DELAY_MS, 1000 * 2 ** this.#attempts++);
     this.#state = State.WAITING;
-    this.#retryTimer = setTimeout(() => this.#reopen(), delay * (0.75 + Math.random() / 2));
+    const random = 0.75 + Math.random() / 2;
+    this.#retryTimer = setTimeout(() => this.#reopen(), delay || backoff * random);
   }
 
   #reject(error) {
@@ -181,4 +207,11 @@ export class TurnStream {
     this.close();
     this.#delegate.onExpired();
   }
+}
+
+// A firewall that rejects one question, and a sign-in that has expired, may send the same status.
+async function explain(error) {
+  if (error.type !== "sign_in_expired") return error;
+  const isExpired = await readInfo().then(() => false, ({ isForeign }) => isForeign);
+  return isExpired ? error : new ApiError(error.status, "blocked");
 }

@@ -1,9 +1,15 @@
 /** Carry out the user's actions in the open conversation: send the requests, keep the state. */
 
-import { createConversation, readConversation, selectBranch, stopTurn } from "../net/api.js";
+import {
+  diagnoseStream, readConversation, selectBranch, stopTurn, streamUrl, StreamStatus,
+} from "../net/api.js";
+import { ApiError } from "../net/response.js";
 import { newTurnId } from "../net/turn_stream.js";
 import { emptyConversation, questionOf, reduce, runningAnswer } from "./conversation.js";
 import { requestFailure } from "./failure.js";
+import { isUnsent } from "./message.js";
+import { isNewPlace, QuestionQueue } from "./question_queue.js";
+import { QuestionSender } from "./question_sender.js";
 import { RunningAnswers } from "./running_answers.js";
 import { isSameWait } from "./wait.js";
 
@@ -13,55 +19,58 @@ export class Chat {
   state = emptyConversation;
   #delegate;
   #answers;
-  #ownTurns = new Set(); // submitted by this page
-  #requestedId = null; // the conversation to show
-  #opened = null; // resolves when it is shown
-  #loads = 0; // only the result of the newest load is used
+  #unsent;
+  #sender;
+  #queues = new Map(); // by the ids of conversations
+  #queue = new QuestionQueue(null); // of the conversation that is shown
+  #loads = 0; // only the result of the newest load is shown
   #isStale = false; // the server may have more than the page shows
 
   /**
-   * Calls delegate.onStateChange(), onListChange(), onWaitBegin(wait), onAnswerEnd(answer),
-   * onConnected(), onDisconnected(), onOpenFailed(error) and onChangeFailed(error).
+   * `unsent` keeps the questions until they begin. Calls delegate.onStateChange(), onListChange(),
+   * onWaitBegin(wait), onAnswerEnd(answer), onConversationBegin(), onConnected(),
+   * onDisconnected(error), onOpenFailed(error) and onChangeFailed(error).
    */
-  constructor(delegate) {
+  constructor(unsent, delegate) {
+    this.#unsent = unsent;
     this.#delegate = delegate;
     this.#answers = new RunningAnswers({
       onStep: (action) => this.#onStep(action),
       onConnected: () => delegate.onConnected(),
-      onDisconnected: () => delegate.onDisconnected(),
+      onDisconnected: (error) => delegate.onDisconnected(error),
       onRejected: (key, error) => this.#onRejected(key, error),
       onExpired: (key) => this.#reload(key),
     });
+    this.#sender = new QuestionSender(this.#answers, unsent, {
+      onWait: (key, wait) => this.#onStep({ type: "waitReported", key, wait }),
+      onFailed: (key, error) => this.#fail(key, error),
+    });
   }
 
-  /** Show a conversation as the server has it, and stream its running answer. */
-  open(id) {
-    this.#opened = this.#load(id);
-    return this.#opened;
-  }
-
-  /** Leave the conversation; running answers continue on the server. */
-  close() {
-    this.#requestedId = null;
+  /** Show a conversation as the server has it, or a new one, and stream its running answer. */
+  async open(id) {
+    if (id && id === this.state.id) return this.refresh();
+    this.#answers.leave();
+    this.#loads++;
     this.#isStale = false;
-    this.#answers.closeAll();
-    this.#advance({ type: "closed" });
+    const queue = (this.#queue = this.#findQueue(id));
+    queue.isLoaded = id === null;
+    this.#advance({ type: "opening", id });
+    await this.#offerUnsent(queue); // first: they stay if the conversation is gone
+    if (queue === this.#queue) await this.refresh();
   }
 
-  /** Load the open conversation again: at once, or when the server has this page's question. */
+  /** Load the open conversation again. */
   async refresh() {
-    const id = this.state.id ?? this.#requestedId;
-    if (!id) return;
-    this.#isStale = true;
-    const isUnsent = (message) => !message.id && message.role === "user";
-    if (!this.state.messages.some(isUnsent)) await this.open(id);
+    if (this.state.id) await this.#queue.load().catch(() => {}); // it has been reported
   }
 
   /** Show an event of the open conversation, unless the page shows it already. */
   catchUp({ type, conversation, turn, change }) {
-    const isOpen = conversation === (this.state.id ?? this.#requestedId);
+    const isOpen = conversation === this.state.id;
     const answer = turn && this.#findAnswer(turn);
-    if (type === "reset" || (isOpen && !answer && change !== "created")) this.refresh();
+    const isKnown = answer && (answer.id || answer.streaming);
+    if (type === "reset" || (isOpen && !isKnown && change !== "created")) this.refresh();
     if (type === "end" && answer) this.#answers.complete(answer.key);
   }
 
@@ -90,36 +99,41 @@ export class Chat {
     if (isSameStart) this.#advance({ type: "earlierLoaded", conversation });
   }
 
-  /** Ask a question, in a new conversation if none is open. */
-  async ask(question, model) {
-    if (!this.state.id) await this.#opened;
-    if (this.#isAnswering(question)) return;
+  /** Ask a question in the conversation that is shown now, whatever is opened before it is sent. */
+  ask(message, model) {
+    if (this.#isAnswering(message)) return;
     const turn = newTurnId();
-    this.#advance({ type: "asked", turn, question });
-    await this.#submit(turn, { message: question, model });
+    this.#advance({ type: "asked", turn, question: message });
+    this.#sender.send(this.#queue, { turn, message, model });
   }
 
   /** Ask an edited question, on a new branch. */
-  async edit(key, message, model) {
-    const isKnown = (question) => !question?.id || question.parent !== undefined;
-    if (!isKnown(this.#find(key))) await this.refresh(); // only the server knows the parent
+  edit(key, message, model) {
     const question = this.#find(key);
-    if (!question || !isKnown(question) || runningAnswer(this.state)) return;
+    if (!question || runningAnswer(this.state)) return;
     const turn = newTurnId();
     this.#advance({ type: "edited", key, turn, question: message });
-    await this.#submit(turn, { message, parent: sentParent(question), model });
+    this.#unsent.remove(question.turn);
+    const { parent, replaces } = this.#find(`question-${turn}`);
+    this.#sender.send(this.#queue, { turn, message, replaces, parent, model });
   }
 
   /** Generate another version of an answer, or retry one that failed. */
-  async regenerate(key, model) {
+  regenerate(key, model) {
     const question = questionOf(this.state, key);
     if (!question || runningAnswer(this.state)) return;
-    const turn = newTurnId();
-    this.#advance({ type: "regenerated", key, turn });
-    const { id, content: message } = question;
-    // A question that never reached the server is sent again, with the parent it was meant for.
-    const unsent = { message, parent: sentParent(question) };
-    await this.#submit(turn, { ...(id ? { regenerate: id } : unsent), model });
+    const { id, turn: unsentTurn, content: message, parent, replaces } = question;
+    const turn = id ? newTurnId() : unsentTurn; // the server may have got the question after all
+    this.#advance(id ? { type: "regenerated", key, turn } : { type: "resent", turn });
+    const content = id ? { regenerate: id } : { message, parent, replaces };
+    this.#sender.send(this.#queue, { turn, ...content, model });
+  }
+
+  /** Remove a question that the server does not have. */
+  discard(key) {
+    const { turn } = this.#find(key);
+    this.#unsent.remove(turn);
+    this.#advance({ type: "discarded", turn });
   }
 
   /** Show the branch through a message. */
@@ -136,29 +150,65 @@ export class Chat {
     if (isChanged) this.#advance({ type: "retitled", title });
   }
 
-  /** Stop the running answer. */
+  /** Stop the running answer; a question that has not begun is kept, and not sent. */
   async stop() {
     const running = runningAnswer(this.state);
-    if (running) await stopTurn(running.turn).catch(() => {}); // the stream reports the result
+    if (!running) return;
+    const isStopping = await stopTurn(running.turn).then(() => true, () => false);
+    if (isStopping || !this.#sender.cancel(running.key)) return; // the stream reports the result
+    this.#fail(running.key, new ApiError(0, "unsent"));
   }
 
-  async #load(id) {
-    if (id !== this.state.id) this.close();
-    this.#requestedId = id;
-    this.#isStale = true;
+  #findQueue(id) {
+    const queue = this.#queues.get(id) ?? new QuestionQueue(id, () => this.#load(queue));
+    if (id) this.#queues.set(id, queue);
+    return queue;
+  }
+
+  async #load(queue) {
     const load = ++this.#loads;
-    const isStale = () => load !== this.#loads || this.#requestedId !== id;
+    this.#isStale = true;
+    const isStale = () => load !== this.#loads || queue !== this.#queue;
     try {
-      const conversation = await readConversation(id);
+      const conversation = await readConversation(queue.id);
+      queue.isLoaded = true;
       if (isStale()) return;
       this.#delegate.onConnected();
       if (this.#isNewerThan(conversation)) return;
       this.#isStale = false;
+      for (const { turn } of conversation.messages) if (turn) this.#unsent.remove(turn);
       this.#advance({ type: "opened", conversation });
-      this.#attach(runningAnswer(this.state));
+      this.#attach(this.#findAnswer(conversation.running));
     } catch (error) {
-      if (!isStale()) this.#delegate.onOpenFailed(error);
+      if (!isStale()) this.#onLoadFailed(error);
+      throw error;
     }
+  }
+
+  // The text of a question is worth more than the notice that its conversation is gone.
+  #onLoadFailed(error) {
+    const isKept = error.type === "not_found" && this.state.messages.some(isUnsent);
+    if (isKept) this.#advance({ type: "rejected", failure: requestFailure(error) });
+    else this.#delegate.onOpenFailed(error);
+  }
+
+  async #offerUnsent(queue) {
+    const isHere = ({ place }) => (queue.id ? place === queue.id : isNewPlace(place));
+    const isOther = ({ turn, place }) => this.#sender.isSending(turn) && place !== queue.place;
+    const questions = (await this.#unsent.list()).filter((one) => isHere(one) && !isOther(one));
+    if (queue !== this.#queue || questions.length === 0) return;
+    const isSending = (turn) => this.#sender.isSending(turn);
+    this.#advance({ type: "offered", questions, isSending });
+    for (const { turn } of questions) {
+      if (isSending(turn)) this.#answers.keep(turn);
+      else if (!queue.id) this.#followBegun(queue, turn);
+    }
+  }
+
+  // The page may have been closed after the server had begun the turn, before it said where.
+  async #followBegun(queue, turn) {
+    const { status } = await diagnoseStream(streamUrl({ turn }));
+    if (status === StreamStatus.AVAILABLE && queue === this.#queue) this.regenerate(turn);
   }
 
   // The streaming turn has ended, or begun, since: at its end the page loads it again.
@@ -168,7 +218,7 @@ export class Chat {
   }
 
   #attach(answer) {
-    if (!answer || this.#answers.has(answer.key)) return;
+    if (!answer?.streaming || this.#answers.has(answer.key)) return;
     this.#loads++; // a load that is in flight does not know this answer
     this.#answers.attach(answer.key);
   }
@@ -176,27 +226,6 @@ export class Chat {
   #isAnswering(question) {
     const running = runningAnswer(this.state);
     return running && questionOf(this.state, running.key)?.content === question;
-  }
-
-  async #submit(turn, question) {
-    this.#ownTurns.add(turn);
-    try {
-      const conversation = this.state.id ?? (await this.#create(turn));
-      this.#loads++;
-      await this.#answers.submit(turn, { ...question, conversation });
-    } catch (error) {
-      this.#fail(turn, error);
-    }
-  }
-
-  async #create(turn) {
-    const conversation = await createConversation();
-    if (this.#find(turn)) {
-      this.#requestedId = conversation.id;
-      this.#advance({ type: "created", conversation });
-    }
-    this.#delegate.onListChange();
-    return conversation.id;
   }
 
   #find(key) {
@@ -208,41 +237,61 @@ export class Chat {
   }
 
   #onStep(action) {
-    if (action.type === "turnEnded" || action.type === "turnFailed") return this.#finish(action);
+    if (action.type === "turnEnded" || action.type === "turnFailed") {
+      this.#sender.begin(action.key);
+      return this.#finish(action);
+    }
     const wait = this.#find(action.key)?.wait;
     this.#advance(action);
-    if (action.type === "turnStarted") this.#onTurnStart();
+    if (action.type === "turnStarted") this.#onTurnStart(action);
     const isNewWait = action.type === "waitReported" && !isSameWait(wait, action.wait, Date.now());
     if (isNewWait) this.#delegate.onWaitBegin(action.wait);
   }
 
-  #onTurnStart() {
+  #onTurnStart({ key, turn }) {
+    const queue = this.#sender.begin(key);
+    if (queue && !queue.id && turn.conversation) this.#begin(queue, turn.conversation);
+    if (this.#find(key)) this.#loads++; // a load that is in flight does not know this turn
     this.#delegate.onListChange();
     if (this.#isStale) this.refresh();
   }
 
+  #begin(queue, id) {
+    this.#unsent.move(queue.place, id);
+    queue.id = queue.place = id;
+    this.#queues.set(id, queue);
+    if (queue === this.#queue) this.#advance({ type: "begun", id });
+    this.#delegate.onConversationBegin();
+  }
+
   #finish(action) {
+    const question = questionOf(this.state, action.key);
+    const isShown = Boolean(this.#find(action.key));
     this.#answers.close(action.key);
     this.#advance(action);
     this.#delegate.onListChange();
-    if (this.#isStale || this.#needsRefresh(action.key)) this.refresh();
+    if (!isShown) return; // the user has left its conversation
+    if (this.#isStale || this.#needsRefresh(question, action.key)) this.refresh();
   }
 
   // Only the server knows the versions, and the branch to show if an answer stays empty.
-  #needsRefresh(key) {
-    const [question, answer] = [questionOf(this.state, key), this.#find(key)];
-    if (!answer?.id || !answer.content || !this.#ownTurns.has(key)) return true;
+  #needsRefresh(question, key) {
+    const answer = this.#find(key);
+    if (question && isUnsent(question)) return false;
+    if (!answer?.id || !answer.content || !this.#sender.hasSent(key)) return true;
     return Boolean(answer.alternatives || question?.alternatives);
   }
 
   // An attached turn that the server does not know ended long ago: the history has its answer.
   #onRejected(key, error) {
-    if (error.status === 404 && !this.#ownTurns.has(key)) this.#reload(key);
+    if (error.type === "not_found" && !this.#sender.hasSent(key)) this.#reload(key);
     else this.#fail(key, error);
   }
 
   #fail(key, error) {
+    const isShown = Boolean(this.#find(key));
     this.#finish({ type: "turnFailed", key, failure: requestFailure(error) });
+    if (!isShown) this.#delegate.onChangeFailed(error);
   }
 
   #reload(key) {
@@ -260,10 +309,4 @@ export class Chat {
     const answer = running && (this.#find(running.key) ?? last);
     if (answer && !answer.streaming) this.#delegate.onAnswerEnd(answer);
   }
-}
-
-// A first question has no parent, which the server takes as "". Without one, the question is the
-// next of its conversation.
-function sentParent({ parent }) {
-  return parent === undefined ? undefined : (parent ?? "");
 }

@@ -1,8 +1,9 @@
 /** The state of the open conversation, and each step that changes it. Pure: no DOM, no network. */
 
-import { turnFailure } from "./failure.js";
+import { requestFailure, turnFailure } from "./failure.js";
 import {
-  clearFailure, conclude, fromServer, newAnswer, newQuestion, readReport, versionsOf, withId,
+  clearFailure, conclude, fromServer, isUnsent, newAnswer, newQuestion, readReport, versionsOf,
+  withId,
 } from "./message.js";
 
 /** The state while no conversation is open. */
@@ -25,12 +26,13 @@ export function runningAnswer(state) {
 
 /** Return the question of the answer `key`, or undefined. */
 export function questionOf(state, key) {
-  const at = indexOf(state, key);
-  return state.messages.slice(0, at).findLast((message) => message.role === "user");
+  const before = state.messages.slice(0, Math.max(0, indexOf(state, key)));
+  return before.findLast((message) => message.role === "user");
 }
 
 const steps = {
-  closed: () => emptyConversation,
+  // Its id is null for a new conversation.
+  opening: (state, { id }) => ({ ...emptyConversation, id }),
 
   opened(state, { conversation }) {
     const known = state.id === conversation.id ? state.messages : [];
@@ -38,7 +40,8 @@ const steps = {
     // Earlier messages that the user has loaded stay.
     const before = known.findIndex((message) => message.id && message.id === messages[0]?.id);
     if (conversation.running) addRunningAnswer(messages, conversation.running, known);
-    else addRetry(messages, known);
+    else addRetry(messages, known.filter(({ turn }) => !isUnsentTurn(known, turn)));
+    addUnsent(messages, known);
     return {
       id: conversation.id,
       title: conversation.title,
@@ -53,8 +56,39 @@ const steps = {
     return { ...state, messages, earlier: Boolean(conversation.earlier) };
   },
 
-  created(state, { conversation }) {
-    return { ...state, id: conversation.id, title: conversation.title ?? "" };
+  begun: (state, { id }) => ({ ...state, id }),
+
+  // The server has rejected the whole conversation: no question of it can be sent.
+  rejected(state, { failure }) {
+    const isUnsentAnswer = ({ key }) => isUnsentTurn(state.messages, key);
+    const messages = state.messages.map((message) =>
+      isUnsentAnswer(message) ? { ...message, failure, streaming: false } : message,
+    );
+    return { ...state, messages };
+  },
+
+  // Questions of an earlier page, or of this page before the user left the conversation.
+  offered(state, { questions, isSending }) {
+    const isShown = ({ turn }) => state.messages.some((message) => message.turn === turn);
+    const added = questions.filter((question) => !isShown(question));
+    const failure = requestFailure({ type: "unsent" });
+    const pairs = added.map(({ turn, message, replaces, parent }) => [
+      { ...newQuestion(turn, message, replaces), parent },
+      isSending(turn) ? newAnswer(turn) : { ...newAnswer(turn), streaming: false, failure },
+    ]);
+    const first = state.messages.findIndex(isUnsent); // asked since the conversation was opened
+    const at = first < 0 ? state.messages.length : first;
+    return { ...state, messages: state.messages.toSpliced(at, 0, ...pairs.flat()) };
+  },
+
+  resent(state, { turn }) {
+    const question = state.messages.find((message) => message.turn === turn && isUnsent(message));
+    const { messages } = steps.discarded(state, { turn });
+    return { ...state, messages: [...messages, question, newAnswer(turn)] };
+  },
+
+  discarded(state, { turn }) {
+    return { ...state, messages: state.messages.filter((message) => message.turn !== turn) };
   },
 
   retitled: (state, { title }) => ({ ...state, title }),
@@ -67,11 +101,14 @@ const steps = {
   // The messages after the edited question stay on the branch that the page leaves.
   edited(state, { key, turn, question }) {
     const at = indexOf(state, key);
-    const { parent, ...old } = state.messages[at];
-    // A question that the server does not have is replaced.
+    const old = state.messages[at];
+    const replaces = old.id || old.replaces;
     const alternatives = old.id ? [...versionsOf(old), ""] : old.alternatives;
-    const edited = { ...newQuestion(turn, question), parent, alternatives };
-    return { ...state, messages: [...state.messages.slice(0, at), edited, newAnswer(turn)] };
+    const edited = { ...newQuestion(turn, question, replaces), parent: old.parent, alternatives };
+    const others = isUnsent(old)
+      ? steps.discarded(state, old).messages
+      : state.messages.slice(0, at);
+    return { ...state, messages: [...others, edited, newAnswer(turn)] };
   },
 
   regenerated(state, { key, turn }) {
@@ -164,6 +201,24 @@ function addRetry(messages, known) {
     const failure = end.failure ?? turnFailure(end.storedFailure ?? { type: "incomplete" });
     messages[messages.length - 1] = { ...end, failure };
   }
+}
+
+// A question that the server does not have yet follows its messages, or takes the place of one.
+function addUnsent(messages, known) {
+  const isStored = ({ turn }) => isStoredTurn(messages, turn);
+  for (const question of known.filter((message) => isUnsent(message) && !isStored(message))) {
+    const at = messages.findIndex(({ id }) => id === question.replaces);
+    if (at >= 0) messages.length = at;
+    messages.push(question, known.find(({ key }) => key === question.turn));
+  }
+}
+
+function isUnsentTurn(messages, turn) {
+  return messages.some((message) => message.turn === turn && isUnsent(message));
+}
+
+function isStoredTurn(messages, turn) {
+  return messages.some((message) => message.turn === turn && message.role === "user");
 }
 
 function unanswered(question) {

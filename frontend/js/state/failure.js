@@ -30,9 +30,12 @@ export const Remedy = Object.freeze({
 // setting.
 const REMEDIES = {
   [FailureSource.REQUEST]: {
-    [Remedy.EDIT]: ["moderated", "too_large"],
+    [Remedy.EDIT]: ["blocked", "moderated", "too_large"],
     [Remedy.NEW_CHAT]: ["conversation_full", "not_found", "unreadable"],
-    [Remedy.RELOAD]: ["bad_request", "forbidden", "misdirected", "not_acceptable", "unauthorised"],
+    [Remedy.RELOAD]: [
+      "bad_request", "forbidden", "misdirected", "not_acceptable", "sign_in_expired",
+      "unauthorised",
+    ],
   },
   [FailureSource.TURN]: {
     [Remedy.EDIT]: ["context_length", "length", "moderated", "refused", "withheld"],

@@ -7,9 +7,14 @@
 
 import { currentName, emptyFailure } from "./failure.js";
 
-/** Return a question that the server does not have yet. */
-export function newQuestion(turn, content) {
-  return { key: `question-${turn}`, id: "", role: "user", turn, content };
+/** Return a question that the server does not have yet; it may replace the question `replaces`. */
+export function newQuestion(turn, content, replaces) {
+  return { key: `question-${turn}`, id: "", role: "user", turn, content, replaces };
+}
+
+/** Return whether a message is a question that the server does not have yet. */
+export function isUnsent({ role, id }) {
+  return role === "user" && !id;
 }
 
 /** Return an empty answer that is streaming. */

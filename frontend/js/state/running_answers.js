@@ -19,14 +19,16 @@ const steps = {
 export class RunningAnswers {
   #delegate;
   #streams = new Map(); // by the answer's key
+  #begin = new Map(); // by the key of an answer whose turn has not begun: settles `submit`
+  #left = new Set(); // the keys of answers whose streams close as soon as their turns have begun
   #slot = new StreamSlot({
     onLost: () => this.#releaseStreams(),
     onRegained: () => this.reconnect(),
   });
 
   /**
-   * Calls delegate.onStep(action), onConnected(), onDisconnected(), onRejected(key, error), and
-   * onExpired(key) for a turn of which the server has no frames left.
+   * Calls delegate.onStep(action), onConnected(), onDisconnected(error), onRejected(key, error),
+   * and onExpired(key) for a turn of which the server has no frames left.
    */
   constructor(delegate) {
     this.#delegate = delegate;
@@ -36,9 +38,15 @@ export class RunningAnswers {
     return this.#streams.size === 0;
   }
 
-  /** Submit a question and stream its answer. */
+  /**
+   * Submit a question and stream its answer. Resolve when its turn has begun, or the stream is
+   * closed; reject with an ApiError if the turn cannot begin.
+   */
   submit(key, question) {
-    return this.#add(key).submit(question);
+    return new Promise((resolve, reject) => {
+      this.#begin.set(key, { resolve, reject });
+      this.#add(key).submit(question);
+    });
   }
 
   /** Stream an answer that is already running. */
@@ -73,14 +81,42 @@ export class RunningAnswers {
   close(key) {
     this.#streams.get(key)?.close();
     this.#streams.delete(key);
+    this.#left.delete(key);
+    this.#settle(key);
     this.#onClosed();
   }
 
-  /** Stop streaming all answers. */
-  closeAll() {
-    for (const stream of this.#streams.values()) stream.close();
-    this.#streams.clear();
+  /** Stop streaming all answers, those of questions as soon as their turns have begun. */
+  leave() {
+    for (const key of [...this.#streams.keys()]) {
+      if (this.#begin.has(key)) this.#left.add(key);
+      else this.close(key);
+    }
     this.#onClosed();
+  }
+
+  /** Go on streaming an answer that was left. */
+  keep(key) {
+    this.#left.delete(key);
+  }
+
+  #settle(key, error) {
+    const { resolve, reject } = this.#begin.get(key) ?? {};
+    this.#begin.delete(key);
+    if (error) reject?.(error);
+    else resolve?.();
+    return Boolean(resolve);
+  }
+
+  #onFrame(key, name, data) {
+    this.#delegate.onStep({ key, ...steps[name](data) });
+    if (name !== "turn") return;
+    this.#settle(key);
+    if (this.#left.has(key)) this.close(key);
+  }
+
+  #onRejected(key, error) {
+    if (!this.#settle(key, error)) this.#delegate.onRejected(key, error);
   }
 
   #onClosed() {
@@ -94,10 +130,10 @@ export class RunningAnswers {
 
   #add(key) {
     const stream = new TurnStream(key, {
-      onFrame: (name, data) => this.#delegate.onStep({ key, ...steps[name](data) }),
+      onFrame: (name, data) => this.#onFrame(key, name, data),
       onConnected: () => this.#delegate.onConnected(),
-      onDisconnected: () => this.#delegate.onDisconnected(),
-      onRejected: (error) => this.#delegate.onRejected(key, error),
+      onDisconnected: (error) => this.#delegate.onDisconnected(error),
+      onRejected: (error) => this.#onRejected(key, error),
       onExpired: () => this.#delegate.onExpired(key),
     });
     this.#streams.set(key, stream);

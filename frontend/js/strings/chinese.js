@@ -17,6 +17,7 @@ const waitReasons = {
   loading: "模型正在加载",
   unreachable: "暂时无法连接模型服务",
   upstream: "模型服务出错",
+  limited: "服务器限制提问的频率",
 };
 
 export const chinese = {
@@ -63,6 +64,7 @@ export const chinese = {
   copied: "已复制",
   copyAnswer: "复制回答",
   edit: "编辑问题",
+  discard: "放弃这个问题",
   editQuestion: "编辑您的问题",
   editorKeys: `${COMMAND_KEY} + Enter 发送 · Esc 取消`,
   regenerate: "重新生成",
@@ -86,6 +88,7 @@ export const chinese = {
   },
   reconnecting: "连接已断开，正在重新连接…",
   notReady: "服务器暂时无法提供服务，正在重试…",
+  cookiesNeeded: "Holdline 需要 Cookie 来保存您的对话。请允许此网站使用 Cookie，然后重新加载页面。",
   plainTextNote: "此回答无法排版，已按纯文本显示。",
   answerReady: "回答已完成。",
   tooLong: (length, limit) =>
@@ -125,6 +128,9 @@ export const chinese = {
       http: ({ status }) => `服务器返回了错误（${status}）。`,
 
       server_unreachable: "无法连接服务器，请检查网络后重试。",
+      sign_in_expired: "您已退出登录。请重新加载页面以继续。",
+      blocked: ({ status }) => `服务器前面的代理或防火墙拒绝了请求（${status}）。`,
+      unsent: "这个问题尚未发送。",
     },
     turn: {
       authentication: "模型服务拒绝了服务器的密钥。请检查服务器上的 OPENAI_API_KEY。",

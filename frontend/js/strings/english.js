@@ -17,6 +17,7 @@ const waitReasons = {
   loading: "The model is being loaded.",
   unreachable: "The model service cannot be reached.",
   upstream: "The model service has failed.",
+  limited: "The server limits how often you can ask.",
 };
 
 export const english = {
@@ -68,6 +69,7 @@ export const english = {
   copied: "Copied",
   copyAnswer: "Copy answer",
   edit: "Edit question",
+  discard: "Discard question",
   editQuestion: "Edit your question",
   editorKeys: `${COMMAND_KEY} + Enter to send · Esc to cancel`,
   regenerate: "Regenerate",
@@ -94,6 +96,8 @@ export const english = {
   },
   reconnecting: "Connection lost. Reconnecting…",
   notReady: "The server is not ready. Trying again…",
+  cookiesNeeded:
+    "Holdline needs cookies to keep your conversations. Allow them for this site, then reload.",
   plainTextNote: "This answer could not be formatted. It is shown as plain text.",
   answerReady: "The answer is complete.",
   tooLong: (length, limit) =>
@@ -142,6 +146,10 @@ export const english = {
       http: ({ status }) => `The server returned an error (${status}).`,
 
       server_unreachable: "The server cannot be reached. Check your connection and try again.",
+      sign_in_expired: "You are signed out. Reload to continue.",
+      blocked: ({ status }) =>
+        `A proxy or firewall in front of the server rejected this (${status}).`,
+      unsent: "This question has not been sent.",
     },
     turn: {
       authentication:

@@ -1,5 +1,6 @@
 /** The form for a question: its field, keys, buttons, and a draft that survives a reload. */
 
+import { tabStorage } from "../net/browser_storage.js";
 import { strings } from "../strings/strings.js";
 import { fitHeight, isComposing, lengthOf } from "./text_field.js";
 
@@ -25,7 +26,7 @@ export class Composer {
     this.#stop = form.querySelector("#stop");
     this.#model = form.querySelector("#model");
     this.#hint = form.querySelector("#hint");
-    this.#field.value = sessionStorage.getItem(DRAFT_KEY) ?? "";
+    this.#field.value = tabStorage.read(DRAFT_KEY) ?? "";
     this.#listen();
     this.#update();
   }
@@ -97,7 +98,7 @@ export class Composer {
   }
 
   #submit() {
-    const text = this.#field.value.trim();
+    const text = this.#field.value.replace(/^\s*\n/, "").trimEnd(); // code may begin with spaces
     if (!text || lengthOf(text) > this.#maxLength) return;
     this.clear();
     this.#delegate.onSubmit(text, this.model);
@@ -106,7 +107,7 @@ export class Composer {
   #update() {
     const { value } = this.#field;
     fitHeight(this.#field, innerHeight * MAX_HEIGHT_RATIO);
-    sessionStorage.setItem(DRAFT_KEY, value);
+    tabStorage.write(DRAFT_KEY, value);
     const length = lengthOf(value.trim());
     const isTooLong = length > this.#maxLength;
     const isRunning = this.#form.hasAttribute("data-running");

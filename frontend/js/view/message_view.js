@@ -29,7 +29,7 @@ export class MessageView {
   #editor = null;
 
   /**
-   * Calls delegate.onRegenerate(key), onEdit(key, text), onRemedy(remedy, key) and
+   * Calls delegate.onRegenerate(key), onEdit(key, text), onDiscard(key), onRemedy(remedy, key) and
    * onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
    * characters.
    */
@@ -89,6 +89,7 @@ export class MessageView {
     onClick(".remedy", () => this.#onRemedy());
     onClick(".regenerate", () => this.#delegate.onRegenerate(this.#shown.key));
     onClick(".edit", () => this.edit());
+    onClick(".discard", () => this.#delegate.onDiscard(this.#shown.key));
     onClick(".copy-answer", (event) => copyFrom(event.currentTarget, this.#shown.content));
     this.#parts.body.addEventListener("click", copyCode);
   }
@@ -104,8 +105,9 @@ export class MessageView {
     this.element.querySelector(".edit").focus();
   }
 
-  #updateQuestion({ content }) {
+  #updateQuestion({ id, content }) {
     this.#parts.body.textContent = content;
+    this.element.querySelector(".discard").hidden = Boolean(id) || this.#isBusy;
     if (this.#editor) this.#editor.isBusy = this.#isBusy;
   }
 

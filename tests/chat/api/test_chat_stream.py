@@ -97,6 +97,35 @@ async def test_the_next_question_is_sent_with_the_history(
     assert shown["running"] is None
 
 
+async def test_a_first_question_begins_its_conversation_or_leaves_none(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask(client, upstream, question, "in the current conversation")
+    turns = [uuid.uuid4().hex for _ in range(2)]
+    parameters = {"message": question, "conversation": "new"}
+    again = {"conversation": "new", "regenerate": "m" * 16}
+    for fields in ({"model": "unknown"}, {"parent": "m" * 16}, {"message": " "}):
+        assert (await client.post(STREAM, json=parameters | fields)).status_code == 400
+    assert (await client.post(STREAM, json=again)).status_code == 400
+    listed = (await client.get("/api/conversations/")).json()["conversations"]
+    assert len(listed) == 1
+
+    found = []
+    for number, turn in enumerate(turns, 2):
+        async with asking(client, message=question, conversation="new", turn=turn) as source:
+            begun = json.loads((await anext(source.aiter_sse())).data)
+            exchange = await upstream.exchange(question, number)
+        assert exchange.messages == [{"role": "user", "content": question}]
+        async with asking(client, message=question, conversation="new", turn=turn) as source:
+            assert json.loads((await anext(source.aiter_sse())).data) == begun
+        found.append(begun["conversation"])
+        await exchange.answer("in a new one")
+    listed = (await client.get("/api/conversations/")).json()["conversations"]
+    assert [one["id"] for one in listed[:2]] == found[::-1]
+    assert [one["title"] for one in listed] == [question] * 3
+    assert len(upstream.find_requests(question)) == 3
+
+
 async def test_a_post_accepts_a_question_too_long_for_a_url(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
