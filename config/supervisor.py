@@ -172,20 +172,23 @@ class Supervisor:
         due = [restarts for restarts in self._waiting if restarts.due_at <= now]
         self._waiting = [restarts for restarts in self._waiting if restarts.due_at > now]
         for restarts in due:
-            try:
-                self._start_worker(restarts)
-            except OSError as error:  # a limit of the system: a later try may succeed
-                delay_s = restarts.note_death(time.monotonic())
-                self._waiting.append(restarts)
-                logger.error("cannot start a worker (%s); next try in %g s", error, delay_s)
+            self._start_worker(restarts)
 
-    def _start_worker(self, restarts: Restarts) -> None:
+    def _start_worker(self, restarts: Restarts) -> int | None:
+        """Start a worker and return its process id, or None if a later try is due."""
         restarts.note_start(time.monotonic())
-        ours, theirs = _fork.Pipe()
-        process = _fork.Process(target=self._run_worker, args=(ours, theirs), daemon=False)
-        process.start()
+        try:
+            ours, theirs = _fork.Pipe()
+            process = _fork.Process(target=self._run_worker, args=(ours, theirs), daemon=False)
+            process.start()
+        except OSError as error:  # a limit of the system: a later try may succeed
+            delay_s = restarts.note_death(time.monotonic())
+            self._waiting.append(restarts)
+            logger.error("cannot start a worker (%s); next try in %g s", error, delay_s)
+            return None
         theirs.close()
         self._workers.append(Worker(process, ours, restarts))
+        return process.pid
 
     def _run_worker(self, ours: Connection, theirs: Connection) -> None:
         signal.set_wakeup_fd(-1)
@@ -212,8 +215,8 @@ class Supervisor:
         worker.receive()
         if worker.phase is Phase.DRAINING and not (self._signals or self._is_stopping):
             # The worker alone has received SIGTERM.
-            self._waiting.append(Restarts())
-            logger.info("worker %d drains; another replaces it", worker.process.pid)
+            pid = self._start_worker(Restarts()) or "that starts later"
+            logger.info("worker %d drains; worker %s replaces it", worker.process.pid, pid)
 
     def _remove_dead_workers(self) -> list[Worker]:
         dead = [worker for worker in self._workers if not worker.process.is_alive()]
