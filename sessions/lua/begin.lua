@@ -58,7 +58,7 @@ if ARGV[3] == '1' then
   end
   local is_moved = not conversation[1] and current and current ~= ARGV[2]
   if is_moved and not (is_free and find_running(current)) then return {'moved', current} end
-elseif ARGV[3] ~= '2' and not conversation[1] then
+elseif ARGV[3] == '0' and not conversation[1] then
   return {'unknown'}
 end
 

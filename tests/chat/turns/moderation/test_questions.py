@@ -74,9 +74,11 @@ async def test_a_question_that_passes_stops_the_running_answer_and_is_checked_on
     moderation: FakeModeration,
     question: str,
 ) -> None:
-    reading = asyncio.create_task(read(client, message=question))
+    conversation = (await client.post("/api/conversations/", json={})).json()["id"]
+    place = {"conversation": conversation}
+    reading = asyncio.create_task(read(client, None, message=question, **place))
     exchange = await upstream.exchange(question)
-    await ask(client, upstream, f"{question} other", "yes")
+    await ask(client, upstream, f"{question} other", "yes", **place)
     await exchange.closed.wait()
     assert (await reading)[-1].event == "end"
     assert moderation.find_checks(question) == [[question], [f"{question} other"]]
