@@ -59,7 +59,8 @@ COMPARE = """async ([text, step]) => {
   const [streamed, fresh, complete] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(streamed);
   const different = [];
-  // Ignores line ends between blocks and at the end of code, and merges the chunks of blocks.
+  // Ignores line ends between blocks and at the end of code, and the order of attributes. Merges
+  // the chunks of blocks.
   const normalise = (element) => {
     const copy = element.cloneNode(true);
     for (const chunk of copy.querySelectorAll(".list-chunk"))
@@ -74,6 +75,11 @@ COMPARE = """async ([text, step]) => {
     }
     for (const code of copy.querySelectorAll("code"))
       code.textContent = code.textContent.trimEnd();
+    for (const element of copy.querySelectorAll("*")) {
+      const attributes = [...element.attributes].sort((a, b) => (a.name < b.name ? -1 : 1));
+      for (const { name } of attributes) element.removeAttribute(name);
+      for (const { name, value } of attributes) element.setAttribute(name, value);
+    }
     return copy.innerHTML;
   };
   for (let end = step; end < text.length + step; end += step) {

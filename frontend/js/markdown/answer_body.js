@@ -1,6 +1,7 @@
 /** Show the text of an answer as Markdown, or as plain text with a note if that is impossible. */
 
-import { withContinuationMark } from "./continuation_mark.js";
+import { markSeams } from "./continuation_mark.js";
+import { patchAfter } from "./patch.js";
 import { renderMarkdown } from "./render.js";
 import { StreamingMarkdown } from "./streaming_markdown.js";
 import { StreamingText } from "./streaming_text.js";
@@ -61,8 +62,9 @@ export class AnswerBody {
     const limit = TEXT_LIMIT_MS + LIMIT_MS_PER_CHARACTER * content.length;
     try {
       limitTime(limit, () => {
-        if (!continued?.length && writer?.finish(content)) return;
-        this.#element.replaceChildren(renderMarkdown(content, continued, withContinuationMark));
+        const isShown = writer?.finish(content);
+        if (!isShown) patchAfter(null, this.#element, [...renderMarkdown(content).childNodes]);
+        if (continued?.length) markSeams(this.#element, content, continued);
       });
       this.#note.hidden = true;
     } catch (error) {

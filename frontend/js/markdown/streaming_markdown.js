@@ -1,12 +1,14 @@
 /**
  * Show Markdown while it streams, in time linear in its length.
  *
- * Blocks that can no longer change keep their nodes. Only the last block is rendered again, and of
- * a list or table only the last item or row. Text that is still ambiguous (a single `-`, half a
- * fence, the first row of a table) is withheld for a moment, so that nothing shown disappears.
+ * Blocks that can no longer change are not touched. Only the last block is rendered again, and of
+ * a list or table only the last item or row; its nodes are patched. Text that is still ambiguous
+ * (a single `-`, half a fence, the first row of a table) is withheld for a moment, so that nothing
+ * shown disappears.
  */
 
 import { startListChunk, startTableChunk } from "./chunks.js";
+import { patchAfter } from "./patch.js";
 import { lex, renderTokens } from "./render.js";
 import { StreamingText } from "./streaming_text.js";
 
@@ -28,7 +30,7 @@ export class StreamingMarkdown {
   #body;
   #text = "";
   #finished = 0; // characters that are never rendered again
-  #tail = []; // the nodes of the other characters
+  #kept = null; // the node before those of the other characters, if there is one
   #openCode = null; // the last block, if it is code
   #openBlock = null; // the last block, if it is a list or table with finished items
 
@@ -40,14 +42,14 @@ export class StreamingMarkdown {
   /** Show the text so far. A text that does not extend the last one starts again. */
   write(text) {
     if (text === this.#text) return;
-    if (!text.startsWith(this.#text)) this.#reset();
+    if (!text.startsWith(this.#text) || !this.#isIntact()) this.#restart();
     this.#text = text;
     const tokens =
       this.#extendBlock(trimUndecided, true) ?? lex(trimUndecided(text.slice(this.#finished)));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
     const isSameCode = last === 0 && this.#openCode && tokens[0].type === "code";
-    if (isSameCode) this.#openCode.write(tokens[0].text);
+    if (isSameCode) this.#openCode.write(tokens[0].text.trimEnd());
     else this.#show(tokens.slice(0, last), tokens[last]);
   }
 
@@ -58,19 +60,27 @@ export class StreamingMarkdown {
    */
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
+    if (!this.#isIntact()) this.#restart();
     this.#text = text;
     const tokens = this.#extendBlock((source) => source, false) ?? lex(text.slice(this.#finished));
-    this.#clearTail();
-    this.#body.append(renderTokens(tokens));
+    this.#finishCode(tokens[0]);
+    patchAfter(this.#kept, this.#body, [...renderTokens(tokens).childNodes]);
     return true;
   }
 
-  #reset() {
+  // An extension may have replaced a node that this object would continue from.
+  #isIntact() {
+    const container = this.#openBlock?.container ?? this.#body;
+    const code = this.#openCode?.element ?? container;
+    const isChild = !this.#kept || this.#kept.parentNode === container;
+    return isChild && this.#body.contains(container) && this.#body.contains(code);
+  }
+
+  #restart() {
     this.#finished = 0;
-    this.#tail = [];
+    this.#kept = null;
     this.#openCode = null;
     this.#openBlock = null;
-    this.#body.replaceChildren();
   }
 
   /**
@@ -93,41 +103,54 @@ export class StreamingMarkdown {
       return [];
     }
     this.#finished += token.raw.length - block.prefix.length;
+    this.#kept = this.#body.lastChild;
     this.#openBlock = null;
     return following;
   }
 
   #restartBlock() {
-    const { nodes, start } = this.#openBlock;
-    this.#tail = nodes;
+    const { kept, start } = this.#openBlock;
+    this.#kept = kept;
     this.#finished = start;
     this.#openBlock = null;
+    if (!this.#isIntact()) this.#restart();
   }
 
   #appendItems(token) {
     const { container, prefixItems } = this.#openBlock;
     const rendered = renderTokens([token]).querySelector(CONTAINER[token.type]);
-    this.#clearTail();
     const nodes = [...rendered.childNodes];
-    container.append(...nodes.slice(nodes.indexOf(rendered.children[prefixItems])));
+    const tail = nodes.slice(nodes.indexOf(rendered.children[prefixItems]));
+    patchAfter(this.#kept, container, tail);
   }
 
   #show(finished, last) {
-    this.#clearTail();
-    if (finished.length) this.#body.append(renderTokens(finished));
+    this.#finishCode(finished[0]);
+    const fragments = [renderTokens(finished), renderTokens([closeOpenMarkup(last)])];
+    const [done, open] = fragments.map((fragment) => [...fragment.childNodes]);
+    const shown = patchAfter(this.#kept, this.#body, [...done, ...open]);
+    if (done.length) this.#kept = shown[done.length - 1];
     this.#finished += finished.reduce((length, token) => length + token.raw.length, 0);
-    const fragment = renderTokens([closeOpenMarkup(last)]);
-    this.#tail = [...fragment.childNodes];
-    const code = last.type === "code" ? fragment.querySelector("code") : null;
-    this.#openCode = code && new StreamingText(code);
-    const container = CONTAINER[last.type] && fragment.querySelector(CONTAINER[last.type]);
-    this.#body.append(fragment);
+    const block = shown[done.length];
+    if (last.type === "code") this.#openText(block.querySelector("code"), last.text);
+    const container = CONTAINER[last.type] && findAt(block, CONTAINER[last.type]);
     if (container) this.#openList(last, container);
+  }
+
+  #openText(element, text) {
+    this.#openCode = new StreamingText(element);
+    this.#openCode.write(text.trimEnd()); // a line end before the closing fence is not text
+  }
+
+  // The end of a code block's text arrives together with the next block.
+  #finishCode(token) {
+    if (token?.type === "code") this.#openCode?.write(token.text.trimEnd());
+    this.#openCode = null;
   }
 
   #openList(token, container) {
     const { type, loose } = token;
-    const position = { start: this.#finished, nodes: this.#tail };
+    const position = { start: this.#finished, kept: this.#kept };
     this.#openBlock = { type, loose, container, ...position, prefix: "", prefixItems: 0 };
     this.#freezeFinished(token);
   }
@@ -152,16 +175,13 @@ export class StreamingMarkdown {
     }
     if (block.container.children.length > CHUNK_SIZE) {
       block.container = START_CHUNK[token.type](block.container);
-      block.nodes.push(block.container);
     }
-    const item = block.container.lastElementChild;
-    this.#tail = item.nextSibling ? [item, item.nextSibling] : [item]; // with the newline
+    this.#kept = block.container.lastElementChild.previousSibling;
   }
+}
 
-  #clearTail() {
-    for (const node of this.#tail) node.remove();
-    this.#tail = [];
-  }
+function findAt(block, selector) {
+  return block?.matches(selector) ? block : block?.querySelector(selector);
 }
 
 function isContinued(block, token) {
