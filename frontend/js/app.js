@@ -51,6 +51,7 @@ class App {
     onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
     maxQuestionLength: () => this.#composer.maxLength,
+    isFollowing: () => this.#scroll.isFollowing,
   });
 
   #scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
@@ -67,7 +68,6 @@ class App {
   #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
   #frame = 0;
   #connectedTimer = 0;
-  #firstKey = null; // of the first message shown
 
   start() {
     this.#addSuggestions();
@@ -114,7 +114,7 @@ class App {
     const id = location.hash.slice(1) || null;
     this.#list.setCurrent(id);
     this.#drawer.close();
-    this.#scroll.follow();
+    this.#scroll.open(id, this.#chat.state.id);
     if (id) this.#chat.open(id);
     else this.#chat.close();
     this.#composer.focus();
@@ -228,21 +228,12 @@ class App {
     this.#frame = 0;
     const { state } = this.#chat;
     const isRunning = Boolean(runningAnswer(state));
-    this.#renderMessages(state.messages, isRunning);
+    this.#transcript.render(state.messages, isRunning);
     const isOpening = location.hash.length > 1 && !state.id;
     find("#welcome").hidden = state.messages.length > 0 || isOpening;
     if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
     this.#composer.setRunning(isRunning);
     this.#updateAddress(state.id);
-  }
-
-  #renderMessages(messages, isRunning) {
-    const first = this.#firstKey;
-    this.#firstKey = messages[0]?.key ?? null;
-    const isMoved = first !== null && first !== this.#firstKey;
-    const show = () => this.#transcript.render(messages, isRunning);
-    if (isMoved && messages.some(({ key }) => key === first)) this.#scroll.keepPositionDuring(show);
-    else show();
   }
 
   // A conversation that its first question created adds no entry to the browser's history.

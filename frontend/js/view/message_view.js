@@ -31,7 +31,7 @@ export class MessageView {
   /**
    * Calls delegate.onRegenerate(key), onEdit(key, text), onRemedy(remedy, key) and
    * onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
-   * characters.
+   * characters, and delegate.isFollowing() whether the end of the messages is kept in view.
    */
   constructor(message, delegate) {
     const template = document.querySelector(`#${message.role}-message`);
@@ -45,7 +45,7 @@ export class MessageView {
     this.#parts = {
       body,
       answer: note && new AnswerBody(body, note),
-      reasoning: reasoning && new Reasoning(reasoning),
+      reasoning: reasoning && new Reasoning(reasoning, delegate),
       wait: wait && new WaitStatus(wait),
       failure: this.element.querySelector(".failure"),
       remedy: this.element.querySelector(".remedy"),

@@ -12,6 +12,9 @@ export function lengthOf(text) {
 
 /** Make a field as tall as its text, up to `maxHeight` in px. */
 export function fitHeight(field, maxHeight = Infinity) {
+  const form = field.parentElement;
+  form.style.height = `${form.offsetHeight}px`; // the page does not move meanwhile
   field.style.height = "auto";
   field.style.height = `${Math.min(field.scrollHeight, maxHeight)}px`;
+  form.style.height = "";
 }
