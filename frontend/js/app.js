@@ -50,6 +50,7 @@ class App {
     onEdit: (key, text) => this.#followAnswer(this.#chat.edit(key, text, this.#composer.model)),
     onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
+    onCopyFailed: () => showStatus(strings.copyFailed),
     maxQuestionLength: () => this.#composer.maxLength,
     isFollowing: () => this.#scroll.isFollowing,
   });
@@ -65,7 +66,9 @@ class App {
   });
 
   #events = new SharedEvents((event) => this.#onEvent(event));
-  #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
+  #drawer = new Drawer(
+    find("#sidebar"), find("#open-list"), find("#backdrop"), find("main"),
+  );
   #frame = 0;
   #connectedTimer = 0;
 

@@ -23,7 +23,7 @@ BLOCKS = {
         f"- | a | {'long' * 90} |\n  |---|---|\n  | {LINK} | 2 |\n", "  | 3 | 4 |\n" * 9
     ),
 }  # fmt: skip
-"""The beginning of a growing block, with a link or code, and what follows."""
+"""The beginning of a growing block, with a link or code, and its continuation."""
 
 FOLLOW = r"""async ([before, after]) => {
   const { markSeams } = await import("/js/markdown/continuation_mark.js");

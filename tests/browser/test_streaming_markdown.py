@@ -59,8 +59,8 @@ COMPARE = """async ([text, step]) => {
   const [streamed, fresh, complete] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(streamed);
   const different = [];
-  // Ignores line ends between blocks and at the end of code, and the order of attributes. Merges
-  // the chunks of blocks.
+  // Ignores line ends between blocks and at the end of code, the direction, and the order of
+  // attributes. Merges the chunks of blocks.
   const normalise = (element) => {
     const copy = element.cloneNode(true);
     for (const chunk of copy.querySelectorAll(".list-chunk"))
@@ -78,7 +78,8 @@ COMPARE = """async ([text, step]) => {
     for (const element of copy.querySelectorAll("*")) {
       const attributes = [...element.attributes].sort((a, b) => (a.name < b.name ? -1 : 1));
       for (const { name } of attributes) element.removeAttribute(name);
-      for (const { name, value } of attributes) element.setAttribute(name, value);
+      for (const { name, value } of attributes)
+        if (name !== "dir") element.setAttribute(name, value);
     }
     return copy.innerHTML;
   };

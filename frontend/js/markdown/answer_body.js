@@ -37,7 +37,6 @@ export class AnswerBody {
 
   #stream(text, before) {
     this.#writer ??= new StreamingMarkdown(this.#element);
-    const wasEmpty = !this.#element.hasChildNodes();
     const added = LIMIT_MS_PER_CHARACTER * Math.max(0, text.length - before.length);
     const left = MAX_DELAY_MS - this.#delay;
     const start = performance.now();
@@ -47,7 +46,6 @@ export class AnswerBody {
     } catch (error) {
       this.#writer = this.#writePlain(text, error);
     }
-    if (wasEmpty && this.#element.hasChildNodes()) resetDirection(this.#element);
   }
 
   #finish(answer) {
@@ -99,12 +97,6 @@ class PlainText {
   finish() {
     return false;
   }
-}
-
-// Chromium does not always detect the direction again when the first text arrives.
-function resetDirection(block) {
-  block.removeAttribute("dir");
-  block.dir = "auto";
 }
 
 function isSameText(message, before) {

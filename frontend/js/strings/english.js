@@ -67,6 +67,7 @@ export const english = {
   copy: "Copy",
   copied: "Copied",
   copyAnswer: "Copy answer",
+  copyFailed: "The browser did not allow copying. Select the text and copy it yourself.",
   edit: "Edit question",
   editQuestion: "Edit your question",
   editorKeys: `${COMMAND_KEY} + Enter to send · Esc to cancel`,

@@ -29,8 +29,8 @@ export class MessageView {
   #editor = null;
 
   /**
-   * Calls delegate.onRegenerate(key), onEdit(key, text), onRemedy(remedy, key) and
-   * onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
+   * Calls delegate.onRegenerate(key), onEdit(key, text), onRemedy(remedy, key), onCopyFailed(error)
+   * and onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
    * characters, and delegate.isFollowing() whether the end of the messages is kept in view.
    */
   constructor(message, delegate) {
@@ -68,14 +68,14 @@ export class MessageView {
     this.element.dataset.id = message.id;
     this.switcher.show(message, isBusy);
     for (const button of this.#parts.branchButtons) button.disabled = isBusy;
-    if (message.role === "user") this.#updateQuestion(message);
+    if (message.role === "user") this.#updateQuestion(message, before);
     else if (message !== before) this.#updateAnswer(message);
   }
 
   /** Open a question's editor. */
   edit() {
     if (this.#isBusy || this.#editor) return;
-    this.#editor = new QuestionEditor(this.#parts.body, {
+    this.#editor = new QuestionEditor(this.#parts.body, this.#shown.content, {
       maxLength: this.#delegate.maxQuestionLength(),
       onSubmit: (text) => this.#delegate.onEdit(this.#shown.key, text),
       onClose: () => this.#onEditorClose(),
@@ -89,8 +89,18 @@ export class MessageView {
     onClick(".remedy", () => this.#onRemedy());
     onClick(".regenerate", () => this.#delegate.onRegenerate(this.#shown.key));
     onClick(".edit", () => this.edit());
-    onClick(".copy-answer", (event) => copyFrom(event.currentTarget, this.#shown.content));
-    this.#parts.body.addEventListener("click", copyCode);
+    onClick(".copy-answer", (event) => this.#copy(event.currentTarget, this.#shown.content));
+    this.#parts.body.addEventListener("click", ({ target }) => this.#copyCode(target));
+  }
+
+  #copy(button, text) {
+    copyFrom(button, text).catch((error) => this.#delegate.onCopyFailed(error));
+  }
+
+  #copyCode(target) {
+    const button = target.closest(".copy-code");
+    const code = button?.closest(".code-block").querySelector("code");
+    if (code) this.#copy(button, code.textContent.replace(/\n+$/, ""));
   }
 
   #onRemedy() {
@@ -104,8 +114,8 @@ export class MessageView {
     this.element.querySelector(".edit").focus();
   }
 
-  #updateQuestion({ content }) {
-    this.#parts.body.textContent = content;
+  #updateQuestion({ content }, before) {
+    if (content !== before.content) this.#parts.body.textContent = content;
     if (this.#editor) this.#editor.isBusy = this.#isBusy;
   }
 
@@ -150,9 +160,4 @@ function describeAnswer({ model, tokens, estimated, continued }) {
   const count = tokens && `${estimated ? "≈ " : ""}${strings.tokens(tokens)}`;
   const continuations = continued?.length && strings.continued(continued.length);
   return [model, count, continuations].filter(Boolean).join(" · ");
-}
-
-function copyCode(event) {
-  const button = event.target.closest(".copy-code");
-  if (button) copyFrom(button, button.closest(".code-block").querySelector("code").textContent);
 }

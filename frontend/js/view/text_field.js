@@ -5,6 +5,11 @@ export function isComposing(event) {
   return event.isComposing || event.keyCode === 229;
 }
 
+/** Return the question in a field, which may begin with spaces: they can be its markup. */
+export function readQuestion(field) {
+  return field.value.replace(/^\s*\n/, "").trimEnd();
+}
+
 /** Count a text's characters as the server does; `length` would count UTF-16 units. */
 export function lengthOf(text) {
   return [...text].length;
