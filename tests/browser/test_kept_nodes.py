@@ -13,6 +13,10 @@ BLOCKS = {
     "loose item": (f"1. one\n\n2. Read {LINK} first", " and **more** words\n\n   too" * 9),
     "nested item": (f"- one\n  - two\n    - Read {LINK} first", "\n    - and **more**" * 9),
     "item with items": (f"- Read {LINK} first", "\n  - and then **more** words" * 9),
+    "item of a long inner list": (
+        "1. one\n" + "   - item\n" * 22 + f"   - Read {LINK} first",
+        " and **more** words" * 5 + "\n   - and then" * 9,
+    ),
     "cell": (f"| a | b |\n|---|---|\n| 1 | 2 |\n| {LINK} |", " and then **more** words" * 9),
     "code": (CODE, "    and(more, words)\n" * 300 + "```\n\nAfter it"),
     "code in an item": (

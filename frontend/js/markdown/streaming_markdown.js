@@ -2,9 +2,9 @@
  * Show Markdown while it streams, in time linear in its length.
  *
  * Blocks that can no longer change are not touched. Only the last block is rendered again, and of
- * a list or table only the last item or row; its nodes are patched. Text that is still ambiguous
- * (a single `-`, half a fence, the first row of a table) is withheld for a moment, so that nothing
- * shown disappears.
+ * a list, inner list or table only the last item or row; its nodes are patched. Text that is still
+ * ambiguous (a single `-`, half a fence, the first row of a table) is withheld for a moment, so
+ * that nothing shown disappears.
  */
 
 import { startListChunk, startTableChunk } from "./chunks.js";
@@ -19,10 +19,12 @@ const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
+const MARKER = /^\s*(?:[-+*]|\d+[.)])\s+/; // of an item, with its indent
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
 const MAX_OPEN_LENGTH = 20_000; // characters of a block whose open markup is closed
 const CHUNK_SIZE = 100; // items or rows
+const MIN_INNER_SIZE = 20; // items of an inner list whose items are finished, too
 const CONTAINER = { list: "ul, ol", table: "tbody" };
 const START_CHUNK = { list: startListChunk, table: startTableChunk };
 
@@ -91,6 +93,7 @@ export class StreamingMarkdown {
   #extendBlock(prepare, isOpen) {
     const block = this.#openBlock;
     if (!block) return null;
+    if (isOpen && this.#extendInnerList(prepare)) return [];
     const [token, ...following] = lex(prepare(block.prefix + this.#text.slice(this.#finished)));
     if (!isContinued(block, token)) {
       this.#restartBlock();
@@ -106,6 +109,38 @@ export class StreamingMarkdown {
     this.#kept = this.#body.lastChild;
     this.#openBlock = null;
     return following;
+  }
+
+  // Render the innermost open list again, from its last item on. Return false, and change nothing,
+  // if there is none, or if the new text is more than items of it.
+  #extendInnerList(prepare) {
+    const { inner } = this.#openBlock;
+    const isIntact = inner && inner.kept.parentNode === inner.container;
+    if (!isIntact || !this.#body.contains(inner.container)) return false;
+    const [token, ...following] = lex(prepare(inner.prefix + this.#text.slice(inner.finished)));
+    const lists = findOpenLists(token);
+    const isSame = lists.length === inner.depth && lists.slice(0, -1).every(hasOneItem);
+    const last = isSame && findLastItem(token.raw, lists);
+    if (!last || following.some(({ type }) => type !== "space")) return false;
+    const [outermost] = renderTokens([closeOpenMarkup(token)]).children;
+    const rendered = findOpenElement(outermost, inner.depth);
+    if (!rendered) return false;
+    const nodes = [...rendered.childNodes];
+    patchAfter(inner.kept, inner.container, nodes.slice(nodes.indexOf(rendered.children[0])));
+    inner.finished += last.start - inner.prefix.length;
+    inner.kept = inner.container.lastElementChild.previousSibling;
+    return true;
+  }
+
+  // `start` is the place of `token` in the text.
+  #openInnerList(token, start) {
+    const lists = findOpenLists(token);
+    const last = lists.length > 1 && findLastItem(token.raw, lists);
+    const container = last && findOpenElement(this.#openBlock.container, lists.length);
+    if (!container || container.children.length < MIN_INNER_SIZE) return null;
+    const { prefix, start: finished } = last;
+    const kept = container.lastElementChild.previousSibling;
+    return { container, kept, prefix, finished: start + finished, depth: lists.length };
   }
 
   #restartBlock() {
@@ -162,6 +197,7 @@ export class StreamingMarkdown {
   #freezeFinished(token) {
     const block = this.#openBlock;
     const oldPrefix = block.prefix.length;
+    const start = this.#finished - oldPrefix;
     if (token.type === "table") {
       const lines = token.raw.trimEnd().split("\n");
       this.#finished += token.raw.lastIndexOf(lines.at(-1)) - oldPrefix;
@@ -177,7 +213,50 @@ export class StreamingMarkdown {
       block.container = START_CHUNK[token.type](block.container);
     }
     this.#kept = block.container.lastElementChild.previousSibling;
+    block.inner = this.#openInnerList(token, start);
   }
+}
+
+// Returns the lists that are open at the end of a token, from the outermost on, if all are tight.
+function findOpenLists(token) {
+  const lists = [];
+  for (let list = token; list?.type === "list"; ) {
+    if (list.loose) return [];
+    lists.push(list);
+    list = list.items.at(-1).tokens.findLast(({ type }) => type !== "space");
+  }
+  return lists;
+}
+
+function hasOneItem({ items }) {
+  return items.length === 1;
+}
+
+// Returns the innermost of `depth` lists that are open at the end of an element.
+function findOpenElement(list, depth) {
+  let element = list;
+  for (let level = 1; level < depth; level += 1) {
+    const parts = [...(element?.lastElementChild?.children ?? [])];
+    element = parts.findLast((part) => part.matches("ul, ol"));
+  }
+  return element;
+}
+
+// Returns the `start` of the innermost list's last item in `source`, which ends with it, and a
+// `prefix` after which the lines of the item are in the same lists. The tokens in an item have no
+// indent, but as many lines as in the source.
+function findLastItem(source, lists) {
+  const lines = source.trimEnd().split("\n");
+  const items = lists.map((list) => list.items.at(-1).raw.trimEnd().split("\n"));
+  const starts = items.map((item) => lines.length - item.length);
+  const isOwnLine = (at, index) => index === 0 || at > starts[index - 1];
+  const isFound = items.every(([line], index) => lines[starts[index]]?.trim() === line.trim());
+  if (!isFound || !starts.every(isOwnLine)) return null;
+  const start = lines.slice(0, starts.at(-1)).join("\n").length + 1;
+  const markers = starts.slice(0, -1).map((at) => MARKER.exec(lines[at])?.[0]);
+  if (!markers.every(Boolean)) return null;
+  // After a heading, any list can begin.
+  return { start, prefix: markers.map((marker) => `${marker}# .\n`).join("") };
 }
 
 function findAt(block, selector) {

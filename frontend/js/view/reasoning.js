@@ -17,8 +17,8 @@ export class Reasoning {
   #isChosen = false; // the user has opened or closed it
 
   /**
-   * `element` is the `<details>` of an answer. delegate.isFollowing() returns whether the end of the
-   * messages is kept in view.
+   * `element` is the `<details>` of an answer. delegate.isFollowing() returns whether the end of
+   * the messages is kept in view.
    */
   constructor(element, delegate) {
     this.#element = element;
