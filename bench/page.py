@@ -46,6 +46,7 @@ _CHROMIUM_ARGUMENTS = [
 SHAPES = {
     "essay": ("", ENGLISH + "\n\n"),
     "list": ("", _LIST),
+    "item": ("1. An item that contains all others\n", "   - item with **bold** and `code`\n"),
     "table": ("| a | b | c | d |\n|---|---|---|---|\n", _ROW),
     "code": ("```python\n", _LINE),
 }
@@ -221,6 +222,7 @@ CASES = [
     ("holdline", "essay", 200_000),
     ("holdline", "list", 50_000),
     ("holdline", "list", 200_000),
+    ("holdline", "item", 50_000),
     ("holdline", "table", 50_000),
     ("holdline", "table", 200_000),
     ("holdline", "code", 50_000),

@@ -1,4 +1,4 @@
-"""Serve the web UI and the documentation of the API: their own files and two libraries.
+"""Serve the web UI and the documentation of the API: their own files and three libraries.
 
 Caches compare the contents of files (`ETag`), not their times. Another version, in an upgrade or a
 rollback, may bring older times, and a page with files of two versions does not work.
@@ -86,6 +86,7 @@ def install(app: Sanic[Any, Any], openapi: bytes) -> None:
     files = {
         "favicon.svg": FRONTEND / "favicon.svg",
         "vendor/marked.js": libraries / "marked" / "lib" / "marked.esm.js",
+        "vendor/morphdom.js": libraries / "morphdom" / "dist" / "morphdom-esm.js",
         "vendor/purify.js": libraries / "dompurify" / "dist" / "purify.es.mjs",
         **{path.relative_to(FRONTEND).as_posix(): path for path in own},
     }

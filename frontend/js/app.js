@@ -56,7 +56,9 @@ class App {
     onDiscard: (key) => this.#chat.discard(key),
     onRemedy: (remedy, key) => this.#applyRemedy(remedy, key),
     onSelectVersion: (id, direction, switcher) => this.#selectVersion(id, direction, switcher),
+    onCopyFailed: () => showStatus(strings.copyFailed),
     maxQuestionLength: () => this.#composer.maxLength,
+    isFollowing: () => this.#scroll.isFollowing,
   });
 
   #scroll = new ScrollKeeper(find("#scroller"), find("#messages"), find("#jump"), {
@@ -74,11 +76,12 @@ class App {
     onConnected: () => this.#isSignInExpired && this.#onConnected(),
     onRejected: (error) => isSignIn(error) && this.#onDisconnected(error),
   });
-  #drawer = new Drawer(find("#sidebar"), find("#open-list"), find("#backdrop"));
+  #drawer = new Drawer(
+    find("#sidebar"), find("#open-list"), find("#backdrop"), find("main"),
+  );
   #isSignInExpired = false; // that of a proxy in front of the server
   #frame = 0;
   #connectedTimer = 0;
-  #firstKey = null; // of the first message shown
 
   start() {
     if (!acceptsCookies()) return refuse(strings.cookiesNeeded);
@@ -134,7 +137,7 @@ class App {
     const id = location.hash.slice(1) || null;
     this.#list.setCurrent(id);
     this.#drawer.close();
-    this.#scroll.follow();
+    this.#scroll.open(id, this.#chat.state.id);
     this.#chat.open(id);
     this.#composer.focus();
   }
@@ -257,20 +260,11 @@ class App {
     this.#frame = 0;
     const { state } = this.#chat;
     const isRunning = Boolean(runningAnswer(state));
-    this.#renderMessages(state.messages, isRunning);
+    this.#transcript.render(state.messages, isRunning);
     find("#welcome").hidden = state.messages.length > 0 || state.id !== null;
     if (find("#title").textContent !== state.title) find("#title").textContent = state.title;
     this.#composer.setRunning(isRunning);
     this.#updateAddress(state.id);
-  }
-
-  #renderMessages(messages, isRunning) {
-    const first = this.#firstKey;
-    this.#firstKey = messages[0]?.key ?? null;
-    const isMoved = first !== null && first !== this.#firstKey;
-    const show = () => this.#transcript.render(messages, isRunning);
-    if (isMoved && messages.some(({ key }) => key === first)) this.#scroll.keepPositionDuring(show);
-    else show();
   }
 
   // A conversation that its first question created adds no entry to the browser's history.

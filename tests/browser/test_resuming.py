@@ -152,18 +152,20 @@ async def test_a_seam_at_any_offset_marks_exactly_one_block(page: Page) -> None:
     found = await page.evaluate(
         """async (text) => {
             const { renderMarkdown } = await import("/js/markdown/render.js");
-            const html = (seams, mark) => {
-                const box = document.createElement("div");
-                box.append(renderMarkdown(text, seams, mark));
-                return box.innerHTML;
-            };
+            const { markSeams } = await import("/js/markdown/continuation_mark.js");
+            const unmarked = document.createElement("div");
+            unmarked.append(renderMarkdown(text));
             const points = [...text];
             const changed = [];
             const marked = [];
-            const mark = (block) => (marked.push(block.textContent.trim()), block);
             for (let at = 0; at <= points.length; at += 1) {
-                const shown = html([{ at }], mark);
-                if (shown !== html()) changed.push(at);
+                const body = unmarked.cloneNode(true);
+                markSeams(body, text, [{ at }]);
+                for (const frame of body.querySelectorAll(".seam")) {
+                    marked.push(frame.textContent.trim());
+                    frame.replaceWith(frame.lastChild);
+                }
+                if (!body.isEqualNode(unmarked)) changed.push(at);
             }
             const first = [...new Set(marked)];
             return { changed, length: points.length, count: marked.length, marked: first };

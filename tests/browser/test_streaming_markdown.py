@@ -36,6 +36,24 @@ TEXTS = {
     "long table": "|a|\n|-|\n" + "".join(f"|{n}|\n" for n in range(210)) + "\nend",
     "long list": "".join(f"{n}. i\n" for n in range(1, 210)) + "\nend",
     "long list becomes loose": "- a\n" * 130 + "\n- b\n\nend",
+    "long inner list": (
+        "1. one\n"
+        + "".join(f"   - item {n} with **bold**\n" for n in range(24))
+        + "   - lazy\nline\n     - deeper `code`\n     - more\n   - end **of\n2. two\n   - a\n\nend"
+    ),
+    "long innermost list": (
+        "- one\n  + two words\n"
+        + "".join(f"     {n}) item\n" for n in range(1, 23))
+        + "\n     23) loose\n     24) now\n  + three\n- four"
+    ),
+    "long inner list and a paragraph": (
+        "* one\n" + "  * item\n    of two lines\n" * 22 + "\n  words of one\n* two\n\n* loose"
+    ),
+    "long inner list with code": (
+        "- one\n"
+        + "  - [x] item\n" * 21
+        + "  - ```js\n    - no\n    ```\n  - > quote\n  -\n  - x\n"
+    ),
     "headings": "# One\ntext\nTwo\n===\nThree\n---\n\n#### Four\n",
     "html": (
         "<b>no</b> <div>\n\n- <img src=x onerror=alert(1)>\n- <script>alert(1)</script>\n\n<br>end"
@@ -59,7 +77,8 @@ COMPARE = """async ([text, step]) => {
   const [streamed, fresh, complete] = [1, 2, 3].map(() => document.createElement("div"));
   const writer = new StreamingMarkdown(streamed);
   const different = [];
-  // Ignores line ends between blocks and at the end of code, and merges the chunks of blocks.
+  // Ignores line ends between blocks and at the end of code, the direction, and the order of
+  // attributes. Merges the chunks of blocks.
   const normalise = (element) => {
     const copy = element.cloneNode(true);
     for (const chunk of copy.querySelectorAll(".list-chunk"))
@@ -74,6 +93,12 @@ COMPARE = """async ([text, step]) => {
     }
     for (const code of copy.querySelectorAll("code"))
       code.textContent = code.textContent.trimEnd();
+    for (const element of copy.querySelectorAll("*")) {
+      const attributes = [...element.attributes].sort((a, b) => (a.name < b.name ? -1 : 1));
+      for (const { name } of attributes) element.removeAttribute(name);
+      for (const { name, value } of attributes)
+        if (name !== "dir") element.setAttribute(name, value);
+    }
     return copy.innerHTML;
   };
   for (let end = step; end < text.length + step; end += step) {
@@ -131,6 +156,35 @@ async def test_finished_items_of_a_block_are_not_rendered_again(
         [text, selector],
     )
     assert nodes == [[1, True]] * 3
+
+
+async def test_a_long_inner_list_is_not_rendered_again(page: Page) -> None:
+    """The cost of a delta does not grow with the item that it belongs to."""
+    lengths = await page.evaluate(
+        """async (text) => {
+          const { StreamingMarkdown } = await import("/js/markdown/streaming_markdown.js");
+          const { Lexer } = await import("/vendor/marked.js");
+          const body = document.createElement("div");
+          const writer = new StreamingMarkdown(body);
+          const blockTokens = Lexer.prototype.blockTokens;
+          let longest = 0;
+          Lexer.prototype.blockTokens = function (source, ...others) {
+            longest = Math.max(longest, source.length);
+            return blockTokens.call(this, source, ...others);
+          };
+          const lengths = [];
+          for (let end = 4000; end < text.length; end += 50) {
+            longest = 0;
+            writer.write(text.slice(0, end));
+            lengths.push(longest);
+          }
+          Lexer.prototype.blockTokens = blockTokens;
+          return lengths;
+        }""",
+        "1. One item\n" + "".join(f"   - item {n} with **bold** and `code`\n" for n in range(400)),
+    )
+    assert len(lengths) > 100
+    assert max(lengths[1:]) < 300
 
 
 async def test_a_chunked_table_keeps_its_columns(page: Page) -> None:

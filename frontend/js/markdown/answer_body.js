@@ -1,6 +1,7 @@
 /** Show the text of an answer as Markdown, or as plain text with a note if that is impossible. */
 
-import { withContinuationMark } from "./continuation_mark.js";
+import { markSeams } from "./continuation_mark.js";
+import { patchAfter } from "./patch.js";
 import { renderMarkdown } from "./render.js";
 import { StreamingMarkdown } from "./streaming_markdown.js";
 import { StreamingText } from "./streaming_text.js";
@@ -36,7 +37,6 @@ export class AnswerBody {
 
   #stream(text, before) {
     this.#writer ??= new StreamingMarkdown(this.#element);
-    const wasEmpty = !this.#element.hasChildNodes();
     const added = LIMIT_MS_PER_CHARACTER * Math.max(0, text.length - before.length);
     const left = MAX_DELAY_MS - this.#delay;
     const start = performance.now();
@@ -46,7 +46,6 @@ export class AnswerBody {
     } catch (error) {
       this.#writer = this.#writePlain(text, error);
     }
-    if (wasEmpty && this.#element.hasChildNodes()) resetDirection(this.#element);
   }
 
   #finish(answer) {
@@ -61,8 +60,9 @@ export class AnswerBody {
     const limit = TEXT_LIMIT_MS + LIMIT_MS_PER_CHARACTER * content.length;
     try {
       limitTime(limit, () => {
-        if (!continued?.length && writer?.finish(content)) return;
-        this.#element.replaceChildren(renderMarkdown(content, continued, withContinuationMark));
+        const isShown = writer?.finish(content);
+        if (!isShown) patchAfter(null, this.#element, [...renderMarkdown(content).childNodes]);
+        if (continued?.length) markSeams(this.#element, content, continued);
       });
       this.#note.hidden = true;
     } catch (error) {
@@ -97,12 +97,6 @@ class PlainText {
   finish() {
     return false;
   }
-}
-
-// Chromium does not always detect the direction again when the first text arrives.
-function resetDirection(block) {
-  block.removeAttribute("dir");
-  block.dir = "auto";
 }
 
 function isSameText(message, before) {

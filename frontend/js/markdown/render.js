@@ -11,7 +11,6 @@ import { cjkEmphasis } from "./cjk_emphasis.js";
 import { checkTime } from "./time_limit.js";
 import { strings } from "../strings/strings.js";
 
-const INVISIBLE = new Set(["space", "def"]); // types of tokens
 const LINE_BREAK = /^<br\s*\/?>/i;
 const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a millisecond each
 
@@ -64,36 +63,9 @@ export function renderTokens(tokens) {
   return fragment;
 }
 
-/**
- * Render a complete text as safe DOM. `mark(block, seams)` returns the replacement of a block that
- * contains seams; a seam between blocks belongs to the next one. A seam's `at` counts code points.
- */
-export function renderMarkdown(text, seams = [], mark = null) {
-  const tokens = lex(text);
-  const fragment = new DocumentFragment();
-  let done = 0;
-  for (const [at, found] of groupByBlock(seams, text, tokens)) {
-    fragment.append(renderTokens(tokens.slice(done, at)));
-    const block = renderTokens(tokens.slice(at, (done = at + 1)));
-    fragment.append(mark(block, found));
-  }
-  fragment.append(renderTokens(tokens.slice(done)));
-  return fragment;
-}
-
-// marked's tokens count UTF-16 units, and each line end as \n.
-function groupByBlock(seams, text, tokens) {
-  const points = [...text];
-  const blocks = new Map();
-  for (const seam of seams) {
-    let left = points.slice(0, seam.at).join("").replaceAll("\r\n", "\n").length;
-    const within = tokens.findIndex(({ raw }) => (left -= raw.length) < 0);
-    const from = within < 0 ? tokens.length : within;
-    const at = tokens.findIndex(({ type }, index) => index >= from && !INVISIBLE.has(type));
-    const shown = at < 0 ? tokens.findLastIndex(({ type }) => !INVISIBLE.has(type)) : at;
-    if (shown >= 0) blocks.set(shown, [...(blocks.get(shown) ?? []), seam]);
-  }
-  return [...blocks].sort(([one], [other]) => one - other);
+/** Render a complete text as safe DOM; may throw OutOfTime. */
+export function renderMarkdown(text) {
+  return renderTokens(lex(text));
 }
 
 function openInNewTab(link) {

@@ -1,12 +1,14 @@
 /**
  * Show Markdown while it streams, in time linear in its length.
  *
- * Blocks that can no longer change keep their nodes. Only the last block is rendered again, and of
- * a list or table only the last item or row. Text that is still ambiguous (a single `-`, half a
- * fence, the first row of a table) is withheld for a moment, so that nothing shown disappears.
+ * Blocks that can no longer change are not touched. Only the last block is rendered again, and of
+ * a list, inner list or table only the last item or row; its nodes are patched. Text that is still
+ * ambiguous (a single `-`, half a fence, the first row of a table) is withheld for a moment, so
+ * that nothing shown disappears.
  */
 
 import { startListChunk, startTableChunk } from "./chunks.js";
+import { patchAfter } from "./patch.js";
 import { lex, renderTokens } from "./render.js";
 import { StreamingText } from "./streaming_text.js";
 
@@ -17,10 +19,12 @@ const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
+const MARKER = /^\s*(?:[-+*]|\d+[.)])\s+/; // of an item, with its indent
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
 const MAX_OPEN_LENGTH = 20_000; // characters of a block whose open markup is closed
 const CHUNK_SIZE = 100; // items or rows
+const MIN_INNER_SIZE = 20; // items of an inner list whose items are finished, too
 const CONTAINER = { list: "ul, ol", table: "tbody" };
 const START_CHUNK = { list: startListChunk, table: startTableChunk };
 
@@ -28,7 +32,7 @@ export class StreamingMarkdown {
   #body;
   #text = "";
   #finished = 0; // characters that are never rendered again
-  #tail = []; // the nodes of the other characters
+  #kept = null; // the node before those of the other characters, if there is one
   #openCode = null; // the last block, if it is code
   #openBlock = null; // the last block, if it is a list or table with finished items
 
@@ -40,14 +44,14 @@ export class StreamingMarkdown {
   /** Show the text so far. A text that does not extend the last one starts again. */
   write(text) {
     if (text === this.#text) return;
-    if (!text.startsWith(this.#text)) this.#reset();
+    if (!text.startsWith(this.#text) || !this.#isIntact()) this.#restart();
     this.#text = text;
     const tokens =
       this.#extendBlock(trimUndecided, true) ?? lex(trimUndecided(text.slice(this.#finished)));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
     const isSameCode = last === 0 && this.#openCode && tokens[0].type === "code";
-    if (isSameCode) this.#openCode.write(tokens[0].text);
+    if (isSameCode) this.#openCode.write(tokens[0].text.trimEnd());
     else this.#show(tokens.slice(0, last), tokens[last]);
   }
 
@@ -58,19 +62,27 @@ export class StreamingMarkdown {
    */
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
+    if (!this.#isIntact()) this.#restart();
     this.#text = text;
     const tokens = this.#extendBlock((source) => source, false) ?? lex(text.slice(this.#finished));
-    this.#clearTail();
-    this.#body.append(renderTokens(tokens));
+    this.#finishCode(tokens[0]);
+    patchAfter(this.#kept, this.#body, [...renderTokens(tokens).childNodes]);
     return true;
   }
 
-  #reset() {
+  // An extension may have replaced a node that this object would continue from.
+  #isIntact() {
+    const container = this.#openBlock?.container ?? this.#body;
+    const code = this.#openCode?.element ?? container;
+    const isChild = !this.#kept || this.#kept.parentNode === container;
+    return isChild && this.#body.contains(container) && this.#body.contains(code);
+  }
+
+  #restart() {
     this.#finished = 0;
-    this.#tail = [];
+    this.#kept = null;
     this.#openCode = null;
     this.#openBlock = null;
-    this.#body.replaceChildren();
   }
 
   /**
@@ -81,6 +93,7 @@ export class StreamingMarkdown {
   #extendBlock(prepare, isOpen) {
     const block = this.#openBlock;
     if (!block) return null;
+    if (isOpen && this.#extendInnerList(prepare)) return [];
     const [token, ...following] = lex(prepare(block.prefix + this.#text.slice(this.#finished)));
     if (!isContinued(block, token)) {
       this.#restartBlock();
@@ -93,41 +106,86 @@ export class StreamingMarkdown {
       return [];
     }
     this.#finished += token.raw.length - block.prefix.length;
+    this.#kept = this.#body.lastChild;
     this.#openBlock = null;
     return following;
   }
 
+  // Render the innermost open list again, from its last item on. Return false, and change nothing,
+  // if there is none, or if the new text is more than items of it.
+  #extendInnerList(prepare) {
+    const { inner } = this.#openBlock;
+    const isIntact = inner && inner.kept.parentNode === inner.container;
+    if (!isIntact || !this.#body.contains(inner.container)) return false;
+    const [token, ...following] = lex(prepare(inner.prefix + this.#text.slice(inner.finished)));
+    const lists = findOpenLists(token);
+    const isSame = lists.length === inner.depth && lists.slice(0, -1).every(hasOneItem);
+    const last = isSame && findLastItem(token.raw, lists);
+    if (!last || following.some(({ type }) => type !== "space")) return false;
+    const [outermost] = renderTokens([closeOpenMarkup(token)]).children;
+    const rendered = findOpenElement(outermost, inner.depth);
+    if (!rendered) return false;
+    const nodes = [...rendered.childNodes];
+    patchAfter(inner.kept, inner.container, nodes.slice(nodes.indexOf(rendered.children[0])));
+    inner.finished += last.start - inner.prefix.length;
+    inner.kept = inner.container.lastElementChild.previousSibling;
+    return true;
+  }
+
+  // `start` is the place of `token` in the text.
+  #openInnerList(token, start) {
+    const lists = findOpenLists(token);
+    const last = lists.length > 1 && findLastItem(token.raw, lists);
+    const container = last && findOpenElement(this.#openBlock.container, lists.length);
+    if (!container || container.children.length < MIN_INNER_SIZE) return null;
+    const { prefix, start: finished } = last;
+    const kept = container.lastElementChild.previousSibling;
+    return { container, kept, prefix, finished: start + finished, depth: lists.length };
+  }
+
   #restartBlock() {
-    const { nodes, start } = this.#openBlock;
-    this.#tail = nodes;
+    const { kept, start } = this.#openBlock;
+    this.#kept = kept;
     this.#finished = start;
     this.#openBlock = null;
+    if (!this.#isIntact()) this.#restart();
   }
 
   #appendItems(token) {
     const { container, prefixItems } = this.#openBlock;
     const rendered = renderTokens([token]).querySelector(CONTAINER[token.type]);
-    this.#clearTail();
     const nodes = [...rendered.childNodes];
-    container.append(...nodes.slice(nodes.indexOf(rendered.children[prefixItems])));
+    const tail = nodes.slice(nodes.indexOf(rendered.children[prefixItems]));
+    patchAfter(this.#kept, container, tail);
   }
 
   #show(finished, last) {
-    this.#clearTail();
-    if (finished.length) this.#body.append(renderTokens(finished));
+    this.#finishCode(finished[0]);
+    const fragments = [renderTokens(finished), renderTokens([closeOpenMarkup(last)])];
+    const [done, open] = fragments.map((fragment) => [...fragment.childNodes]);
+    const shown = patchAfter(this.#kept, this.#body, [...done, ...open]);
+    if (done.length) this.#kept = shown[done.length - 1];
     this.#finished += finished.reduce((length, token) => length + token.raw.length, 0);
-    const fragment = renderTokens([closeOpenMarkup(last)]);
-    this.#tail = [...fragment.childNodes];
-    const code = last.type === "code" ? fragment.querySelector("code") : null;
-    this.#openCode = code && new StreamingText(code);
-    const container = CONTAINER[last.type] && fragment.querySelector(CONTAINER[last.type]);
-    this.#body.append(fragment);
+    const block = shown[done.length];
+    if (last.type === "code") this.#openText(block.querySelector("code"), last.text);
+    const container = CONTAINER[last.type] && findAt(block, CONTAINER[last.type]);
     if (container) this.#openList(last, container);
+  }
+
+  #openText(element, text) {
+    this.#openCode = new StreamingText(element);
+    this.#openCode.write(text.trimEnd()); // a line end before the closing fence is not text
+  }
+
+  // The end of a code block's text arrives together with the next block.
+  #finishCode(token) {
+    if (token?.type === "code") this.#openCode?.write(token.text.trimEnd());
+    this.#openCode = null;
   }
 
   #openList(token, container) {
     const { type, loose } = token;
-    const position = { start: this.#finished, nodes: this.#tail };
+    const position = { start: this.#finished, kept: this.#kept };
     this.#openBlock = { type, loose, container, ...position, prefix: "", prefixItems: 0 };
     this.#freezeFinished(token);
   }
@@ -139,6 +197,7 @@ export class StreamingMarkdown {
   #freezeFinished(token) {
     const block = this.#openBlock;
     const oldPrefix = block.prefix.length;
+    const start = this.#finished - oldPrefix;
     if (token.type === "table") {
       const lines = token.raw.trimEnd().split("\n");
       this.#finished += token.raw.lastIndexOf(lines.at(-1)) - oldPrefix;
@@ -152,16 +211,56 @@ export class StreamingMarkdown {
     }
     if (block.container.children.length > CHUNK_SIZE) {
       block.container = START_CHUNK[token.type](block.container);
-      block.nodes.push(block.container);
     }
-    const item = block.container.lastElementChild;
-    this.#tail = item.nextSibling ? [item, item.nextSibling] : [item]; // with the newline
+    this.#kept = block.container.lastElementChild.previousSibling;
+    block.inner = this.#openInnerList(token, start);
   }
+}
 
-  #clearTail() {
-    for (const node of this.#tail) node.remove();
-    this.#tail = [];
+// Returns the lists that are open at the end of a token, from the outermost on, if all are tight.
+function findOpenLists(token) {
+  const lists = [];
+  for (let list = token; list?.type === "list"; ) {
+    if (list.loose) return [];
+    lists.push(list);
+    list = list.items.at(-1).tokens.findLast(({ type }) => type !== "space");
   }
+  return lists;
+}
+
+function hasOneItem({ items }) {
+  return items.length === 1;
+}
+
+// Returns the innermost of `depth` lists that are open at the end of an element.
+function findOpenElement(list, depth) {
+  let element = list;
+  for (let level = 1; level < depth; level += 1) {
+    const parts = [...(element?.lastElementChild?.children ?? [])];
+    element = parts.findLast((part) => part.matches("ul, ol"));
+  }
+  return element;
+}
+
+// Returns the `start` of the innermost list's last item in `source`, which ends with it, and a
+// `prefix` after which the lines of the item are in the same lists. The tokens in an item have no
+// indent, but as many lines as in the source.
+function findLastItem(source, lists) {
+  const lines = source.trimEnd().split("\n");
+  const items = lists.map((list) => list.items.at(-1).raw.trimEnd().split("\n"));
+  const starts = items.map((item) => lines.length - item.length);
+  const isOwnLine = (at, index) => index === 0 || at > starts[index - 1];
+  const isFound = items.every(([line], index) => lines[starts[index]]?.trim() === line.trim());
+  if (!isFound || !starts.every(isOwnLine)) return null;
+  const start = lines.slice(0, starts.at(-1)).join("\n").length + 1;
+  const markers = starts.slice(0, -1).map((at) => MARKER.exec(lines[at])?.[0]);
+  if (!markers.every(Boolean)) return null;
+  // After a heading, any list can begin.
+  return { start, prefix: markers.map((marker) => `${marker}# .\n`).join("") };
+}
+
+function findAt(block, selector) {
+  return block?.matches(selector) ? block : block?.querySelector(selector);
 }
 
 function isContinued(block, token) {

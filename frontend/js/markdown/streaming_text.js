@@ -14,21 +14,41 @@ export class StreamingText {
     this.#element = element;
   }
 
+  /** The element that shows the text. */
+  get element() {
+    return this.#element;
+  }
+
   /** Show the text so far. A text that does not extend the last one starts again. */
   write(text) {
-    if (!this.#node || !text.startsWith(this.#text)) {
-      this.#chunkStart = 0;
-      this.#element.replaceChildren();
-      this.#addChunk();
-    }
-    this.#text = text;
+    if (!text.startsWith(this.#text) || !this.#isIntact()) this.#restart();
     const lineStart = text.lastIndexOf("\n") + 1;
     if (lineStart - this.#chunkStart > CHUNK_SIZE) {
-      this.#node.data = text.slice(this.#chunkStart, lineStart);
+      this.#extend(text.slice(0, lineStart));
       this.#chunkStart = lineStart;
       this.#addChunk();
     }
-    this.#node.data = text.slice(this.#chunkStart);
+    this.#extend(text);
+  }
+
+  // An extension may have replaced, split or changed the text.
+  #isIntact() {
+    const chunk = this.#element.lastChild;
+    const isOwn = this.#node && this.#node.parentNode === chunk && chunk.childNodes.length === 1;
+    return isOwn && this.#node.data === this.#text.slice(this.#chunkStart);
+  }
+
+  #restart() {
+    this.#text = "";
+    this.#chunkStart = 0;
+    this.#element.replaceChildren();
+    this.#addChunk();
+  }
+
+  // A text that is replaced loses the selection in it.
+  #extend(text) {
+    this.#node.appendData(text.slice(this.#text.length));
+    this.#text = text;
   }
 
   #addChunk() {

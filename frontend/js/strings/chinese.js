@@ -63,6 +63,7 @@ export const chinese = {
   copy: "复制",
   copied: "已复制",
   copyAnswer: "复制回答",
+  copyFailed: "浏览器不允许复制。请选中文字，自行复制。",
   edit: "编辑问题",
   discard: "放弃这个问题",
   editQuestion: "编辑您的问题",

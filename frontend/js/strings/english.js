@@ -68,6 +68,7 @@ export const english = {
   copy: "Copy",
   copied: "Copied",
   copyAnswer: "Copy answer",
+  copyFailed: "The browser did not allow copying. Select the text and copy it yourself.",
   edit: "Edit question",
   discard: "Discard question",
   editQuestion: "Edit your question",

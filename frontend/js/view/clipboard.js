@@ -4,7 +4,7 @@ import { label, strings } from "../strings/strings.js";
 
 const FEEDBACK_MS = 1600;
 
-/** Copy a text, and confirm it on the button for a moment. */
+/** Copy a text, and confirm it on the button for a moment; throws if the browser rejects it. */
 export async function copyFrom(button, text) {
   await copy(text);
   button.dataset.copied = "";
@@ -21,7 +21,10 @@ async function copy(text) {
   field.value = text;
   field.className = "visually-hidden";
   document.body.append(field);
+  const focused = document.activeElement;
   field.select();
-  document.execCommand("copy");
+  const isCopied = document.execCommand("copy");
   field.remove();
+  focused.focus();
+  if (!isCopied) throw new Error("The browser rejected the copy.");
 }

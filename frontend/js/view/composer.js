@@ -2,7 +2,7 @@
 
 import { tabStorage } from "../net/browser_storage.js";
 import { strings } from "../strings/strings.js";
-import { fitHeight, isComposing, lengthOf } from "./text_field.js";
+import { fitHeight, isComposing, lengthOf, readQuestion } from "./text_field.js";
 
 const DRAFT_KEY = "holdline.draft";
 const MAX_HEIGHT_RATIO = 0.4; // of the window
@@ -75,6 +75,13 @@ export class Composer {
     window.addEventListener("resize", () => this.#update());
   }
 
+  // A hidden button loses the focus. On a touch screen, the field would open a keyboard.
+  #keepFocus(focused) {
+    const buttons = [this.#stop, this.#send].filter(({ hidden, disabled }) => hidden || disabled);
+    if (!buttons.includes(focused)) return;
+    (matchMedia("(pointer: fine)").matches ? this.#field : this.#form).focus();
+  }
+
   #onKeydown(event) {
     if (isComposing(event)) return;
     const isSubmit = event.key === "Enter" && !event.shiftKey;
@@ -98,22 +105,24 @@ export class Composer {
   }
 
   #submit() {
-    const text = this.#field.value.replace(/^\s*\n/, "").trimEnd(); // code may begin with spaces
+    const text = readQuestion(this.#field);
     if (!text || lengthOf(text) > this.#maxLength) return;
     this.clear();
     this.#delegate.onSubmit(text, this.model);
   }
 
   #update() {
+    const { activeElement } = document;
     const { value } = this.#field;
     fitHeight(this.#field, innerHeight * MAX_HEIGHT_RATIO);
     tabStorage.write(DRAFT_KEY, value);
-    const length = lengthOf(value.trim());
+    const length = lengthOf(readQuestion(this.#field));
     const isTooLong = length > this.#maxLength;
     const isRunning = this.#form.hasAttribute("data-running");
     this.#send.disabled = length === 0 || isTooLong;
     this.#send.hidden = isRunning && length === 0;
     this.#stop.hidden = !isRunning;
+    this.#keepFocus(activeElement);
     this.#form.toggleAttribute("data-too-long", isTooLong);
     const { tooLong, keyHints } = strings;
     this.#hint.textContent = isTooLong ? tooLong(length, this.#maxLength) : keyHints;

@@ -1,29 +1,48 @@
 /** Open and close the list of conversations on a narrow screen, where it covers the page. */
 
+const NARROW = "(max-width: 700px)"; // as in sidebar.css
+
 export class Drawer {
   #panel;
   #opener;
+  #page;
 
-  constructor(panel, opener, backdrop) {
+  /** While the drawer is open, nothing in `page` can be focused. */
+  constructor(panel, opener, backdrop, page) {
     this.#panel = panel;
     this.#opener = opener;
+    this.#page = page;
     opener.addEventListener("click", () => this.#open());
     backdrop.addEventListener("click", () => this.close());
     panel.querySelector("#close-list").addEventListener("click", () => this.close());
-    panel.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    document.addEventListener("keydown", (event) => this.#onKeydown(event));
+    matchMedia(NARROW).addEventListener("change", () => this.close());
   }
 
-  /** Close the drawer, if it is open. */
+  /** Close the drawer, if it is open, and give the focus back. */
   close() {
-    if (!this.#panel.hasAttribute("data-open")) return;
-    this.#panel.removeAttribute("data-open");
-    this.#opener.setAttribute("aria-expanded", "false");
+    if (!this.#isOpen) return;
+    this.#toggle(false);
     this.#opener.focus();
   }
 
+  get #isOpen() {
+    return this.#panel.hasAttribute("data-open");
+  }
+
   #open() {
-    this.#panel.setAttribute("data-open", "");
-    this.#opener.setAttribute("aria-expanded", "true");
+    this.#toggle(true);
     this.#panel.querySelector("#close-list").focus();
+  }
+
+  #toggle(isOpen) {
+    this.#panel.toggleAttribute("data-open", isOpen);
+    this.#opener.setAttribute("aria-expanded", String(isOpen));
+    this.#page.inert = isOpen;
+  }
+
+  // A dialog of the list closes itself.
+  #onKeydown({ key, target }) {
+    if (key === "Escape" && !target.closest("dialog")) this.close();
   }
 }

@@ -29,9 +29,10 @@ export class MessageView {
   #editor = null;
 
   /**
-   * Calls delegate.onRegenerate(key), onEdit(key, text), onDiscard(key), onRemedy(remedy, key) and
-   * onSelectVersion(id, direction, switcher); delegate.maxQuestionLength() returns the maximum in
-   * characters.
+   * Calls delegate.onRegenerate(key), onEdit(key, text), onDiscard(key), onRemedy(remedy, key),
+   * onCopyFailed(error) and onSelectVersion(id, direction, switcher). delegate.maxQuestionLength()
+   * returns the maximum in characters, and delegate.isFollowing() whether the end of the messages is
+   * kept in view.
    */
   constructor(message, delegate) {
     const template = document.querySelector(`#${message.role}-message`);
@@ -45,7 +46,7 @@ export class MessageView {
     this.#parts = {
       body,
       answer: note && new AnswerBody(body, note),
-      reasoning: reasoning && new Reasoning(reasoning),
+      reasoning: reasoning && new Reasoning(reasoning, delegate),
       wait: wait && new WaitStatus(wait),
       failure: this.element.querySelector(".failure"),
       remedy: this.element.querySelector(".remedy"),
@@ -68,14 +69,14 @@ export class MessageView {
     this.element.dataset.id = message.id;
     this.switcher.show(message, isBusy);
     for (const button of this.#parts.branchButtons) button.disabled = isBusy;
-    if (message.role === "user") this.#updateQuestion(message);
+    if (message.role === "user") this.#updateQuestion(message, before);
     else if (message !== before) this.#updateAnswer(message);
   }
 
   /** Open a question's editor. */
   edit() {
     if (this.#isBusy || this.#editor) return;
-    this.#editor = new QuestionEditor(this.#parts.body, {
+    this.#editor = new QuestionEditor(this.#parts.body, this.#shown.content, {
       maxLength: this.#delegate.maxQuestionLength(),
       onSubmit: (text) => this.#delegate.onEdit(this.#shown.key, text),
       onClose: () => this.#onEditorClose(),
@@ -90,8 +91,18 @@ export class MessageView {
     onClick(".regenerate", () => this.#delegate.onRegenerate(this.#shown.key));
     onClick(".edit", () => this.edit());
     onClick(".discard", () => this.#delegate.onDiscard(this.#shown.key));
-    onClick(".copy-answer", (event) => copyFrom(event.currentTarget, this.#shown.content));
-    this.#parts.body.addEventListener("click", copyCode);
+    onClick(".copy-answer", (event) => this.#copy(event.currentTarget, this.#shown.content));
+    this.#parts.body.addEventListener("click", ({ target }) => this.#copyCode(target));
+  }
+
+  #copy(button, text) {
+    copyFrom(button, text).catch((error) => this.#delegate.onCopyFailed(error));
+  }
+
+  #copyCode(target) {
+    const button = target.closest(".copy-code");
+    const code = button?.closest(".code-block").querySelector("code");
+    if (code) this.#copy(button, code.textContent.replace(/\n+$/, ""));
   }
 
   #onRemedy() {
@@ -105,8 +116,8 @@ export class MessageView {
     this.element.querySelector(".edit").focus();
   }
 
-  #updateQuestion({ id, content }) {
-    this.#parts.body.textContent = content;
+  #updateQuestion({ id, content }, before) {
+    if (content !== before.content) this.#parts.body.textContent = content;
     this.element.querySelector(".discard").hidden = Boolean(id) || this.#isBusy;
     if (this.#editor) this.#editor.isBusy = this.#isBusy;
   }
@@ -152,9 +163,4 @@ function describeAnswer({ model, tokens, estimated, continued }) {
   const count = tokens && `${estimated ? "≈ " : ""}${strings.tokens(tokens)}`;
   const continuations = continued?.length && strings.continued(continued.length);
   return [model, count, continuations].filter(Boolean).join(" · ");
-}
-
-function copyCode(event) {
-  const button = event.target.closest(".copy-code");
-  if (button) copyFrom(button, button.closest(".code-block").querySelector("code").textContent);
 }

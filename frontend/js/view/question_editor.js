@@ -1,10 +1,11 @@
 /** Edit a question in its place. */
 
-import { fitHeight, isComposing, lengthOf } from "./text_field.js";
+import { fitHeight, isComposing, lengthOf, readQuestion } from "./text_field.js";
 
 export class QuestionEditor {
   #element;
   #body;
+  #text;
   #field;
   #send;
   #maxLength;
@@ -12,11 +13,12 @@ export class QuestionEditor {
   #onClose;
 
   /**
-   * Replaces `body` by a form. Calls onSubmit(text) with a text that differs, and onClose() once
-   * the editor is removed. `maxLength` is in characters.
+   * Replaces `body`, which shows the question `text`, by a form. Calls onSubmit(text) with a text
+   * that differs, and onClose() once the editor is removed. `maxLength` is in characters.
    */
-  constructor(body, { maxLength, onSubmit, onClose }) {
+  constructor(body, text, { maxLength, onSubmit, onClose }) {
     this.#body = body;
+    this.#text = text; // a translator may have changed the body
     this.#maxLength = maxLength;
     this.#onSubmit = onSubmit;
     this.#onClose = onClose;
@@ -27,7 +29,7 @@ export class QuestionEditor {
     this.#listen();
     body.hidden = true;
     body.after(this.#element);
-    this.#field.value = body.textContent;
+    this.#field.value = text;
     this.#update();
     this.#field.focus();
   }
@@ -66,14 +68,14 @@ export class QuestionEditor {
 
   #submit() {
     if (this.#send.disabled) return;
-    const text = this.#field.value.trim();
-    if (text === this.#body.textContent) this.close();
+    const text = readQuestion(this.#field);
+    if (text === this.#text) this.close();
     else this.#onSubmit(text);
   }
 
   #update() {
     fitHeight(this.#field);
-    const length = lengthOf(this.#field.value.trim());
+    const length = lengthOf(readQuestion(this.#field));
     const isSendable = length > 0 && length <= this.#maxLength;
     this.#send.disabled = !isSendable || this.#element.hasAttribute("data-busy");
   }

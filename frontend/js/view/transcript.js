@@ -16,17 +16,31 @@ export class Transcript {
   /** Show these messages in this order; while `isBusy`, the user cannot change the branch. */
   render(messages, isBusy) {
     this.#removeOthers(new Set(messages.map((message) => message.key)));
-    let next = this.#element.firstElementChild;
+    let last = null;
     for (const message of messages) {
       const { element } = this.#show(message, isBusy);
-      if (element === next) next = next.nextElementSibling;
-      else this.#element.insertBefore(element, next);
+      if (this.#findBefore(element) !== last) this.#insertAfter(last, element);
+      last = element;
     }
   }
 
   /** Return the view of a message, by its key, or undefined. */
   view(key) {
     return this.#views.get(key);
+  }
+
+  // An extension may have added elements between the messages. Returns undefined for a message that
+  // is not shown, and null for the first one.
+  #findBefore(element) {
+    if (element.parentNode !== this.#element) return undefined;
+    let before = element.previousElementSibling;
+    while (before && !before.matches("article.message")) before = before.previousElementSibling;
+    return before;
+  }
+
+  #insertAfter(last, element) {
+    if (last) last.after(element);
+    else this.#element.prepend(element);
   }
 
   #removeOthers(keys) {

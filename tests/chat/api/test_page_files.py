@@ -8,7 +8,8 @@ import pytest
 from tests.processes import ROOT, Server
 
 FILES = [
-    "/", "/docs", "/favicon.svg", "/vendor/marked.js", "/vendor/purify.js",
+    "/", "/docs", "/favicon.svg",
+    "/vendor/marked.js", "/vendor/morphdom.js", "/vendor/purify.js",
     *(
         "/" + path.relative_to(ROOT / "frontend").as_posix()
         for folder in ("js", "styles")
