@@ -15,7 +15,7 @@ const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
 const TABLE_ROW = /^\s*\|/;
 const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
 const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
-const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
+const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^^\]\n][^\]\n]*\]:\s*<?(?:https?:|mailto:|tel:)/im;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
@@ -43,7 +43,8 @@ export class StreamingMarkdown {
     if (!text.startsWith(this.#text)) this.#reset();
     this.#text = text;
     const tokens =
-      this.#extendBlock(trimUndecided, true) ?? lex(trimUndecided(text.slice(this.#finished)));
+      this.#extendBlock(trimUndecided, true) ??
+      lex(trimUndecided(text.slice(this.#finished)), true);
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
     const isSameCode = last === 0 && this.#openCode && tokens[0].type === "code";
@@ -81,7 +82,8 @@ export class StreamingMarkdown {
   #extendBlock(prepare, isOpen) {
     const block = this.#openBlock;
     if (!block) return null;
-    const [token, ...following] = lex(prepare(block.prefix + this.#text.slice(this.#finished)));
+    const source = prepare(block.prefix + this.#text.slice(this.#finished));
+    const [token, ...following] = lex(source, isOpen);
     if (!isContinued(block, token)) {
       this.#restartBlock();
       return null;
@@ -188,7 +190,7 @@ function closeOpenMarkup(token) {
   const line = raw.slice(raw.lastIndexOf("\n") + 1).replace(CODE_SPAN, "");
   const ending = line.includes("`") ? "`" : isOdd(line, /\*\*/g) ? "**" : "";
   if (raw === token.raw && !ending) return token;
-  return lex(raw.trimEnd() + ending)[0] ?? { type: "space", raw: "" };
+  return lex(raw.trimEnd() + ending, true)[0] ?? { type: "space", raw: "" };
 }
 
 function isOdd(line, mark) {

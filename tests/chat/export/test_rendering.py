@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chat.export import rendering
 from chat.export.markdown import TAGS, markdown_to_html
+from tests import visible_text
 from tests.exports import export_as
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT
@@ -42,6 +43,11 @@ def harmless(text: str) -> None:
 @pytest.mark.parametrize(("markdown", "expected"), CASES)
 def test_emphasis_next_to_chinese_punctuation_is_exported(markdown: str, expected: str) -> None:
     assert markdown_to_html(markdown) == f"<p>{expected}</p>\n"
+
+
+@pytest.mark.parametrize(("markdown", "expected"), visible_text.CASES)
+def test_an_export_shows_the_marks_of_prose(markdown: str, expected: str) -> None:
+    assert visible_text.simplify(markdown_to_html(markdown)) == expected
 
 
 @pytest.mark.parametrize(
