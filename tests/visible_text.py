@@ -9,7 +9,7 @@ from tests.processes import ROOT
 CASES: list[tuple[str, str]] = json.loads((ROOT / "tests" / "visible_text.json").read_text())
 """Markdown, and the HTML that the web UI and an export show, as `simplify` returns it."""
 
-_FRAMES = {"div", "figure", "input"}
+_FRAMES = {"div", "figure", "input", "span"}
 _NAMES = {"s": "del"}
 _EMPTY = {"br", "hr", "img"}
 

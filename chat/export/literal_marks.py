@@ -16,7 +16,7 @@ from markdown_it.rules_inline.strikethrough import tokenize as parse_strikethrou
 
 _WORD = "[A-Za-z0-9]"
 _NAME = rf"(?<!\w)__{_WORD}+(?:_+{_WORD}+)*__(?!\w)"
-_STARS = rf"(?<={_WORD})\*(?={_WORD})|(?<=\d)\*{{2,}}(?=\d)|(?<=[/\\])\*+(?=[/\\.])"
+_STARS = rf"(?<={_WORD})\*(?={_WORD})|(?<={_WORD})\*{{2,}}(?=\d)|(?<=[/\\])\*+(?=[/\\.])"
 _TILDES = r"~(?!~)|~{3,}|(?<=\d)~~(?=\d)"
 _LITERAL = re.compile(f"{_NAME}|{_STARS}|{_TILDES}", re.ASCII)
 

@@ -6,6 +6,7 @@
 
 import { Lexer, Tokenizer } from "../../vendor/marked.js";
 import { showUnusedDefinitions } from "./syntax/definitions.js";
+import { ignoreHtml } from "./syntax/html_as_text.js";
 import { checkTime } from "./time_limit.js";
 
 const MAX_NESTING = 30; // levels of quotes and lists, and levels of emphasis within a block
@@ -19,6 +20,7 @@ export class BoundedLexer extends Lexer {
 
   constructor(options, isPartial) {
     super(options);
+    options.tokenizer.rules = ignoreHtml(options.tokenizer.rules);
     this.isPartial = isPartial;
   }
 

@@ -11,6 +11,7 @@ import { cjkEmphasis } from "./cjk_emphasis.js";
 import { addresses } from "./syntax/addresses.js";
 import { definitions } from "./syntax/definitions.js";
 import { entities } from "./syntax/entities.js";
+import { htmlAsText } from "./syntax/html_as_text.js";
 import { literalMarks } from "./syntax/literal_marks.js";
 import { nestedFences } from "./syntax/nested_fences.js";
 import { tables } from "./syntax/tables.js";
@@ -23,9 +24,9 @@ const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a
 // Of two extensions that handle the same syntax, marked asks the later one first.
 const syntax = [
   cjkEmphasis, tables, limits, literalMarks, addresses, definitions, nestedFences, entities,
+  htmlAsText,
 ];
 const marked = new Marked({ gfm: true, breaks: true }, ...syntax, {
-  tokenizer: { html: () => undefined },
   renderer: {
     // A short reference can repeat a long address many times. A title is shown after its link.
     link(token) {

@@ -2,24 +2,17 @@
  * Show Markdown while it streams, in time linear in its length.
  *
  * Blocks that can no longer change keep their nodes. Only the last block is rendered again, and of
- * a list or table only the last item or row. Text that is still ambiguous (a single `-`, half a
- * fence, the first row of a table) is withheld for a moment, so that nothing shown disappears.
+ * a list or table only the last item or row. open_markup.js decides how the end of the text looks.
  */
 
 import { startListChunk, startTableChunk } from "./chunks.js";
+import { closeOpenMarkup, lexOpen } from "./open_markup.js";
 import { lex, renderTokens } from "./render.js";
 import { StreamingText } from "./streaming_text.js";
 
-const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
-const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
-const TABLE_ROW = /^\s*\|/;
-const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
-const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
 const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^^\]\n][^\]\n]*\]:\s*<?(?:https?:|mailto:|tel:)/im;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
-const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
-const MAX_OPEN_LENGTH = 20_000; // characters of a block whose open markup is closed
 const CHUNK_SIZE = 100; // items or rows
 const CONTAINER = { list: "ul, ol", table: "tbody" };
 const START_CHUNK = { list: startListChunk, table: startTableChunk };
@@ -42,9 +35,7 @@ export class StreamingMarkdown {
     if (text === this.#text) return;
     if (!text.startsWith(this.#text)) this.#reset();
     this.#text = text;
-    const tokens =
-      this.#extendBlock(trimUndecided, true) ??
-      lex(trimUndecided(text.slice(this.#finished)), true);
+    const tokens = this.#extendBlock(lexOpen, true) ?? lexOpen(text.slice(this.#finished));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
     const isSameCode = last === 0 && this.#openCode && tokens[0].type === "code";
@@ -60,7 +51,7 @@ export class StreamingMarkdown {
   finish(text) {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
     this.#text = text;
-    const tokens = this.#extendBlock((source) => source, false) ?? lex(text.slice(this.#finished));
+    const tokens = this.#extendBlock(lex, false) ?? lex(text.slice(this.#finished));
     this.#clearTail();
     this.#body.append(renderTokens(tokens));
     return true;
@@ -79,17 +70,16 @@ export class StreamingMarkdown {
    * or none while it is the last block and `isOpen`. Return null if there is no such block, or if
    * the new text changes its earlier items (a list becomes loose): then the block starts again.
    */
-  #extendBlock(prepare, isOpen) {
+  #extendBlock(split, isOpen) {
     const block = this.#openBlock;
     if (!block) return null;
-    const source = prepare(block.prefix + this.#text.slice(this.#finished));
-    const [token, ...following] = lex(source, isOpen);
+    const [token, ...following] = split(block.prefix + this.#text.slice(this.#finished));
     if (!isContinued(block, token)) {
       this.#restartBlock();
       return null;
     }
     const staysOpen = isOpen && following.every(({ type }) => type === "space");
-    this.#appendItems(staysOpen ? closeOpenMarkup(token) : token);
+    this.#appendItems(staysOpen ? closeOpenMarkup(token)[0] : token);
     if (staysOpen) {
       this.#freezeFinished(token);
       return [];
@@ -118,7 +108,7 @@ export class StreamingMarkdown {
     this.#clearTail();
     if (finished.length) this.#body.append(renderTokens(finished));
     this.#finished += finished.reduce((length, token) => length + token.raw.length, 0);
-    const fragment = renderTokens([closeOpenMarkup(last)]);
+    const fragment = renderTokens(closeOpenMarkup(last));
     this.#tail = [...fragment.childNodes];
     const code = last.type === "code" ? fragment.querySelector("code") : null;
     this.#openCode = code && new StreamingText(code);
@@ -170,29 +160,4 @@ function isContinued(block, token) {
   const items = token?.items ?? token?.rows ?? [];
   const isSameKind = token?.type === block.type && token.loose === block.loose;
   return isSameKind && items.length > block.prefixItems;
-}
-
-function trimUndecided(text) {
-  const lines = text.split("\n");
-  if (UNDECIDED_LINE.test(lines.at(-1))) lines.pop();
-  if (TABLE_ROW.test(lines.at(-1)) && !TABLE_ROW.test(lines.at(-2))) lines.pop();
-  const rest = lines.join("\n");
-  let end = rest.length; // a regular expression would try each of the marks as the first one
-  while (end && UNDECIDED_MARK.test(rest[end - 1])) end -= 1;
-  return rest.slice(0, end);
-}
-
-// Bold text, code spans and links look like that as soon as they begin.
-function closeOpenMarkup(token) {
-  if (!PROSE.has(token.type)) return token;
-  if (token.raw.length > MAX_OPEN_LENGTH) return token;
-  const raw = token.raw.replace(HALF_LINK, "$1");
-  const line = raw.slice(raw.lastIndexOf("\n") + 1).replace(CODE_SPAN, "");
-  const ending = line.includes("`") ? "`" : isOdd(line, /\*\*/g) ? "**" : "";
-  if (raw === token.raw && !ending) return token;
-  return lex(raw.trimEnd() + ending, true)[0] ?? { type: "space", raw: "" };
-}
-
-function isOdd(line, mark) {
-  return (line.match(mark)?.length ?? 0) % 2 === 1;
 }

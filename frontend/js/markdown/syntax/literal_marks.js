@@ -10,7 +10,7 @@ const LETTER = "a"; // replaces them in the copy of the text in which marked fin
 const WORD = "[A-Za-z0-9]";
 const NAME = String.raw`(?<!\w)__${WORD}+(?:_+${WORD}+)*__(?!\w)`;
 const STARS =
-  String.raw`(?<=${WORD})(?<!\*)\*(?=${WORD})|(?<=\d)\*{2,}(?=\d)` +
+  String.raw`(?<=${WORD})(?<!\*)\*(?=${WORD})|(?<=${WORD})\*{2,}(?=\d)` +
   String.raw`|(?<=[\/\\])\*+(?=[\/\\.])`;
 const TILDES = String.raw`(?<!~)~(?!~)|~{3,}|(?<=\d)~~(?=\d)`;
 const LITERAL = new RegExp(`${NAME}|${STARS}|${TILDES}`, "g");

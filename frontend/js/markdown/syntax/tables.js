@@ -47,7 +47,8 @@ export const tables = {
   },
 };
 
-function countCells(row) {
+/** Return the number of cells of a row. */
+export function countCells(row) {
   const cells = row.trim().replace(/^\|/, "");
   const pipes = [...cells.matchAll(PIPE)].filter(([mark]) => mark === "|");
   return pipes.at(-1)?.index === cells.length - 1 ? pipes.length : pipes.length + 1;
