@@ -2,8 +2,9 @@
 
 import random
 
-from playwright.async_api import Page
+from playwright.async_api import Page, ViewportSize
 
+from chat.export.rendering import render_file, render_message
 from tests.answer_texts import (
     BLOCKS,
     INLINE,
@@ -94,3 +95,31 @@ async def test_a_growing_answer_is_shown_as_if_its_open_markup_were_closed(page:
     shown = await page.evaluate(SHOW, [[f"{text}." for text, _ in cases], 1])
     found = [simplify(one["growing"][-1][1]).replace("\n</code>", "</code>") for one in shown]
     assert found == [html for _, html in cases]
+
+
+async def test_a_long_word_stays_in_its_cell_line_and_heading(page: Page) -> None:
+    """In the web UI and in an export, on a wide and on a narrow screen."""
+    word = "Donaudampfschiff" * 20
+    cells = f"| {word} | https://a.example/{word} | `{word}` | next |\n"
+    text = f"# {word}\n\n{word}\n\n> {word}\n\n- {word}\n\n{cells}|-|-|-|-|\n{cells}"
+    find_wider = """() => [...document.querySelectorAll(":is(.message-body, article.assistant) *")]
+      .filter((element) => element.matches("h1, p, li, blockquote, th, td"))
+      .filter((element) => element.scrollWidth > element.clientWidth)
+      .map((element) => element.localName)"""
+    show = """async (text) => {
+      const { renderMarkdown } = await import("/js/markdown/render.js");
+      const message = document.querySelector("#assistant-message").content.firstElementChild;
+      const copy = document.importNode(message, true);
+      copy.dataset.role = "assistant";
+      copy.querySelector(".message-body").append(renderMarkdown(text));
+      document.querySelector("#messages").append(copy);
+    }"""
+    message = {"role": "assistant", "content": text, "created": 0}
+    await page.evaluate(show, text)
+    export = await page.context.new_page()
+    await export.set_content(render_file("html", "t", [render_message("html", message)]))
+    for shown in (page, export):
+        for width in (1280, 390):
+            await shown.set_viewport_size(ViewportSize(width=width, height=800))
+            assert await shown.locator("td").count() == 4
+            assert await shown.evaluate(find_wider) == []

@@ -1,7 +1,8 @@
 /**
- * Show HTML as text, as a marked extension. marked ends a paragraph, a list or a table before a line
- * that begins with HTML, even if HTML is text; the server does not. The expressions are private to
- * marked: if an upgrade changes them, the cases of tests/visible_text.json with `<div>` fail.
+ * Show HTML as text, as a marked extension. marked ends a paragraph, a list or a table before a
+ * line that begins with HTML, even if HTML is text; the server does not. The expressions are
+ * private to marked: if an upgrade changes them, the cases of tests/visible_text.json with `<div>`
+ * fail.
  */
 
 const INTERRUPTION = /\| \{0,3\}\(\?:<\\?\/\?\(\?:address\|.*?CDATA\\\[\)/g;
@@ -10,7 +11,7 @@ const NEVER = /(?!)/;
 /** The extension, for `Marked.use`. */
 export const htmlAsText = { tokenizer: { html: () => undefined } };
 
-/** Return the rules of a lexer without the beginning of an HTML block as the end of other blocks. */
+/** Return the rules of a lexer, by which HTML does not end other blocks. */
 export function ignoreHtml({ other, block, inline }) {
   return {
     other: { ...other, htmlBeginRegex: () => NEVER },

@@ -1,12 +1,13 @@
 /**
  * Show `~`, `*`, `_` and `>` of ordinary prose as text, as a marked extension. CommonMark would
- * take the marks of a range (`20~25`), a product (`2*3*4`), a power (`x**2`), a path (`a/**`), a
- * name (`__init__`) or a comparison (`>= 5`) as markup, and remove them.
+ * take those of a range (`20~25`), product (`2*3*4`), power (`x**2`), path, name (`__init__`) or
+ * comparison (`>= 5`) as markup, and remove them.
  *
- * The server has the same rules in chat/export/literal_marks.py; tests/visible_text.json tests both.
+ * The server has the same rules in chat/export/literal_marks.py; tests/visible_text.json tests
+ * both.
  */
 
-const LETTER = "a"; // replaces them in the copy of the text in which marked finds marks
+const LETTER = "a"; // replaces a mark in the copy of the text in which marked finds marks
 const WORD = "[A-Za-z0-9]";
 const NAME = String.raw`(?<!\w)__${WORD}+(?:_+${WORD}+)*__(?!\w)`;
 const STARS =
