@@ -62,8 +62,8 @@ class Answer:
         characters, without an end that can still become an address, a fence or a list item.
         """
         start = self.markdown[:length]
-        if length is not None:
-            start = _UNDECIDED_END.sub("", start)
+        while length is not None and (end := _UNDECIDED_END.search(start)):
+            start = start[: end.start()]
         text, is_hidden, left = "", False, len(start)
         for character in self.source:
             if character in "⟦⟧":

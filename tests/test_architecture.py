@@ -84,6 +84,7 @@ PURE = {
     "chat.event_stream",
     "chat.export.addresses",
     "chat.export.definitions",
+    "chat.export.list_numbers",
     "chat.export.literal_marks",
     "chat.export.markdown",
     "chat.export.nested_fences",

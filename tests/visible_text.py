@@ -10,6 +10,7 @@ CASES: list[tuple[str, str]] = json.loads((ROOT / "tests" / "visible_text.json")
 """Markdown, and the HTML that the web UI and an export show, as `simplify` returns it."""
 
 _FRAMES = {"div", "figure", "input", "span"}
+_ATTRIBUTES = {"href", "align", "start", "value"}
 _NAMES = {"s": "del"}
 _EMPTY = {"br", "hr", "img"}
 
@@ -29,8 +30,7 @@ class _Simplifier(HTMLParser):
             self._is_code = True
         if self._is_caption or tag in _FRAMES:
             return
-        known = {name: value for name, value in attrs if name in ("href", "align", "value")}
-        shown = "".join(f' {name}="{value}"' for name, value in known.items())
+        shown = "".join(f' {name}="{value}"' for name, value in attrs if name in _ATTRIBUTES)
         self.html += f"<{_NAMES.get(tag, tag)}{shown}>"
 
     def handle_endtag(self, tag: str) -> None:
@@ -52,10 +52,11 @@ class _Simplifier(HTMLParser):
 
 
 def simplify(html: str) -> str:
-    """Return HTML without frames, captions, classes and the white space between elements."""
+    """Return HTML without frames, captions, classes, the white space between elements and the line
+    end of code."""
     simplifier = _Simplifier()
     simplifier.feed(html)
-    return simplifier.html
+    return simplifier.html.replace("\n</code>", "</code>")
 
 
 def read_text(html: str) -> str:

@@ -18,6 +18,7 @@ from mdit_py_cjk_friendly import cjk_friendly
 
 from chat.export.addresses import recognise_addresses
 from chat.export.definitions import show_unused_definitions
+from chat.export.list_numbers import keep_list_numbers
 from chat.export.literal_marks import keep_literal_marks
 from chat.export.nested_fences import nest_fences
 from chat.export.nesting import cap_nesting
@@ -28,7 +29,8 @@ TAGS = {
     "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
 _ATTRIBUTES = {
-    "a": {"href"}, "code": {"class"}, "ol": {"start"}, "td": {"align"}, "th": {"align"},
+    "a": {"href"}, "code": {"class"}, "li": {"value"}, "ol": {"start"},
+    "td": {"align"}, "th": {"align"},
 }  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def _create_parser() -> MarkdownIt:
     markdown = MarkdownIt("gfm-like", {"html": False, "linkify": False, "breaks": True})
     for plugin in (
         cjk_friendly, cap_nesting, keep_literal_marks, recognise_addresses, show_unused_definitions,
-        nest_fences, keep_cells,
+        nest_fences, keep_cells, keep_list_numbers,
     ):  # fmt: skip
         markdown.use(plugin)
     markdown.core.ruler.after("inline", "titles", _show_titles)

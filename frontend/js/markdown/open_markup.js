@@ -12,7 +12,7 @@ const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*(?:`{3,}[^`]*|~{3}.*))$/;
 const UNDECIDED_NUMBER = /^(\s*\d{1,9})[.)]?\s*$/; // of a list item
 const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
 const CODE_LIKE_FENCE = /^[\s>\-+*\d.)]*(`{3,})(?!`)[^`]+\1/;
-const ORDERED_ITEM = /^[\s>]*\d{1,9}[.)]\s/m;
+const ORDERED_ITEM = /^\s*\d{1,9}[.)]\s/;
 const LETTER = /[\p{L}\p{N}]/u;
 const TABLE_ROW = /^\s*\|/;
 const HALF_LINK = /!?\[([^[\]\n]*)\]\(([^()\s]*)(?:[ \t]+["']([^"'\n]*))?$/;
@@ -39,8 +39,14 @@ function trimUndecided(text) {
   const earlier = lines.join("\n");
   if (UNDECIDED_LINE.test(last)) return earlier;
   const [, number] = UNDECIDED_NUMBER.exec(last) ?? [];
-  if (number && ORDERED_ITEM.test(earlier)) return earlier;
+  if (number && ORDERED_ITEM.test(findOuterLine(lines, number))) return earlier;
   return [...lines, number ?? last].join("\n");
+}
+
+// The last line before a number that is not indented deeper.
+function findOuterLine(lines, number) {
+  const indent = number.search(/\d/);
+  return lines.findLast((line) => line.trim() && line.search(/\S/) <= indent) ?? "";
 }
 
 function trimMarks(text) {

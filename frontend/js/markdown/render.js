@@ -12,6 +12,7 @@ import { addresses } from "./syntax/addresses.js";
 import { definitions } from "./syntax/definitions.js";
 import { entities } from "./syntax/entities.js";
 import { htmlAsText } from "./syntax/html_as_text.js";
+import { listNumbers } from "./syntax/list_numbers.js";
 import { literalMarks } from "./syntax/literal_marks.js";
 import { nestedFences } from "./syntax/nested_fences.js";
 import { tables } from "./syntax/tables.js";
@@ -24,7 +25,7 @@ const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a
 // Of two extensions that handle the same syntax, marked asks the later one first.
 const syntax = [
   cjkEmphasis, tables, limits, literalMarks, addresses, definitions, nestedFences, entities,
-  htmlAsText,
+  htmlAsText, listNumbers,
 ];
 const marked = new Marked({ gfm: true, breaks: true }, ...syntax, {
   renderer: {
@@ -46,10 +47,10 @@ const SANITISE_OPTIONS = {
   ALLOWED_TAGS: (
     "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre strong table tbody td th thead tr ul"
   ).split(" "),
-  ALLOWED_ATTR: ["href", "title", "class", "align", "start", "type", "checked", "disabled"],
+  ALLOWED_ATTR: ["href", "class", "align", "start", "value", "type", "checked", "disabled"],
   // DOMPurify applies this to every attribute except those in the list after it.
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:|tel:)/i,
-  ADD_URI_SAFE_ATTR: ["align", "start", "type", "checked", "disabled"],
+  ADD_URI_SAFE_ATTR: ["align", "start", "value", "type", "checked", "disabled"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
 };

@@ -99,6 +99,7 @@ export class StreamingMarkdown {
   #appendItems(token) {
     const { container, prefixItems } = this.#openBlock;
     const rendered = renderTokens([token]).querySelector(CONTAINER[token.type]);
+    copyNumber(container.lastElementChild, rendered.children[prefixItems]);
     this.#clearTail();
     const nodes = [...rendered.childNodes];
     container.append(...nodes.slice(nodes.indexOf(rendered.children[prefixItems])));
@@ -154,6 +155,11 @@ export class StreamingMarkdown {
     for (const node of this.#tail) node.remove();
     this.#tail = [];
   }
+}
+
+// The number of an item depends on the items before it, which are not rendered again.
+function copyNumber(shown, item) {
+  if (shown.hasAttribute("value")) item.setAttribute("value", shown.value);
 }
 
 function isContinued(block, token) {
