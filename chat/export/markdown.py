@@ -5,28 +5,33 @@ sanitised by nh3. Its cost can grow faster than its length: render_process.py li
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
-from markdown_it.rules_block import StateBlock, reference
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from mdit_py_cjk_friendly import cjk_friendly
 
+from chat.export.addresses import recognise_addresses
+from chat.export.definitions import show_unused_definitions
+from chat.export.list_numbers import keep_list_numbers
+from chat.export.literal_marks import keep_literal_marks
+from chat.export.nested_fences import nest_fences
 from chat.export.nesting import cap_nesting
+from chat.export.tables import keep_cells
 
 TAGS = {
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li",
     "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
 _ATTRIBUTES = {
-    "a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "td": {"align"}, "th": {"align"},
+    "a": {"href"}, "code": {"class"}, "li": {"value"}, "ol": {"start"},
+    "td": {"align"}, "th": {"align"},
 }  # fmt: skip
-_MAX_DEFINITION_LINES = 10
-"""Lines that the definition of a link may span."""
 
 
 def markdown_to_html(text: str) -> str:
@@ -35,7 +40,7 @@ def markdown_to_html(text: str) -> str:
         _create_parser().render(text),
         tags=TAGS,
         attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
+        url_schemes={"http", "https", "mailto", "tel"},
         url_relative="deny",  # in a saved file, a relative link leads to the user's other files
         link_rel="noopener noreferrer",
         set_tag_attribute_values={"a": {"target": "_blank"}},
@@ -55,9 +60,14 @@ def find_closing_line(text: str) -> str:
 
 @cache
 def _create_parser() -> MarkdownIt:
-    options = {"html": False, "linkify": True}
-    markdown = MarkdownIt("gfm-like", options).use(cjk_friendly).use(cap_nesting)
-    markdown.block.ruler.at("reference", _parse_short_reference)
+    markdown = MarkdownIt("gfm-like", {"html": False, "linkify": False, "breaks": True})
+    for plugin in (
+        cjk_friendly, cap_nesting, keep_literal_marks, recognise_addresses, show_unused_definitions,
+        nest_fences, keep_cells, keep_list_numbers,
+    ):  # fmt: skip
+        markdown.use(plugin)
+    markdown.core.ruler.after("inline", "titles", _show_titles)
+    markdown.add_render_rule("softbreak", RendererHTML.softbreak)
     markdown.add_render_rule("image", _render_image_as_link)
     for cell in ("td_open", "th_open"):
         markdown.add_render_rule(cell, _render_cell_with_align)
@@ -72,16 +82,21 @@ def _create_block_parser() -> MarkdownIt:
     return markdown
 
 
-def _parse_short_reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Parse the definition of a link, from a few lines only.
+def _show_titles(state: StateCore) -> None:
+    """Show the title of a link after the link."""
+    for block in state.tokens:
+        if block.type == "inline":
+            block.children = list(_add_titles(block.children or []))
 
-    The built-in rule reads the rest of the paragraph for each definition: 29 kB took 16 s.
-    """
-    last, state.lineMax = state.lineMax, min(state.lineMax, start + _MAX_DEFINITION_LINES)
-    try:
-        return reference(state, start, end, silent)
-    finally:
-        state.lineMax = last
+
+def _add_titles(children: list[Token]) -> Iterator[Token]:
+    title = ""
+    for token in children:
+        yield token
+        if token.type == "link_open":
+            title = str(token.attrs.pop("title", ""))
+        elif token.type == "link_close" and title:
+            yield Token("text", "", 0, content=f" ({title})")
 
 
 def _render_image_as_link(
@@ -90,7 +105,9 @@ def _render_image_as_link(
     token = tokens[index]
     address = str(token.attrs.get("src", ""))
     text = self.renderInlineAsText(token.children, options, env) or address
-    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
+    title = str(token.attrs.get("title", ""))
+    words = f" ({html.escape(title)})" if title else ""
+    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>{words}'
 
 
 def _render_cell_with_align(

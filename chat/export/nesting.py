@@ -9,6 +9,8 @@ from markdown_it.rules_block import StateBlock, blockquote, list_block
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from chat.export.literal_marks import is_comparison
+
 MAX_NESTING = 30
 """Levels of quotes and lists, and levels of emphasis within a block."""
 
@@ -38,7 +40,8 @@ def _cap_container(markdown: MarkdownIt, name: str) -> None:
         depth = state.env.get("containers", 0)
         # A line with a smaller indent than the current list may begin an item of an outer one.
         is_outside = silent and state.sCount[start] < state.blkIndent
-        if depth >= MAX_NESTING and not is_outside:
+        line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
+        if is_comparison(line) or (depth >= MAX_NESTING and not is_outside):
             return False
         state.env["containers"] = depth + 1
         try:

@@ -15,6 +15,7 @@ TEXTS = {
         "1. one\n   - a\n   - b\n     - deep\n2. two\n   - c\n\n     loose within\n3. three\n"
     ),
     "ordered from seven": "7. seven\n8. eight\n9. nine\n10. ten\n\n    more of ten\n11. eleven",
+    "countdown": "5. e\n4. d\n3. c\n\nText\n\n9. i\n\n4. d\n\n   more\n\n1. a\n",
     "other bullets": "- a\n- b\n* c\n* d\n1) e\n2) f\n1. g\n2. h\n",
     "indented list": "  - one\n  - two\n   - three\n- four\n\n  - five\n  - six\n",
     "tasks": "- [ ] open\n- [x] done\n- plain\n\n- [x] loose\n- [ ] more\n",

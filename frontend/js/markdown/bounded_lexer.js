@@ -5,6 +5,8 @@
  */
 
 import { Lexer, Tokenizer } from "../../vendor/marked.js";
+import { showUnusedDefinitions } from "./syntax/definitions.js";
+import { ignoreHtml } from "./syntax/html_as_text.js";
 import { checkTime } from "./time_limit.js";
 
 const MAX_NESTING = 30; // levels of quotes and lists, and levels of emphasis within a block
@@ -14,6 +16,19 @@ const MAX_EMPTY_CELLS = 10_000; // of a table: a short row is completed with emp
 export class BoundedLexer extends Lexer {
   containers = 0; // the quotes and lists around the current block
   spans = -1; // the emphasis and links around the current text
+  usedLinks = new Set(); // the definitions that a link uses
+
+  constructor(options, isPartial) {
+    super(options);
+    options.tokenizer.rules = ignoreHtml(options.tokenizer.rules);
+    this.isPartial = isPartial;
+  }
+
+  lex(source) {
+    const tokens = super.lex(source);
+    showUnusedDefinitions(this, tokens);
+    return tokens;
+  }
 
   inlineTokens(source, tokens = []) {
     if (source.length > MAX_INLINE_LENGTH) {

@@ -4,10 +4,16 @@
 export function startListChunk(list) {
   const chunk = list.cloneNode(false);
   chunk.classList.add("list-chunk");
-  if (chunk.matches("ol")) chunk.start = list.start + list.children.length - 1;
+  if (chunk.matches("ol")) chunk.start = findLastNumber(list);
   chunk.append(list.lastElementChild);
   list.after(chunk);
   return chunk;
+}
+
+function findLastNumber(list) {
+  const items = [...list.children];
+  const at = items.findLastIndex((item) => item.hasAttribute("value"));
+  return at < 0 ? list.start + items.length - 1 : items[at].value + items.length - 1 - at;
 }
 
 /**

@@ -8,24 +8,33 @@ import { Marked } from "../../vendor/marked.js";
 import DOMPurify from "../../vendor/purify.js";
 import { BoundedLexer, limits } from "./bounded_lexer.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
+import { addresses } from "./syntax/addresses.js";
+import { definitions } from "./syntax/definitions.js";
+import { entities } from "./syntax/entities.js";
+import { htmlAsText } from "./syntax/html_as_text.js";
+import { listNumbers } from "./syntax/list_numbers.js";
+import { literalMarks } from "./syntax/literal_marks.js";
+import { nestedFences } from "./syntax/nested_fences.js";
+import { tables } from "./syntax/tables.js";
 import { checkTime } from "./time_limit.js";
 import { strings } from "../strings/strings.js";
 
-const LINE_BREAK = /^<br\s*\/?>/i;
+const INVISIBLE = new Set(["space", "def"]); // types of tokens
 const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a millisecond each
 
-const marked = new Marked({ gfm: true }, cjkEmphasis, limits, {
-  tokenizer: {
-    html: () => undefined,
-    // The only line break that a table cell can have.
-    tag(source) {
-      const found = LINE_BREAK.exec(source);
-      return found ? { type: "br", raw: found[0] } : undefined;
-    },
-  },
+// Of two extensions that handle the same syntax, marked asks the later one first.
+const syntax = [
+  cjkEmphasis, tables, limits, literalMarks, addresses, definitions, nestedFences, entities,
+  htmlAsText, listNumbers,
+];
+const marked = new Marked({ gfm: true, breaks: true }, ...syntax, {
   renderer: {
-    // A short reference can repeat a long address many times.
-    link: () => checkTime() ?? false,
+    // A short reference can repeat a long address many times. A title is shown after its link.
+    link(token) {
+      checkTime();
+      if (!token.title) return false;
+      return `${this.link({ ...token, title: "" })} (${this.text({ text: token.title })})`;
+    },
     image({ href, title, text }) {
       const words = { type: "text", raw: text, text: text || href };
       return this.link({ type: "link", raw: text, href, title, text, tokens: [words] });
@@ -38,17 +47,20 @@ const SANITISE_OPTIONS = {
   ALLOWED_TAGS: (
     "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr input li ol p pre strong table tbody td th thead tr ul"
   ).split(" "),
-  ALLOWED_ATTR: ["href", "title", "class", "align", "start", "type", "checked", "disabled"],
+  ALLOWED_ATTR: ["href", "class", "align", "start", "value", "type", "checked", "disabled"],
   // DOMPurify applies this to every attribute except those in the list after it.
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:|tel:)/i,
-  ADD_URI_SAFE_ATTR: ["align", "start", "type", "checked", "disabled"],
+  ADD_URI_SAFE_ATTR: ["align", "start", "value", "type", "checked", "disabled"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
 };
 
-/** Split a text into its top-level blocks, as marked's tokens; may throw OutOfTime. */
-export function lex(text) {
-  return new BoundedLexer(marked.defaults).lex(text);
+/**
+ * Split a text into its top-level blocks, as marked's tokens; may throw OutOfTime. `isPartial`: the
+ * text is still growing.
+ */
+export function lex(text, isPartial = false) {
+  return new BoundedLexer(marked.defaults, isPartial).lex(text);
 }
 
 /** Render tokens as safe DOM; may throw OutOfTime. */

@@ -2,27 +2,20 @@
  * Show Markdown while it streams, in time linear in its length.
  *
  * Blocks that can no longer change are not touched. Only the last block is rendered again, and of
- * a list, inner list or table only the last item or row; its nodes are patched. Text that is still
- * ambiguous (a single `-`, half a fence, the first row of a table) is withheld for a moment, so
- * that nothing shown disappears.
+ * a list, inner list or table only the last item or row; its nodes are patched. open_markup.js
+ * decides how the end of the text looks.
  */
 
 import { startListChunk, startTableChunk } from "./chunks.js";
+import { closeOpenMarkup, lexOpen } from "./open_markup.js";
 import { patchAfter } from "./patch.js";
 import { lex, renderTokens } from "./render.js";
 import { StreamingText } from "./streaming_text.js";
 
-const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*\d{1,9}[.)]?\s*|\s*(?:`{3}|~{3}).*)$/;
-const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
-const TABLE_ROW = /^\s*\|/;
-const HALF_LINK = /!?\[([^[\]\n]*)\]\([^()\n]*$/;
-const CODE_SPAN = /(`+)(?!`)[^\n]*?[^`]\1(?!`)/g;
-const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^\]\n]+\]:/m;
+const DEFINITION = /^ {0,3}(?:[>\-+*\d.) \t]*)\[[^^\]\n][^\]\n]*\]:\s*<?(?:https?:|mailto:|tel:)/im;
 const BULLET = /^ *(?:[-+*]|\d+[.)])/;
 const MARKER = /^\s*(?:[-+*]|\d+[.)])\s+/; // of an item, with its indent
-const PROSE = new Set(["paragraph", "heading", "list", "blockquote"]);
 
-const MAX_OPEN_LENGTH = 20_000; // characters of a block whose open markup is closed
 const CHUNK_SIZE = 100; // items or rows
 const MIN_INNER_SIZE = 20; // items of an inner list whose items are finished, too
 const CONTAINER = { list: "ul, ol", table: "tbody" };
@@ -46,8 +39,7 @@ export class StreamingMarkdown {
     if (text === this.#text) return;
     if (!text.startsWith(this.#text) || !this.#isIntact()) this.#restart();
     this.#text = text;
-    const tokens =
-      this.#extendBlock(trimUndecided, true) ?? lex(trimUndecided(text.slice(this.#finished)));
+    const tokens = this.#extendBlock(lexOpen, true) ?? lexOpen(text.slice(this.#finished));
     const last = tokens.findLastIndex((token) => token.type !== "space");
     if (last < 0) return;
     const isSameCode = last === 0 && this.#openCode && tokens[0].type === "code";
@@ -64,7 +56,7 @@ export class StreamingMarkdown {
     if (!text.startsWith(this.#text) || DEFINITION.test(text)) return false;
     if (!this.#isIntact()) this.#restart();
     this.#text = text;
-    const tokens = this.#extendBlock((source) => source, false) ?? lex(text.slice(this.#finished));
+    const tokens = this.#extendBlock(lex, false) ?? lex(text.slice(this.#finished));
     this.#finishCode(tokens[0]);
     patchAfter(this.#kept, this.#body, [...renderTokens(tokens).childNodes]);
     return true;
@@ -90,17 +82,17 @@ export class StreamingMarkdown {
    * or none while it is the last block and `isOpen`. Return null if there is no such block, or if
    * the new text changes its earlier items (a list becomes loose): then the block starts again.
    */
-  #extendBlock(prepare, isOpen) {
+  #extendBlock(split, isOpen) {
     const block = this.#openBlock;
     if (!block) return null;
-    if (isOpen && this.#extendInnerList(prepare)) return [];
-    const [token, ...following] = lex(prepare(block.prefix + this.#text.slice(this.#finished)));
+    if (isOpen && this.#extendInnerList(split)) return [];
+    const [token, ...following] = split(block.prefix + this.#text.slice(this.#finished));
     if (!isContinued(block, token)) {
       this.#restartBlock();
       return null;
     }
     const staysOpen = isOpen && following.every(({ type }) => type === "space");
-    this.#appendItems(staysOpen ? closeOpenMarkup(token) : token);
+    this.#appendItems(staysOpen ? closeOpenMarkup(token)[0] : token);
     if (staysOpen) {
       this.#freezeFinished(token);
       return [];
@@ -113,18 +105,19 @@ export class StreamingMarkdown {
 
   // Render the innermost open list again, from its last item on. Return false, and change nothing,
   // if there is none, or if the new text is more than items of it.
-  #extendInnerList(prepare) {
+  #extendInnerList(split) {
     const { inner } = this.#openBlock;
     const isIntact = inner && inner.kept.parentNode === inner.container;
     if (!isIntact || !this.#body.contains(inner.container)) return false;
-    const [token, ...following] = lex(prepare(inner.prefix + this.#text.slice(inner.finished)));
+    const [token, ...following] = split(inner.prefix + this.#text.slice(inner.finished));
     const lists = findOpenLists(token);
     const isSame = lists.length === inner.depth && lists.slice(0, -1).every(hasOneItem);
     const last = isSame && findLastItem(token.raw, lists);
     if (!last || following.some(({ type }) => type !== "space")) return false;
-    const [outermost] = renderTokens([closeOpenMarkup(token)]).children;
+    const [outermost] = renderTokens(closeOpenMarkup(token)).children;
     const rendered = findOpenElement(outermost, inner.depth);
     if (!rendered) return false;
+    copyNumber(inner.container.lastElementChild, rendered.children[0]);
     const nodes = [...rendered.childNodes];
     patchAfter(inner.kept, inner.container, nodes.slice(nodes.indexOf(rendered.children[0])));
     inner.finished += last.start - inner.prefix.length;
@@ -154,6 +147,7 @@ export class StreamingMarkdown {
   #appendItems(token) {
     const { container, prefixItems } = this.#openBlock;
     const rendered = renderTokens([token]).querySelector(CONTAINER[token.type]);
+    copyNumber(container.lastElementChild, rendered.children[prefixItems]);
     const nodes = [...rendered.childNodes];
     const tail = nodes.slice(nodes.indexOf(rendered.children[prefixItems]));
     patchAfter(this.#kept, container, tail);
@@ -161,7 +155,7 @@ export class StreamingMarkdown {
 
   #show(finished, last) {
     this.#finishCode(finished[0]);
-    const fragments = [renderTokens(finished), renderTokens([closeOpenMarkup(last)])];
+    const fragments = [renderTokens(finished), renderTokens(closeOpenMarkup(last))];
     const [done, open] = fragments.map((fragment) => [...fragment.childNodes]);
     const shown = patchAfter(this.#kept, this.#body, [...done, ...open]);
     if (done.length) this.#kept = shown[done.length - 1];
@@ -263,33 +257,13 @@ function findAt(block, selector) {
   return block?.matches(selector) ? block : block?.querySelector(selector);
 }
 
+// The number of an item depends on the items before it, which are not rendered again.
+function copyNumber(shown, item) {
+  if (shown.hasAttribute("value")) item.setAttribute("value", shown.value);
+}
+
 function isContinued(block, token) {
   const items = token?.items ?? token?.rows ?? [];
   const isSameKind = token?.type === block.type && token.loose === block.loose;
   return isSameKind && items.length > block.prefixItems;
-}
-
-function trimUndecided(text) {
-  const lines = text.split("\n");
-  if (UNDECIDED_LINE.test(lines.at(-1))) lines.pop();
-  if (TABLE_ROW.test(lines.at(-1)) && !TABLE_ROW.test(lines.at(-2))) lines.pop();
-  const rest = lines.join("\n");
-  let end = rest.length; // a regular expression would try each of the marks as the first one
-  while (end && UNDECIDED_MARK.test(rest[end - 1])) end -= 1;
-  return rest.slice(0, end);
-}
-
-// Bold text, code spans and links look like that as soon as they begin.
-function closeOpenMarkup(token) {
-  if (!PROSE.has(token.type)) return token;
-  if (token.raw.length > MAX_OPEN_LENGTH) return token;
-  const raw = token.raw.replace(HALF_LINK, "$1");
-  const line = raw.slice(raw.lastIndexOf("\n") + 1).replace(CODE_SPAN, "");
-  const ending = line.includes("`") ? "`" : isOdd(line, /\*\*/g) ? "**" : "";
-  if (raw === token.raw && !ending) return token;
-  return lex(raw.trimEnd() + ending)[0] ?? { type: "space", raw: "" };
-}
-
-function isOdd(line, mark) {
-  return (line.match(mark)?.length ?? 0) % 2 === 1;
 }

@@ -27,7 +27,7 @@ NESTED = json.loads((ROOT / "tests" / "nesting.json").read_text())
 text of each recognised opening, of each recognised closing]."""
 
 COSTLY = {
-    "links without a scheme": "//a.b/" * 10_000,
+    "labels without an end": "![[[" * 15_000,
     "table with empty cells": "|a" * 8000 + "\n" + "|-" * 8000 + "\n" + "|\n" * 8000,
     "repeated long address": f"[a]: https://{'b' * 50_000}\n\n" + "[a] " * 20_000,
 }
@@ -169,7 +169,7 @@ async def test_without_a_process_an_export_is_plain_text_and_the_log_says_why(
 
 
 async def test_the_process_ends_when_its_export_is_cancelled() -> None:
-    messages = conversation_of(*[COSTLY["links without a scheme"]] * 5)
+    messages = conversation_of(*[COSTLY["labels without an end"]] * 5)
     export = asyncio.create_task(Renderer().render("html", "t", messages, "en"))
     async with asyncio.timeout(PATIENCE_S):
         while not find_processes():
@@ -188,7 +188,7 @@ def test_the_process_ends_when_its_worker_is_gone() -> None:
         stdout=subprocess.PIPE,
     )
     assert process.stdin
-    (message,) = conversation_of(COSTLY["links without a scheme"])
+    (message,) = conversation_of(COSTLY["labels without an end"])
     request = json.dumps(["html", message, "en"]).encode()
     process.stdin.write(render_process.LENGTH.pack(len(request)) + request)
     process.stdin.close()
@@ -200,7 +200,7 @@ def test_the_process_ends_when_its_worker_is_gone() -> None:
 async def test_a_second_export_of_a_session_is_rejected_while_the_first_one_runs(
     client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    events = await ask(client, upstream, question, COSTLY["links without a scheme"])
+    events = await ask(client, upstream, question, COSTLY["labels without an end"])
     path = f"/api/conversations/{json.loads(events[0].data)['conversation']}/export"
     responses = await asyncio.gather(
         *(client.get(path, params={"format": "html"}, timeout=PATIENCE_S) for _ in range(2))

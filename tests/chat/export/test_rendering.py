@@ -1,6 +1,7 @@
 """Markdown becomes safe HTML, and a conversation a file."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import httpx
@@ -10,6 +11,14 @@ from hypothesis import strategies as st
 
 from chat.export import rendering
 from chat.export.markdown import TAGS, markdown_to_html
+from tests import visible_text
+from tests.answer_texts import (
+    Answer,
+    find_missing,
+    generate_answer,
+    generate_prose,
+    keep_letters,
+)
 from tests.exports import export_as
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import ROOT
@@ -33,7 +42,7 @@ class Seen(HTMLParser):
 def harmless(text: str) -> None:
     for tag, attributes in Seen(text).tags:
         assert tag in TAGS
-        assert set(attributes) <= {"href", "title", "class", "start", "align", "rel", "target"}
+        assert set(attributes) <= {"href", "class", "start", "value", "align", "rel", "target"}
         assert (
             (attributes.get("href") or "http:").lower().startswith(("http:", "https:", "mailto:"))
         )
@@ -42,6 +51,30 @@ def harmless(text: str) -> None:
 @pytest.mark.parametrize(("markdown", "expected"), CASES)
 def test_emphasis_next_to_chinese_punctuation_is_exported(markdown: str, expected: str) -> None:
     assert markdown_to_html(markdown) == f"<p>{expected}</p>\n"
+
+
+@pytest.mark.parametrize(("markdown", "expected"), visible_text.CASES)
+def test_an_export_shows_the_marks_of_prose(markdown: str, expected: str) -> None:
+    assert visible_text.simplify(markdown_to_html(markdown)) == expected
+
+
+@given(st.randoms().map(generate_answer))
+def test_every_letter_of_an_answer_is_exported(answer: Answer) -> None:
+    shown = keep_letters(visible_text.read_text(markdown_to_html(answer.markdown)))
+    assert not find_missing(answer.find_letters(), shown)
+
+
+@given(st.randoms().map(generate_prose))
+def test_every_character_of_prose_is_exported(text: str) -> None:
+    shown = visible_text.read_text(markdown_to_html(text))
+    assert "".join(shown.split()) == "".join(text.split())
+
+
+@given(st.text(st.sampled_from("abé汉あ *_~>#-+|.:!?\n\"'(){}=/$@%^,;"), max_size=60))
+def test_every_letter_of_any_text_without_links_and_code_is_exported(text: str) -> None:
+    words = re.sub("~{3,}.*", "", text)  # the language of a code block
+    shown = keep_letters(visible_text.read_text(markdown_to_html(text)))
+    assert not find_missing(keep_letters(words), shown)
 
 
 @pytest.mark.parametrize(
