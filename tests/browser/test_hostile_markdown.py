@@ -19,6 +19,7 @@ UNITS = [
     "[^1]: a\n", "> ", "> a\nb\n", "> - ", "- ", "- a\n", "- a\n b\n", "- a\n\n", "- [ ] a\n",
     "0) a\n", "***\na\n", "===\n", "# ", "```\n", "~~~ a\n", "    a\n", "中**", "**中。", "\u0301",
     "\u202e", "\u200d", "\t", "x\n",
+    "__a", "http://a/)", "[a](b)(", "[a]: http://b\n", "&a;", "```md\n```a\n",
 ]  # fmt: skip
 COSTLY = {unit: unit * (19_000 // len(unit)) for unit in UNITS} | {
     "open and closed": "*a " * 6000 + "b*",

@@ -7,6 +7,8 @@ import { Tokenizer } from "../../../vendor/marked.js";
 
 const ENTITY = /&(\w+;)/g;
 const MAX_LENGTH = 2; // UTF-16 units of the text of an entity
+const MAX_KNOWN = 1000;
+const known = new Map(); // the results for entities, as parsing one takes 0.1 ms
 const probe = document.createElement("textarea"); // its content is parsed as text with entities
 
 /** The extension, for `Marked.use`. */
@@ -21,6 +23,10 @@ export const entities = {
 };
 
 function escapeUnknown(entity, name) {
-  probe.innerHTML = entity;
-  return probe.value.length > MAX_LENGTH ? `&amp;${name}` : entity;
+  if (!known.has(entity)) {
+    if (known.size >= MAX_KNOWN) known.clear();
+    probe.innerHTML = entity;
+    known.set(entity, probe.value.length <= MAX_LENGTH);
+  }
+  return known.get(entity) ? entity : `&amp;${name}`;
 }
