@@ -12,6 +12,7 @@ const UNDECIDED_LINE = /^(?:[-+*=_#|:`~>\s]*|\s*(?:`{3,}[^`]*|~{3}.*))$/;
 const UNDECIDED_NUMBER = /^(\s*\d{1,9})[.)]?\s*$/; // of a list item
 const UNDECIDED_MARK = /[*`~]|[^\S\n]/;
 const CODE_LIKE_FENCE = /^[\s>\-+*\d.)]*(`{3,})(?!`)[^`]+\1/;
+const ITEM = /^\s*(?:[-+*]|\d{1,9}[.)])\s/;
 const ORDERED_ITEM = /^\s*\d{1,9}[.)]\s/;
 const LETTER = /[\p{L}\p{N}]/u;
 const TABLE_ROW = /^\s*\|/;
@@ -43,10 +44,11 @@ function trimUndecided(text) {
   return [...lines, number ?? last].join("\n");
 }
 
-// The last line before a number that is not indented deeper.
+// The last line before a number that begins an item or a block, and is not indented deeper.
 function findOuterLine(lines, number) {
   const indent = number.search(/\d/);
-  return lines.findLast((line) => line.trim() && line.search(/\S/) <= indent) ?? "";
+  const begins = (line, at) => ITEM.test(line) || (line.trim() && !lines[at - 1]?.trim());
+  return lines.findLast((line, at) => begins(line, at) && line.search(/\S/) <= indent) ?? "";
 }
 
 function trimMarks(text) {
