@@ -19,7 +19,6 @@ import { tables } from "./syntax/tables.js";
 import { checkTime } from "./time_limit.js";
 import { strings } from "../strings/strings.js";
 
-const INVISIBLE = new Set(["space", "def"]); // types of tokens
 const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a millisecond each
 
 // Of two extensions that handle the same syntax, marked asks the later one first.
