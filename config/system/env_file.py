@@ -25,6 +25,7 @@ _VERY_NEAR = 0.9
 
 _ASSIGNED_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)")
 _OPENED_QUOTE = re.compile(_ASSIGNED_NAME.pattern + r"\s*=\s*[\"']")
+_SINGLE_QUOTED = re.compile(_ASSIGNED_NAME.pattern + r"\s*=\s*'")
 _UNBRACED = re.compile(r"\$([A-Za-z_]\w*)(?:/.*)?")
 _BRACED = re.compile(r"\$\{([^}:]*)\}")
 
@@ -116,13 +117,17 @@ def _describe_fault(text: str, names: Collection[str]) -> str:
 
 
 def _check_variables(path: Path, line: int, binding: Binding, before: Collection[str]) -> None:
-    """Reject `$NAME`, which is not replaced, and `${NAME}` of a variable that is not set."""
+    """Reject `$NAME`, which is not replaced, and `${NAME}` of a variable that is not set.
+
+    The value may be a key: never quote it.
+    """
     value = binding.value or ""
-    if found := _UNBRACED.fullmatch(value):
-        _reject(path, line, f"${found[1]} is not replaced: write ${{{found[1]}}}")
+    if _UNBRACED.fullmatch(value) and not _SINGLE_QUOTED.match(binding.original.string):
+        advice = "write ${NAME} for a variable, or put the value in single quotes"
+        _reject(path, line, f"the value of {binding.key} begins with $: {advice}")
     for name in _BRACED.findall(value):
         if name not in os.environ and name.upper() not in before:
-            _reject(path, line, f"{binding.key} names ${{{name}}}, which is not set")
+            _reject(path, line, f"the value of {binding.key} names a variable that is not set")
 
 
 def _find_nearest(name: str, names: Collection[str], cutoff: float) -> str:
