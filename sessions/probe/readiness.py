@@ -31,7 +31,7 @@ class Readiness:
     async def _try(self) -> Fault | None:
         try:
             async with ReplyTimeout(_TIME_LIMIT_S):
-                await try_commands(self._redis)
+                await try_commands(self._redis, with_removals=False)
         except (*UNAVAILABLE_ERRORS, ResponseError) as error:
             return find_fault(error)
         rejected = self._notifications.fault

@@ -49,21 +49,27 @@ COMMANDS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
     ("ZRANGE", (0, 0)),
     ("ZRANGEBYSCORE", (0, 0)),
     ("ZREM", ("",)),
+    ("ZREVRANGE", (0, 0)),
+    ("ZREVRANGEBYSCORE", (0, 0)),
     ("ZSCORE", ("",)),
-    ("UNLINK", ()),
-    ("DEL", ()),
 )
 """The commands that scripts and stores use with one key, with their other arguments."""
 
+REMOVALS: tuple[tuple[str, tuple[Argument, ...]], ...] = (("UNLINK", ()), ("DEL", ()))
+"""The same, for those after which the embedded Redis rewrites its append-only file."""
 
-async def try_commands(redis: Client) -> None:
+
+async def try_commands(redis: Client, *, with_removals: bool) -> None:
     """Run everything once, in two exchanges; raise the first error of UNAVAILABLE_ERRORS.
+
+    Repeated tries go without REMOVALS: they would cause one rewrite after another.
 
     A full memory is no such error: Redis still serves all but new questions. On a Cluster only the
     node of the index of running turns is tried, without which nothing works.
     """
     key = keys.probe(secrets.token_hex(8))
-    calls: list[Call] = [(name, [key], arguments) for name, arguments in COMMANDS]
+    commands = (*COMMANDS, *(REMOVALS if with_removals else ()), ("EXPIRE", (0,)))
+    calls: list[Call] = [(name, [key], arguments) for name, arguments in commands]
     calls += [
         ("RENAME", [key, key], []),
         ("ZDIFF", [], [1, key]),

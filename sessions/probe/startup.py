@@ -75,7 +75,7 @@ async def find_startup_fault(url: str) -> Fault | None:
             fault = await _find_server_fault(redis)
             if fault is None:
                 await scripts.load(redis)
-                await try_commands(redis)
+                await try_commands(redis, with_removals=True)
                 await try_subscription(redis, keys.stops(), keys.probe("channel"))
                 for warning in await find_warnings(redis):
                     logger.warning("%s", warning)

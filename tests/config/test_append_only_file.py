@@ -1,5 +1,6 @@
 """Deleted text leaves the disk: the embedded Redis rewrites its append-only file."""
 
+import asyncio
 import functools
 import logging
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,8 @@ from redis import Redis
 
 from config.children import append_only_file
 from config.children.embedded_redis import EmbeddedRedis
+from sessions.client.connection import connect
+from sessions.probe.requirements import try_commands
 from tests import installed
 from tests.config.conftest import find_server
 from tests.fake_upstream import ScriptedUpstream
@@ -115,6 +119,11 @@ def test_text_that_is_removed_in_any_way_leaves_every_file(
     assert client.get("kept") == f"kept {secret}".encode()
 
 
+async def try_as_readyz_does(url: str) -> None:
+    async with aclosing(connect(url)) as client:
+        await try_commands(client, with_removals=False)
+
+
 @pytest.mark.usefixtures("is_eager")
 def test_the_file_is_not_rewritten_while_nothing_is_removed(
     redis: EmbeddedRedis, client: Redis
@@ -124,6 +133,8 @@ def test_the_file_is_not_rewritten_while_nothing_is_removed(
         client.set(f"key {number}", "text")
         client.append("log", "text")
         assert redis.poll() is None
+    asyncio.run(try_as_readyz_does(redis.url))
+    assert redis.poll() is None
     assert count_forks(client) == 1
     client.unlink("log")
     poll_until(redis, lambda: count_forks(client) == 2)
