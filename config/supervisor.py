@@ -152,7 +152,7 @@ class Supervisor:
             if not announced and not self._waiting and Phase.STARTING not in phases:
                 announced = True
                 on_ready()
-            self._children.restart_dead(self._is_hurried)
+            self._children.restart_dead(self._must_return)
         self._stop_workers(Order.DRAIN, on_drain)
         return 0
 
@@ -164,7 +164,7 @@ class Supervisor:
     def _count_signal(self, number: int, frame: object) -> None:
         self._signals += 1
 
-    def _is_hurried(self) -> bool:
+    def _must_return(self) -> bool:
         return self._signals > 0 or self._is_stopping
 
     def _start_due_workers(self) -> None:
@@ -270,7 +270,7 @@ class Supervisor:
                 announced = True
                 if running := sum(one.running for one in self._workers):
                     on_drain(running)
-            self._children.restart_dead(self._is_hurried)
+            self._children.restart_dead(self._must_return)
             if time.monotonic() - ordered_at > timeout_s:
                 for worker in self._workers:
                     pid = worker.process.pid

@@ -3,9 +3,9 @@
 Models give the inner fences the same length. By CommonMark the first of the inner fences would then
 close the outer block, and the rest of the answer would change between prose and code.
 
-In a block of Markdown, a fence with a language opens an inner block, and so does a bare fence
-between an empty line and a line of text; the next bare fence closes the inner block. If the outer
-block is never closed by this rule, CommonMark's applies.
+In a block of Markdown, two kinds of fence open an inner block: one with a language, and a bare one
+between an empty line and a line of text. The next bare fence closes it. If the outer block is never
+closed by this rule, CommonMark's applies.
 
 The web UI has the same rule in frontend/js/markdown/syntax/nested_fences.js;
 tests/visible_text.json tests both.

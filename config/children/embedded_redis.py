@@ -103,11 +103,11 @@ class EmbeddedRedis:
             self._file.rewrite_if_due()
         return status
 
-    def start(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
+    def start(self, must_return: Callable[[], bool] = lambda: False) -> None:
         """Start Redis and return when it is ready; on failure, raise an EmbeddedRedisError.
 
-        A failure leaves no process running. When `is_hurried` returns True, return although Redis
-        is still loading its data.
+        A failure leaves no process running. Return at once, before Redis has loaded its data, when
+        `must_return()` is true.
         """
         if self._process:
             raise RuntimeError("the embedded Redis is already running")
@@ -121,7 +121,7 @@ class EmbeddedRedis:
                 file.remove_temporary_files()
                 binary, self.version = find_binary(self._home)
                 self._launch(binary, lock)
-            self._wait_until_ready(is_hurried)
+            self._wait_until_ready(must_return)
             self._file = file
         except BaseException as error:
             self.stop()
@@ -248,9 +248,9 @@ class EmbeddedRedis:
                 preexec_fn=prepare,
             )
 
-    def _wait_until_ready(self, is_hurried: Callable[[], bool]) -> None:
+    def _wait_until_ready(self, must_return: Callable[[], bool]) -> None:
         last_reply = last_progress = time.monotonic()
-        while not (is_hurried() or (reply := self._send_command(b"PING")).startswith(b"+PONG")):
+        while not (must_return() or (reply := self._send_command(b"PING")).startswith(b"+PONG")):
             now = time.monotonic()
             if (status := self.poll()) is not None:
                 raise RedisStartError(

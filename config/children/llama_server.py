@@ -106,7 +106,7 @@ class LlamaServer:
         is_due = time.monotonic() - self._started_at >= self._restart_interval_s
         return status if is_due else None
 
-    def start(self, is_hurried: Callable[[], bool]) -> None:
+    def start(self, must_return: Callable[[], bool]) -> None:
         """Start llama-server again, without waiting until its model is loaded."""
         was_stable = time.monotonic() - self._started_at >= STABLE_RUN_S
         doubled_s = min(2 * self._restart_interval_s, MAX_RESTART_INTERVAL_S)

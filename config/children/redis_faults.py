@@ -26,7 +26,7 @@ _CAUSES = (
         "{home}/appendonlydir is damaged: restore it from a backup",
     ),
 )
-"""Lines of Redis's log, and the cause that they tell."""
+"""Patterns in Redis's log, each with the cause of the failure."""
 
 
 class DataLostError(EmbeddedRedisError):
@@ -53,7 +53,7 @@ def check_append_only_folder(home: Path) -> None:
 
 
 def find_cause(log: str, home: Path, version: str) -> str:
-    """Return the cause of a failed start, from the log of this start; "" if it tells none."""
+    """Return the cause of a failed start, from the log of this start; "" if it has none."""
     for pattern, cause in _CAUSES:
         if found := re.search(pattern, log):
             return cause.format(found=found[found.re.groups], home=home, version=version)

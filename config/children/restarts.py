@@ -44,15 +44,15 @@ class Child(Protocol):
     """Another process that the server needs, restarted when it dies, such as the embedded Redis.
 
     `poll` returns an exit status when the process must be restarted. If `start` raises an error, it
-    is tried again later. When `is_hurried` returns True, it no longer waits until the process is
-    ready.
+    is tried again later. `start` returns at once, before the child is ready, when `must_return()`
+    is true.
     """
 
     name: str
 
     def poll(self) -> int | None: ...
     def stop(self) -> None: ...
-    def start(self, is_hurried: Callable[[], bool]) -> None: ...
+    def start(self, must_return: Callable[[], bool]) -> None: ...
 
 
 class Children:
@@ -63,24 +63,24 @@ class Children:
         self._failed: dict[Child, Restarts] = {}
         """Children that could not be started again, and when the next try is due."""
 
-    def restart_dead(self, is_hurried: Callable[[], bool]) -> None:
+    def restart_dead(self, must_return: Callable[[], bool]) -> None:
         """Start the children that have died; return when they are ready, or have failed again.
 
-        When `is_hurried` returns True, return before they are ready.
+        Return at once, before a child is ready, when `must_return()` is true.
         """
         for child in self._children:
             failed = self._failed.get(child)
             if failed and failed.due_at <= time.monotonic():
-                self._restart(child, failed, is_hurried)
+                self._restart(child, failed, must_return)
             elif not failed and (status := child.poll()) is not None:
                 logger.error("%s died (%s); restarting it", child.name, describe_exit(status))
                 child.stop()
-                self._restart(child, Restarts(), is_hurried)
+                self._restart(child, Restarts(), must_return)
 
-    def _restart(self, child: Child, restarts: Restarts, is_hurried: Callable[[], bool]) -> None:
+    def _restart(self, child: Child, restarts: Restarts, must_return: Callable[[], bool]) -> None:
         began = time.monotonic()
         try:
-            child.start(is_hurried)
+            child.start(must_return)
         except Exception as error:  # the workers continue: a later try may succeed
             now = time.monotonic()
             restarts.note_start(now)

@@ -25,7 +25,7 @@ class Fault(NamedTuple):
     reason: str
     """A sentence for the log and for `/readyz`: it has no address, key or secret."""
     remedy: str = ""
-    """What the operator must change; "" if Redis may become available by itself."""
+    """The change that the operator must make; "" if Redis may become available by itself."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.remedy}" if self.remedy else self.reason

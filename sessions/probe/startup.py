@@ -1,4 +1,4 @@
-"""Try REDIS_URL before the server starts: what Redis rejects now, it would reject for ever.
+"""Try REDIS_URL before the server starts: a setting that Redis rejects now stays wrong.
 
 A Redis that is down is no reason not to start: answers wait until it is back.
 """
@@ -37,8 +37,8 @@ def try_redis(url: str) -> None:
     """Try all that Holdline uses in Redis; raise UrlRejected if Redis would never serve it.
 
     If Redis is down, this is logged within `_TIME_LIMIT_WITH_LOOKUPS_S`. So are settings of Redis
-    that may lose data. A process of its own tries Redis: the caller forks workers later, and must
-    have neither threads nor connections.
+    that may lose data. A child process tries Redis: the caller forks workers later, and must have
+    neither threads nor connections.
     """
     receiver, sender = _fork.Pipe(duplex=False)
     process = _fork.Process(target=_run, args=(url, sender), daemon=True)

@@ -40,7 +40,7 @@ async def test_copied_code_has_no_trailing_newline(
     ("locale", "message"),
     [
         ("en-US", "The browser did not allow copying. Select the text and copy it yourself."),
-        ("zh-CN", "浏览器不允许复制。请选中文字，自行复制。"),
+        ("zh-CN", "浏览器不允许复制。请选中文字后手动复制。"),
     ],
 )
 async def test_a_rejected_copy_is_reported(

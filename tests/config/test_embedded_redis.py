@@ -621,7 +621,7 @@ def test_start_waits_and_logs_progress_while_redis_loads(
     assert caplog.messages == ["embedded Redis is loading its data: 41 %"] * 3
 
 
-def test_a_start_that_is_hurried_leaves_redis_loading(
+def test_a_start_that_must_return_leaves_redis_loading(
     data_dir: Path, install_only: Callable[..., None], tmp_path: Path
 ) -> None:
     install_only(write_script(tmp_path / "loading", LOADING_SERVER.format(python=sys.executable)))

@@ -40,7 +40,7 @@ class Child:
     name = "child"
     def poll(self): return None
     def stop(self): pass
-    def start(self, is_hurried): pass
+    def start(self, must_return): pass
 
 child, on_ready, drain_s = Child(), stop, 0
 exec(sys.argv[2])
@@ -164,9 +164,9 @@ def test_a_signal_ends_a_supervisor_that_waits_for_a_child(tmp_path: Path) -> No
     before = """
 class Loading(Child):
     def poll(self): return None if on_ready is None else 1
-    def start(self, is_hurried):
+    def start(self, must_return):
         stop()
-        while not is_hurried():
+        while not must_return():
             time.sleep(0.01)
 child = Loading()
 on_ready = print

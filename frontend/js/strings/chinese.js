@@ -17,7 +17,7 @@ const waitReasons = {
   loading: "模型正在加载",
   unreachable: "暂时无法连接模型服务",
   upstream: "模型服务出错",
-  limited: "服务器限制提问的频率",
+  limited: "服务器暂时无法接收问题",
 };
 
 export const chinese = {
@@ -63,7 +63,7 @@ export const chinese = {
   copy: "复制",
   copied: "已复制",
   copyAnswer: "复制回答",
-  copyFailed: "浏览器不允许复制。请选中文字，自行复制。",
+  copyFailed: "浏览器不允许复制。请选中文字后手动复制。",
   edit: "编辑问题",
   discard: "放弃这个问题",
   editQuestion: "编辑您的问题",
@@ -112,7 +112,7 @@ export const chinese = {
       not_found: "这个对话已不存在：可能已被删除，或会话已过期。",
       not_acceptable: "服务器无法以此页面支持的格式响应。",
       conflict: "与正在进行的操作冲突，请稍后重试。",
-      too_large: "问题过长，服务器无法接收。",
+      too_large: "问题过长，或此网站的 Cookie 过多，服务器无法接收。",
       misdirected: "服务器不接受此页面所用的地址。",
       rate_limited: ({ retryAfterS }) =>
         `提问过于频繁，请${retryAfterS ? ` ${retryAfterS} 秒` : "稍"}后重试。`,
@@ -123,13 +123,13 @@ export const chinese = {
       conversation_full: "此对话的消息数已达上限，请新建对话。",
       unavailable: "服务暂时不可用，请稍后重试。",
       moderated: "问题或系统提示词未通过内容审核，既未保存，也未发送给模型。",
-      moderation_unavailable: "暂时无法完成内容审核，请稍后重试。",
+      moderation_unavailable: "暂时无法进行内容审核，问题未发送，请稍后重试。",
       internal: "服务器内部出错，请稍后重试。",
       unreadable: "存储的数据已损坏，无法读取。详情见服务器日志。",
       http: ({ status }) => `服务器返回了错误（${status}）。`,
 
       server_unreachable: "无法连接服务器，请检查网络后重试。",
-      sign_in_expired: "您已退出登录。请重新加载页面以继续。",
+      sign_in_expired: "登录已失效。请重新加载页面以继续。",
       blocked: ({ status }) => `服务器前面的代理或防火墙拒绝了请求（${status}）。`,
       unsent: "这个问题尚未发送。",
     },
@@ -161,8 +161,8 @@ export const chinese = {
       interrupted: "服务器在回答中途中断，已生成的内容会保留。",
       internal: "服务器内部出错，已生成的内容会保留。",
 
-      empty: "模型没有写出回答就结束了。",
-      only_reasoning: "模型思考之后没有给出回答。",
+      empty: "模型未生成任何回答就结束了。",
+      only_reasoning: "模型只输出了思考过程，没有给出回答。",
       stopped: "您在回答开始之前停止了生成。",
       unanswered: "这个问题尚未得到回答。",
       incomplete: "回答已中断。",

@@ -17,7 +17,7 @@ const waitReasons = {
   loading: "The model is being loaded.",
   unreachable: "The model service cannot be reached.",
   upstream: "The model service has failed.",
-  limited: "The server limits how often you can ask.",
+  limited: "The server cannot take the question yet.",
 };
 
 export const english = {
@@ -119,10 +119,10 @@ export const english = {
       unauthorised: "The server requires a key.",
       forbidden: "The server rejected the request: it does not trust the address of this page.",
       not_found:
-        "This conversation is not here any more: it was deleted, or your session has expired.",
+        "This conversation no longer exists: it was deleted, or your session has expired.",
       not_acceptable: "The server has no format that this page can read.",
       conflict: "Another change is still in progress. Try again in a moment.",
-      too_large: "The question is too long for the server.",
+      too_large: "The question, or the cookies of this site, are too large for the server.",
       misdirected: "The server does not accept the address of this page.",
       rate_limited: ({ retryAfterS }) =>
         `Too many questions. Try again in ${retryAfterS ? `${retryAfterS} s` : "a moment"}.`,
@@ -132,15 +132,14 @@ export const english = {
         "The server’s storage is full. Your conversations are not affected. Delete some of them, " +
         "or ask the operator to raise REDIS_MAXMEMORY.",
       quota_exceeded:
-        "Your conversations take all the space that you have, or are too many. Delete some of " +
-        "them first.",
+        "Your conversations have reached their limit of size or number. Delete some of them first.",
       conversation_full: "This conversation has reached its maximum number of messages.",
       unavailable: "The server is not ready. Try again in a moment.",
       moderated:
-        "The moderation flagged the question or the system prompt. It was neither stored nor " +
-        "sent to the model.",
+        "Moderation flagged the question or the system prompt. It was neither stored nor sent to " +
+        "the model.",
       moderation_unavailable:
-        "The moderation cannot check the question at the moment, so that it was not sent.",
+        "The question cannot be checked at the moment, so it was not sent.",
       internal: "The server failed unexpectedly. Its log describes the error.",
       unreadable:
         "The stored data of this conversation is damaged. The server’s log has the details.",
@@ -166,15 +165,17 @@ export const english = {
       timeout: "The model service sent nothing for too long.",
       unreachable: "The model service cannot be reached. Check OPENAI_BASE_URL on the server.",
       certificate: "The model service’s certificate is not trusted.",
-      proxy: "The proxy before the model service rejected the request.",
+      proxy:
+        "The model service cannot be reached through the proxy. Check HTTPS_PROXY and HTTP_PROXY " +
+        "on the server.",
       connection_lost: "The connection to the model service was lost.",
       invalid_response: "The model service sent an invalid response.",
       no_answer: "The model service sent no answer.",
       tool_call: "The model called a tool instead of answering, which is not supported.",
       withheld: "The model declined to answer, or the model service withheld the answer.",
-      moderated: "The moderation flagged the answer. Its text so far is kept.",
+      moderated: "Moderation flagged the answer. Its text so far is kept.",
       moderation_unavailable:
-        "The moderation cannot check the answer at the moment. Its text so far is kept.",
+        "The answer cannot be checked at the moment. Its text so far is kept.",
       too_long: "The answer has reached the maximum length of one turn.",
       too_slow: "The answer took longer than the server allows. Its text so far is kept.",
       length:

@@ -31,8 +31,8 @@ export class MessageView {
   /**
    * Calls delegate.onRegenerate(key), onEdit(key, text), onDiscard(key), onRemedy(remedy, key),
    * onCopyFailed(error) and onSelectVersion(id, direction, switcher). delegate.maxQuestionLength()
-   * returns the maximum in characters, and delegate.isFollowing() whether the end of the messages is
-   * kept in view.
+   * returns the maximum in characters, and delegate.isFollowing() whether the end of the messages
+   * is kept in view.
    */
   constructor(message, delegate) {
     const template = document.querySelector(`#${message.role}-message`);

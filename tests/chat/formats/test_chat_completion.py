@@ -25,8 +25,8 @@ contents = st.lists(
 )
 
 
-def encode_records(body: list[tuple[Kind, str]]) -> list[bytes]:
-    log = [(Kind.TURN, IDS), *body, (Kind.USAGE, USAGE), (Kind.END, "")]
+def encode_records(body: list[tuple[Kind, str]], usage: str = USAGE) -> list[bytes]:
+    log = [(Kind.TURN, IDS), *body, (Kind.USAGE, usage), (Kind.END, "")]
     return [records.encode(TURN, 0, kind, payload) for kind, payload in log]
 
 
@@ -89,6 +89,26 @@ def test_extra_fields_of_any_shape_end_neither_form(extra: dict[str, Any]) -> No
     stream = encoder.encode(TURN, 0, whole) + encoder.encode_end(TURN, len(whole), "")
     assert join(decode(stream), "content") == "text"
     assert build_completion(whole)["choices"][0]["message"]["content"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "expected"),
+    [
+        (Kind.TEXT, "stopped", "stop"),
+        (Kind.TEXT, "interrupted", "length"),
+        (Kind.TEXT, "refusal", "content_filter"),
+        (Kind.REFUSAL, "refusal", "stop"),
+    ],
+)
+def test_holdlines_own_finish_reasons_become_openais(
+    kind: Kind, reason: str, expected: str
+) -> None:
+    usage = json.dumps({"finish_reason": reason})
+    whole = b"".join(encode_records([(kind, "text")], usage))
+    encoder = ChunkEncoder(include_usage=False, as_lines=False)
+    stream = encoder.encode(TURN, 0, whole) + encoder.encode_end(TURN, len(whole), "")
+    assert decode(stream)[-1]["choices"][0]["finish_reason"] == expected
+    assert build_completion(whole)["choices"][0]["finish_reason"] == expected
 
 
 @given(contents)

@@ -1,7 +1,7 @@
 /**
- * Keep the text of every cell of a table, as a marked extension. A row with more cells than the
- * table has columns is usually a row with an unescaped `|`: one in code belongs to the code, and
- * what is still too much belongs to the last cell. `<br>` is the only line break a cell can have.
+ * Keep the text of every cell of a table, as a marked extension. A row with more cells than columns
+ * usually has an unescaped `|`. A `|` in code then belongs to the code. Further cells are joined to
+ * the last one. `<br>` is the only line break a cell can have.
  *
  * The server has the same rules in chat/export/tables.py; tests/visible_text.json tests both.
  */
