@@ -178,7 +178,7 @@ async def test_a_seam_at_any_offset_marks_exactly_one_block(page: Page) -> None:
     assert found["changed"] == []
     assert found["count"] == found["length"] + 1
     first_words = [block.split()[0] if block else "" for block in found["marked"]]
-    assert first_words == ["🦭", "x", "js", "after", "a", "code", "quote", "", "end"]
+    assert first_words == ["🦭", "xy", "js", "after", "a", "code", "quotelazy", "", "end"]
 
 
 @pytest.mark.parametrize("length", ["short", "too long for a URL"])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import httpx
@@ -42,8 +42,12 @@ REMOVALS: dict[str, Callable[[Redis, str], object]] = {
 
 def find_text(folder: Path, text: str) -> list[Path]:
     """Return the files below a folder that contain a text."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if text.encode() in path.read_bytes()]
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # Redis has removed it meanwhile
+            if path.is_file() and text.encode() in path.read_bytes():
+                found.append(path)
+    return found
 
 
 def is_gone(folder: Path, text: str) -> bool:
