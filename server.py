@@ -166,7 +166,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
         resources.push_async_callback(turns.close)
         yield State(
             redis=redis,
-            readiness=Readiness(redis, notifications),
+            readiness=Readiness(redis, notifications, is_embedded=not settings.redis_url),
             session_store=SessionStore(redis, idle_s=settings.session_idle_s, ttl_s=ttl_s),
             conversation_store=store,
             conversation_limiter=ConversationLimiter(redis, *rates),

@@ -65,7 +65,8 @@ _LOGGED_STATUSES = (403, 413, 421, 429)
 _LIMIT_ERRORS: dict[LimitedResource, StorageFull] = {
     "memory": StorageFull(
         "The memory of the server's Redis is full. Running answers and the history are not "
-        "affected. Delete conversations, or ask the operator to raise REDIS_MAXMEMORY."
+        "affected. Delete conversations, or ask the operator to give Redis more memory: "
+        "REDIS_MAXMEMORY, or maxmemory of an external Redis."
     ),
     "bytes": QuotaExceeded(
         "Your conversations have reached OWNER_MAX_BYTES. Delete some of them, or ask the operator "

@@ -15,6 +15,12 @@ _COMMON = {
 }
 _FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
 _TLS = _FILES | {"ssl_cert_reqs", "ssl_check_hostname", "ssl_password"}
+_NUMBERS = {
+    "health_check_interval": r"[0-9]{1,6}",
+    "max_connections": r"0*[1-9][0-9]{0,5}",
+    "socket_connect_timeout": r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?",
+    "socket_timeout": r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?",
+}
 _CERT_REQS = ("required", "optional", "none")
 _TLS_FLAGS = {"ssl", "tls", "use_ssl", "use_tls", "usessl"}
 """Parameters with which other clients of Redis turn on TLS."""
@@ -44,6 +50,9 @@ def check_url(url: str) -> None:
             _reject_parameter(name, known)
         if name in _FILES and not _is_readable(Path(value)):
             raise ValueError(f"the file of {name} cannot be read")
+        if name in _NUMBERS and not re.fullmatch(_NUMBERS[name], value, re.ASCII):
+            minimum = "a whole number" if name == "health_check_interval" else "above 0"
+            raise ValueError(f"{name} must be {minimum}, and below 1,000,000")
         if name == "ssl_cert_reqs" and value not in _CERT_REQS:
             raise ValueError(f"ssl_cert_reqs must be one of {', '.join(_CERT_REQS)}")
 

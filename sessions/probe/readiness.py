@@ -12,11 +12,15 @@ _TIME_LIMIT_S = 2.0
 
 
 class Readiness:
-    """Tries the commands and the subscriptions of a worker."""
+    """Tries the commands and the subscriptions of a worker.
 
-    def __init__(self, redis: Client, notifications: Notifications) -> None:
+    The embedded Redis has no users whose rights could change, and rewrites its file after REMOVALS.
+    """
+
+    def __init__(self, redis: Client, notifications: Notifications, *, is_embedded: bool) -> None:
         self._redis = redis
         self._notifications = notifications
+        self._is_embedded = is_embedded
         self._trying: asyncio.Task[Fault | None] | None = None
 
     async def find_fault(self) -> Fault | None:
@@ -31,7 +35,7 @@ class Readiness:
     async def _try(self) -> Fault | None:
         try:
             async with ReplyTimeout(_TIME_LIMIT_S):
-                await try_commands(self._redis, with_removals=False)
+                await try_commands(self._redis, with_removals=not self._is_embedded)
         except (*UNAVAILABLE_ERRORS, ResponseError) as error:
             return find_fault(error)
         rejected = self._notifications.fault

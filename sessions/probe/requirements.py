@@ -62,7 +62,7 @@ REMOVALS: tuple[tuple[str, tuple[Argument, ...]], ...] = (("UNLINK", ()), ("DEL"
 async def try_commands(redis: Client, *, with_removals: bool) -> None:
     """Run everything once, in two exchanges; raise the first error of UNAVAILABLE_ERRORS.
 
-    Repeated tries go without REMOVALS: they would cause one rewrite after another.
+    Repeated tries of the embedded Redis go without REMOVALS, and so cause no rewrites.
 
     A full memory is no such error: Redis still serves all but new questions. On a Cluster only the
     node of the index of running turns is tried, without which nothing works.

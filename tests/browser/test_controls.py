@@ -94,6 +94,9 @@ async def test_the_drawer_takes_keeps_and_returns_the_focus(
     await page.keyboard.press("Escape")  # closes the dialog alone
     await expect(page.locator("#delete-dialog")).to_be_hidden()
     await expect(page.locator("#sidebar")).to_have_attribute("data-open", "")
+    await page.locator("#conversations a").click()  # of the conversation that is open
+    await expect(page.locator("#sidebar")).not_to_have_attribute("data-open", "")
+    await page.keyboard.press("Enter")
     await page.set_viewport_size({"width": 1280, "height": 800})
     await page.locator("#question").fill("no longer behind the drawer")
 

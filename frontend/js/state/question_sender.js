@@ -69,8 +69,10 @@ export class QuestionSender {
   // The turn's id makes a question that is sent again after a rejection the same question.
   async #submit({ replaces, parent, ...question }, signal) {
     const { turn, conversation } = question;
+    if (replaces && !signal.aborted) {
+      question.parent = await findParent(conversation, replaces, parent);
+    }
     if (signal.aborted) return;
-    if (replaces) question.parent = await findParent(conversation, replaces, parent);
     try {
       await this.#answers.submit(turn, question);
     } catch (error) {

@@ -118,7 +118,7 @@ export const chinese = {
         `提问过于频繁，请${retryAfterS ? ` ${retryAfterS} 秒` : "稍"}后重试。`,
       turns_exceeded: "同时生成的回答过多。请停止其中一个，或等一个回答结束后重试。",
       storage_full:
-        "服务器的存储空间已满，已有对话不受影响。请删除一些对话，或请管理员调高 REDIS_MAXMEMORY。",
+        "服务器的存储空间已满，已有对话不受影响。请删除一些对话，或请管理员增大 Redis 的内存（REDIS_MAXMEMORY）。",
       quota_exceeded: "您的对话占用的空间或数量已达上限，请先删除一些对话。",
       conversation_full: "此对话的消息数已达上限，请新建对话。",
       unavailable: "服务暂时不可用，请稍后重试。",
@@ -130,7 +130,7 @@ export const chinese = {
 
       server_unreachable: "无法连接服务器，请检查网络后重试。",
       sign_in_expired: "登录已失效。请重新加载页面以继续。",
-      blocked: ({ status }) => `服务器前面的代理或防火墙拒绝了请求（${status}）。`,
+      blocked: ({ status }) => `服务器前面的代理或防火墙拒绝了请求${status ? `（${status}）` : ""}。`,
       unsent: "这个问题尚未发送。",
     },
     turn: {

@@ -130,7 +130,7 @@ export const english = {
         "Too many answers are being generated. Stop one, or try again when one has ended.",
       storage_full:
         "The server’s storage is full. Your conversations are not affected. Delete some of them, " +
-        "or ask the operator to raise REDIS_MAXMEMORY.",
+        "or ask the operator to give Redis more memory (REDIS_MAXMEMORY).",
       quota_exceeded:
         "Your conversations have reached their limit of size or number. Delete some of them first.",
       conversation_full: "This conversation has reached its maximum number of messages.",
@@ -147,8 +147,9 @@ export const english = {
 
       server_unreachable: "The server cannot be reached. Check your connection and try again.",
       sign_in_expired: "You are signed out. Reload to continue.",
+      // A redirect has no status.
       blocked: ({ status }) =>
-        `A proxy or firewall in front of the server rejected this (${status}).`,
+        `A proxy or firewall in front of the server rejected this${status ? ` (${status})` : ""}.`,
       unsent: "This question has not been sent.",
     },
     turn: {

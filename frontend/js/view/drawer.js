@@ -15,6 +15,7 @@ export class Drawer {
     opener.addEventListener("click", () => this.#open());
     backdrop.addEventListener("click", () => this.close());
     panel.querySelector("#close-list").addEventListener("click", () => this.close());
+    panel.addEventListener("click", ({ target }) => target.closest("a") && this.close());
     document.addEventListener("keydown", (event) => this.#onKeydown(event));
     matchMedia(NARROW).addEventListener("change", () => this.close());
   }
