@@ -4,8 +4,8 @@
  * close the outer block, and the rest of the answer would change between prose and code.
  *
  * In a block of Markdown, a fence with a language opens an inner block, and so does a bare fence
- * between an empty line and a line of text; the next bare fence closes the inner block. If the
- * outer block is never closed by this rule, CommonMark's applies.
+ * before a line of text, if an empty line or nothing is before it; the next bare fence closes the
+ * inner block. If the outer block is never closed by this rule, CommonMark's applies.
  *
  * The server has the same rule in chat/export/nested_fences.py; tests/visible_text.json tests both.
  */
