@@ -2,14 +2,14 @@
 
 GFM's bare links end at the next space, so `https://a.example。然后` would swallow a Chinese
 sentence. Here they end before any mark that is not ASCII, and before the characters that RFC 3986
-excludes. `[a](b)` and `<a:b>` are links only if `b` and `a:b` look like addresses.
+excludes. `[a](b)` and `<b>` are links only if the address `b` can be opened; else they are text.
 
 The web UI has the same rules in frontend/js/markdown/syntax/addresses.js;
 tests/visible_text.json tests both.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from unicodedata import category
 
 from markdown_it import MarkdownIt
@@ -19,7 +19,7 @@ from markdown_it.token import Token
 
 _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _BARE = re.compile(
-    rf"(?:https?://|www\.)(?:[\w.%~:-]{1, 200}@)?(?:(?![{_CJK}])[\w.-])+(?::\d+)?"
+    rf"(?:https?://|www\.)(?:[a-z0-9_.%~:-]{{1,200}}@)?(?:(?![{_CJK}])[\w.-])+(?::\d+)?"
     r"(?:[/?#](?:(?!~~)[^\s<>\"`\\*\x00-\x20\x7f]){0,2000})?",
     re.IGNORECASE,
 )
@@ -33,11 +33,13 @@ _IN_PROSE = re.compile(
 _TRAILING = re.compile(r"(?:&\w+;|[?!.,:;*_'\"~])\Z", re.ASCII)
 _OPENING = {")": "(", "]": "["}
 _LINKED = re.compile(r"(?:https?://|mailto:|tel:)", re.IGNORECASE)
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _IN_BRACKETS = re.compile(
-    r"<((?:https?://|mailto:|tel:)[^\s<>]*|[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>",
-    re.IGNORECASE,
+    r"<((?:https?://|mailto:|tel:)[^\s<>]*"
+    rf"|[a-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})+)>",
+    re.IGNORECASE | re.ASCII,
 )
-_WORD_AS_ADDRESS = re.compile(r"\]\([ \t\n]*[^\s:/.#?@()<>]*[ \t\n]*\)")
+_NO_ADDRESS = re.compile(r"\([ \t\n]*\)")
 
 
 def recognise_addresses(markdown: MarkdownIt) -> None:
@@ -47,9 +49,10 @@ def recognise_addresses(markdown: MarkdownIt) -> None:
     markdown.inline.ruler.at("link", _parse_link)
     markdown.inline.ruler.at("image", _parse_image)
     markdown.core.ruler.at("linkify", _link_prose)
+    markdown.validateLink = _is_linked  # type: ignore[assignment]
 
 
-def is_linked(address: str) -> bool:
+def _is_linked(address: str) -> bool:
     """Return whether a link to this address can be opened."""
     return bool(_LINKED.match(address))
 
@@ -77,34 +80,25 @@ def _parse_in_brackets(state: StateInline, silent: bool) -> bool:
         return False
     if not silent:
         address = found[1]
-        _push_link(state, address, address if is_linked(address) else f"mailto:{address}")
+        _push_link(state, address, address if _is_linked(address) else f"mailto:{address}")
     state.pos = found.end()
     return True
 
 
 def _parse_link(state: StateInline, silent: bool) -> bool:
-    return _parse_unless_word(link, state, silent)
+    return not _has_no_address(state, state.pos) and link(state, silent)
 
 
 def _parse_image(state: StateInline, silent: bool) -> bool:
-    return _parse_unless_word(image, state, silent)
+    return not _has_no_address(state, state.pos + 1) and image(state, silent)
 
 
-def _parse_unless_word(
-    rule: Callable[[StateInline, bool], bool], state: StateInline, silent: bool
-) -> bool:
-    """Parse a link or an image, but not `[name](word)`, which is code or prose."""
-    start = state.pos
-    if not rule(state, True):
+def _has_no_address(state: StateInline, start: int) -> bool:
+    """Return whether `[words]()` begins at `start`, which the built-in rules take as a link."""
+    if not state.src.startswith("[", start, state.posMax):
         return False
-    end, state.pos = state.pos, start
-    last = max(state.src.rfind("](", start, end), start)
-    if _WORD_AS_ADDRESS.fullmatch(state.src, last, end):
-        return False
-    if silent:
-        state.pos = end
-        return True
-    return rule(state, False)
+    end = state.md.helpers.parseLinkLabel(state, start)
+    return end >= 0 and bool(_NO_ADDRESS.match(state.src, end + 1, state.posMax))
 
 
 def _link_prose(state: StateCore) -> None:
@@ -132,7 +126,7 @@ def _link_text(markdown: MarkdownIt, token: Token) -> Iterator[Token]:
         address = _find_address(text, found.start(), len(text)) if is_host else found[0]
         if not address or found.start() < done:
             continue
-        prefix = "http://" if is_host else "" if is_linked(address) else "mailto:"
+        prefix = "http://" if is_host else "" if _is_linked(address) else "mailto:"
         yield _create_text(text[done : found.start()])
         yield from _create_link(markdown, address, prefix + address)
         done = found.start() + len(address)

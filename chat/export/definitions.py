@@ -15,8 +15,6 @@ from markdown_it.rules_block import StateBlock, reference
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
-from chat.export.addresses import is_linked
-
 _MAX_LINES = 10
 """Lines that the definition of a link may span."""
 
@@ -56,7 +54,7 @@ def _parse_definition(state: StateBlock, start: int, end: int, silent: bool) -> 
     definition = state.tokens[-1].meta
     label = definition["id"]
     is_first = references.get(label, {}).get("map", [])[:1] == [start]
-    if label.startswith("^") or not is_linked(definition["url"]):
+    if label.startswith("^"):
         state.tokens.pop()
         state.line, state.parentType = before
         if is_first:

@@ -8,6 +8,7 @@ tests/visible_text.json tests both.
 """
 
 import re
+from itertools import chain
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
@@ -16,20 +17,25 @@ from markdown_it.rules_inline.strikethrough import tokenize as parse_strikethrou
 
 _WORD = "[A-Za-z0-9]"
 _NAME = rf"(?<!\w)__{_WORD}+(?:_+{_WORD}+)*__(?!\w)"
-_STARS = rf"(?<={_WORD})\*(?={_WORD})|(?<={_WORD})\*{{2,}}(?=\d)|(?<=[/\\])\*+(?=[/\\.])"
+_STARS = rf"(?<={_WORD})\*(?={_WORD})|(?<={_WORD})\*{{2,}}(?=\d)|(?<=\d)\*(?=\()"
+_PATH_STARS = r"(?<=[/\\])\*+(?=[/\\.])"
 _TILDES = r"~(?!~)|~{3,}|(?<=\d)~~(?=\d)"
-_LITERAL = re.compile(f"{_NAME}|{_STARS}|{_TILDES}", re.ASCII)
+_LITERAL = re.compile(f"{_NAME}|{_STARS}|{_PATH_STARS}|{_TILDES}", re.ASCII)
 
 _CLOSING = re.compile(
     rf"(?<={_WORD})\*{{2,}}(?={_WORD})|(?<=[)\]])(?:\*(?={_WORD})|\*{{2,}}(?=\d))", re.ASCII
 )
 """A run of these stars may close emphasis (`**bold**ly`), but not begin it."""
+_CANNOT_OPEN = 0
+"""`Delimiter.end` of such a star: a star with an end looks as if it had been closed. No other star
+ends at the first one. With `open = False`, CommonMark's rule of three would not apply."""
 
 
 def keep_literal_marks(markdown: MarkdownIt) -> None:
     """Make a parser treat such marks as text; a plugin for `MarkdownIt.use`."""
     markdown.inline.ruler.at("emphasis", _parse_emphasis)
     markdown.inline.ruler.at("strikethrough", _parse_strikethrough)
+    markdown.inline.ruler2.after("balance_pairs", "cannot_open", _forget_cannot_open)
 
 
 def is_comparison(line: str) -> bool:
@@ -45,8 +51,15 @@ def _parse_emphasis(state: StateInline, silent: bool) -> bool:
         return False
     if _CLOSING.match(state.src, start):
         for delimiter in state.delimiters[start - state.pos :]:
-            delimiter.open = False
+            delimiter.end = _CANNOT_OPEN
     return True
+
+
+def _forget_cannot_open(state: StateInline) -> None:
+    inner = [meta["delimiters"] for meta in state.tokens_meta if meta]
+    for delimiter in chain(state.delimiters, *inner):
+        if delimiter.end == _CANNOT_OPEN:
+            delimiter.end = -1
 
 
 def _parse_strikethrough(state: StateInline, silent: bool) -> bool:

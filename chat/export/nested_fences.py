@@ -4,8 +4,8 @@ Models give the inner fences the same length. By CommonMark the first of the inn
 close the outer block, and the rest of the answer would change between prose and code.
 
 In a block of Markdown, two kinds of fence open an inner block: one with a language, and a bare one
-between an empty line and a line of text. The next bare fence closes it. If the outer block is never
-closed by this rule, CommonMark's applies.
+before a line of text, if an empty line or nothing is before it. The next bare fence closes the
+inner block. If the outer block is never closed by this rule, CommonMark's applies.
 
 The web UI has the same rule in frontend/js/markdown/syntax/nested_fences.js;
 tests/visible_text.json tests both.
@@ -51,10 +51,11 @@ def _find_end(state: StateBlock, start: int, end: int, marks: str) -> int | None
         found = _FENCE.match(line) if line.startswith(marks) else None
         if not found or state.is_code_block(number):
             continue
-        has_text_after = number + 1 < end and not state.isEmpty(number + 1)
+        is_after_text = number > start + 1 and not state.isEmpty(number - 1)
+        is_before_text = number + 1 < end and not state.isEmpty(number + 1)
         if is_inside:
             is_inside = bool(found[1])
-        elif found[1] or (state.isEmpty(number - 1) and has_text_after):
+        elif found[1] or (is_before_text and not is_after_text):
             is_inside = is_nested = True
         else:
             return number if is_nested else None

@@ -188,6 +188,7 @@ def test_a_start_removes_what_a_killed_redis_has_left(
     client.unlink("removed")
     (data_dir / "redis" / "temp-rewriteaof-bg-1.aof").write_text(secret)
     (data_dir / "redis" / "temp-1.rdb").write_text(secret)
+    wait_until(lambda: not client.info("persistence")["aof_buffer_length"])  # it is written
     assert redis.pid is not None
     os.kill(redis.pid, signal.SIGKILL)
     wait_until(lambda: redis.poll() is not None)

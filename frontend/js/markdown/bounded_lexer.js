@@ -5,6 +5,7 @@
  */
 
 import { Lexer, Tokenizer } from "../../vendor/marked.js";
+import { skipOnlyLinks } from "./syntax/addresses.js";
 import { showUnusedDefinitions } from "./syntax/definitions.js";
 import { ignoreHtml } from "./syntax/html_as_text.js";
 import { checkTime } from "./time_limit.js";
@@ -20,7 +21,7 @@ export class BoundedLexer extends Lexer {
 
   constructor(options, isPartial) {
     super(options);
-    options.tokenizer.rules = ignoreHtml(options.tokenizer.rules);
+    options.tokenizer.rules = skipOnlyLinks(ignoreHtml(options.tokenizer.rules));
     this.isPartial = isPartial;
   }
 

@@ -12,7 +12,7 @@ const WORD = "[A-Za-z0-9]";
 const NAME = String.raw`(?<!\w)__${WORD}+(?:_+${WORD}+)*__(?!\w)`;
 const STARS =
   String.raw`(?<=${WORD})(?<!\*)\*(?=${WORD})|(?<=${WORD})\*{2,}(?=\d)` +
-  String.raw`|(?<=[\/\\])\*+(?=[\/\\.])`;
+  String.raw`|(?<=\d)\*(?=\()|(?<=[\/\\])\*+(?=[\/\\.])`;
 const TILDES = String.raw`(?<!~)~(?!~)|~{3,}|(?<=\d)~~(?=\d)`;
 const LITERAL = new RegExp(`${NAME}|${STARS}|${TILDES}`, "g");
 

@@ -4,8 +4,8 @@
  * close the outer block, and the rest of the answer would change between prose and code.
  *
  * In a block of Markdown, two kinds of fence open an inner block: one with a language, and a bare
- * one between an empty line and a line of text. The next bare fence closes it. If the outer block
- * is never closed by this rule, CommonMark's applies.
+ * one before a line of text, if an empty line or nothing is before it. The next bare fence closes
+ * the inner block. If the outer block is never closed by this rule, CommonMark's applies.
  *
  * The server has the same rule in chat/export/nested_fences.py; tests/visible_text.json tests both.
  */
