@@ -92,7 +92,7 @@ export class Chat {
   /** Load the messages before the first one shown, if there are any. */
   async loadEarlier() {
     const { id, messages, earlier } = this.state;
-    if (!earlier) return;
+    if (!earlier || !messages[0].id) return; // an edit of the first one may be on its way
     const conversation = await readConversation(id, messages[0].id).catch(() => null);
     if (!conversation) return; // the next scroll tries again
     const isSameStart = this.state.id === id && this.state.messages[0].id === messages[0].id;
@@ -253,7 +253,9 @@ export class Chat {
     if (queue && !queue.id && turn.conversation) this.#begin(queue, turn.conversation);
     if (this.#find(key)) this.#loads++; // a load that is in flight does not know this turn
     this.#delegate.onListChange();
-    if (this.#isStale) this.refresh();
+    const question = questionOf(this.state, key);
+    const isElsewhere = question?.replaces && !question.left; // an edit of a message not shown
+    if (this.#isStale || isElsewhere) this.refresh();
   }
 
   #begin(queue, id) {
@@ -277,7 +279,7 @@ export class Chat {
   // Only the server knows the versions, and the branch to show if an answer stays empty.
   #needsRefresh(question, key) {
     const answer = this.#find(key);
-    if (question && isUnsent(question)) return false;
+    if (question && isUnsent(question)) return Boolean(question.replaces);
     if (!answer?.id || !answer.content || !this.#sender.hasSent(key)) return true;
     return Boolean(answer.alternatives || question?.alternatives);
   }

@@ -41,11 +41,10 @@ const steps = {
     const before = known.findIndex((message) => message.id && message.id === messages[0]?.id);
     if (conversation.running) addRunningAnswer(messages, conversation.running, known);
     else addRetry(messages, known.filter(({ turn }) => !isUnsentTurn(known, turn)));
-    addUnsent(messages, known);
     return {
       id: conversation.id,
       title: conversation.title,
-      messages: [...known.slice(0, Math.max(0, before)), ...messages],
+      messages: [...known.slice(0, Math.max(0, before)), ...addUnsent(messages, known)],
       earlier: before > 0 ? state.earlier : Boolean(conversation.earlier),
     };
   },
@@ -84,7 +83,7 @@ const steps = {
   resent(state, { turn }) {
     const question = state.messages.find((message) => message.turn === turn && isUnsent(message));
     const { messages } = steps.discarded(state, { turn });
-    return { ...state, messages: [...messages, question, newAnswer(turn)] };
+    return { ...state, messages: addSending(messages, question, newAnswer(turn)) };
   },
 
   discarded(state, { turn }) {
@@ -98,17 +97,11 @@ const steps = {
     return { ...state, messages: [...before, newQuestion(turn, question), newAnswer(turn)] };
   },
 
-  // The messages after the edited question stay on the branch that the page leaves.
   edited(state, { key, turn, question }) {
-    const at = indexOf(state, key);
-    const old = state.messages[at];
-    const replaces = old.id || old.replaces;
-    const alternatives = old.id ? [...versionsOf(old), ""] : old.alternatives;
-    const edited = { ...newQuestion(turn, question, replaces), parent: old.parent, alternatives };
-    const others = isUnsent(old)
-      ? steps.discarded(state, old).messages
-      : state.messages.slice(0, at);
-    return { ...state, messages: [...others, edited, newAnswer(turn)] };
+    const old = state.messages[indexOf(state, key)];
+    const edited = { ...newQuestion(turn, question, old.id || old.replaces), parent: old.parent };
+    const { messages } = isUnsent(old) ? steps.discarded(state, old) : state;
+    return { ...state, messages: addSending(messages, edited, newAnswer(turn)) };
   },
 
   regenerated(state, { key, turn }) {
@@ -116,7 +109,8 @@ const steps = {
     const others = versionsOf(state.messages[at]);
     const alternatives = others.length ? { alternatives: [...others, ""] } : {};
     const answer = { ...newAnswer(turn), ...alternatives };
-    return { ...state, messages: [...state.messages.slice(0, at), answer] };
+    const [, unsent] = splitUnsent(state.messages.slice(at));
+    return { ...state, messages: [...state.messages.slice(0, at), answer, ...unsent] };
   },
 
   turnStarted(state, { key, turn }) {
@@ -156,7 +150,8 @@ const steps = {
   },
 
   turnFailed(state, { key, failure }) {
-    return progress(state, key, (answer) => conclude({ ...answer, failure }));
+    const failed = progress(state, key, (answer) => conclude({ ...answer, failure }));
+    return { ...failed, messages: returnToBranch(failed.messages, questionOf(failed, key)) };
   },
 };
 
@@ -203,14 +198,49 @@ function addRetry(messages, known) {
   }
 }
 
-// A question that the server does not have yet follows its messages, or takes the place of one.
+// A question that the server does not have yet follows its messages.
 function addUnsent(messages, known) {
-  const isStored = ({ turn }) => isStoredTurn(messages, turn);
-  for (const question of known.filter((message) => isUnsent(message) && !isStored(message))) {
-    const at = messages.findIndex(({ id }) => id === question.replaces);
-    if (at >= 0) messages.length = at;
-    messages.push(question, known.find(({ key }) => key === question.turn));
-  }
+  const isMissing = (message) => isUnsent(message) && !isStoredTurn(messages, message.turn);
+  return known.filter(isMissing).reduce((shown, unsent) => {
+    const replaced = unsent.replaces && messages.find(({ id }) => id === unsent.replaces);
+    const question = replaced ? { ...unsent, parent: replaced.parent } : unsent;
+    const answer = known.find(({ key }) => key === question.turn);
+    return answer.streaming
+      ? addSending(shown, question, answer)
+      : [...shown, asLast(question), answer];
+  }, messages);
+}
+
+// While an edit is sent, it takes the place of the question that it replaces, or of a version of
+// it. The edit keeps what it hides in `left`, because the server leaves that branch only when the
+// turn begins.
+function addSending(messages, question, answer) {
+  const { replaces } = question;
+  const isReplaced = ({ id, alternatives }) => id === replaces || alternatives?.includes(replaces);
+  const at = replaces ? messages.findIndex(isReplaced) : -1;
+  if (at < 0) return [...messages, asLast(question), answer];
+  const [left, unsent] = splitUnsent(messages.slice(at));
+  const alternatives = [...versionsOf(left[0]), ""];
+  return [...messages.slice(0, at), { ...question, alternatives, left }, answer, ...unsent];
+}
+
+// The page shows the branch on which the server asks the next question.
+function returnToBranch(messages, edit) {
+  if (!edit?.left || !isUnsent(edit)) return messages;
+  const [stored, unsent] = splitUnsent(messages);
+  return [...stored, ...edit.left, ...unsent.map((one) => (one === edit ? asLast(one) : one))];
+}
+
+// A question after the server's messages hides none of them.
+function asLast(question) {
+  return { ...question, alternatives: undefined, left: undefined };
+}
+
+// Return the server's messages, and the questions that it does not have with their answers.
+function splitUnsent(messages) {
+  const turns = new Set(messages.filter(isUnsent).map(({ turn }) => turn));
+  const isPart = ({ turn }) => turns.has(turn);
+  return [messages.filter((message) => !isPart(message)), messages.filter(isPart)];
 }
 
 function isUnsentTurn(messages, turn) {

@@ -1,8 +1,11 @@
 /**
  * Send the questions of one conversation in the order in which they were typed. Each waits until
  * the conversation is loaded, and until the turn of the question before it has begun or failed. The
- * first question of a new conversation begins it, and the others follow there.
+ * first question of a new conversation begins it, and the others follow there. If a question cannot
+ * begin its own branch, those that were typed after it are not sent: they would follow another one.
  */
+
+import { ApiError } from "../net/response.js";
 
 const NEW_CONVERSATION = "new"; // the `conversation` of a question that begins one
 const NEW_PLACE = "new "; // and random characters: two new conversations are two places
@@ -17,6 +20,7 @@ export class QuestionQueue {
   #load;
   #loading = null;
   #last = Promise.resolve();
+  #lostBranches = 0;
 
   /** `load()` loads the conversation; a new one, whose `id` is null, is not loaded. */
   constructor(id, load) {
@@ -36,11 +40,20 @@ export class QuestionQueue {
     return loading;
   }
 
-  /** Run `send(conversation)` in turn. Resolve when it has, and reject if it or the load fails. */
-  add(send) {
+  /**
+   * Run `send(conversation)` in turn; `isBranch` if the question begins a branch. Resolve when it
+   * has run; reject if it or the load fails, or with "unsent" if the branch shown was not begun.
+   */
+  add(send, isBranch) {
     const loading = this.isLoaded ? null : (this.#loading ?? this.load());
-    const sending = this.#last.then(() => loading).then(() => send(this.id ?? NEW_CONVERSATION));
-    this.#last = sending.catch(() => {});
+    const lostBranches = this.#lostBranches;
+    const sending = this.#last.then(() => loading).then(() => {
+      if (lostBranches !== this.#lostBranches) throw new ApiError(0, "unsent");
+      return send(this.id ?? NEW_CONVERSATION);
+    });
+    this.#last = sending.catch(() => {
+      if (isBranch) this.#lostBranches++;
+    });
     return sending;
   }
 }

@@ -23,14 +23,18 @@ export class QuestionSender {
 
   /** Send a question as its `turn`, in the conversation of `queue`. */
   async send(queue, question) {
-    const { turn, message } = question;
+    const { turn, message, replaces, regenerate } = question;
+    const isBranch = Boolean(replaces || regenerate);
     const controller = new AbortController();
     this.#sending.set(turn, { queue, controller });
     this.#sent.add(turn);
     if (message !== undefined) this.#unsent.add({ ...question, place: queue.place });
     const { signal } = controller;
     try {
-      await queue.add((conversation) => this.#submit({ ...question, conversation }, signal));
+      await queue.add(async (conversation) => {
+        await this.#submit({ ...question, conversation }, signal);
+        signal.throwIfAborted();
+      }, isBranch);
     } catch (error) {
       if (error.type === "moderated") this.#unsent.remove(turn); // to be kept nowhere
       if (!signal.aborted) this.#delegate.onFailed(turn, error);
