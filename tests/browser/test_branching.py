@@ -118,9 +118,10 @@ async def test_a_rejected_edit_shows_the_reason_and_can_be_retried(
     await page.locator("#question").press("ArrowUp")
     await page.locator(".question-editor textarea").fill(f"edited {question}")
     await page.locator(".question-editor textarea").press("Control+Enter")
-    await expect(page.locator(".failure")).to_contain_text("Too many questions.")
+    await expect(answers(page).last.locator(".failure")).to_contain_text("Too many questions.")
+    await expect(bodies(page)).to_have_text([question, "first", f"edited {question}", ""])
     await page.unroute_all()
-    await page.locator(".remedy").click()
+    await answers(page).last.locator(".remedy").click()
     exchange = await upstream.exchange(f"edited {question}")
     assert len(exchange.messages) == 1
     await exchange.answer("second")

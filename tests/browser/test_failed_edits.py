@@ -3,19 +3,23 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, Route, expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.browser.chat_page import STREAM, answers, ask_and_answer, bodies, questions
 from tests.fake_upstream import ScriptedUpstream
 
 UNSENT = "This question has not been sent."
-POSITIONS = {"first": 0, "middle": 1, "last": 2}
 OBSTACLES = {
     "failure": (500, "internal", {}),
     "storage": (507, "storage_full", {}),
     "limit": (429, "rate_limited", {}),
     "stopped wait": (429, "rate_limited", {"Retry-After": "29"}),
 }
+# Each obstacle, and each place of the edited question: the first, a middle and the last one.
+CASES = [
+    ("failure", 0), ("failure", 1), ("failure", 2),
+    ("storage", 1), ("limit", 2), ("stopped wait", 0),
+]  # fmt: skip
 
 
 async def reject(page: Page, status: int, kind: str, headers: dict[str, str]) -> None:
@@ -75,13 +79,12 @@ async def expect_shown(page: Page, branch: list[str], *unsent: str) -> None:
     await expect(page.locator(".failure-text", has_text=UNSENT)).to_have_count(len(unsent))
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize(("obstacle", "number"), CASES)
 async def test_the_next_question_is_asked_on_the_branch_shown_after_an_edit_failed(
-    page: Page, upstream: ScriptedUpstream, question: str, obstacle: str, position: str
+    page: Page, upstream: ScriptedUpstream, question: str, obstacle: str, number: int
 ) -> None:
+    await page.set_viewport_size({"width": 1280, "height": 400})
     branch = await begin(page, upstream, question)
-    number = POSITIONS[position]
     edited, later = f"edited {question}", f"later {question}"
 
     async def fail(text: str) -> None:
@@ -90,8 +93,8 @@ async def test_the_next_question_is_asked_on_the_branch_shown_after_an_edit_fail
         if obstacle == "stopped wait":
             await expect(answers(page).last.locator(".wait")).to_contain_text("Asking again in")
             await page.locator("#stop").click()
-        await expect(answers(page).last.locator(".failure")).to_be_visible()
         await expect(bodies(page)).to_have_text([*branch, text, ""])
+        await expect(answers(page).last.locator(".failure")).to_be_in_viewport()
         await page.unroute_all()
 
     await fail(f"discarded {question}")
@@ -211,3 +214,23 @@ async def test_an_unsent_question_stays_when_another_branch_is_begun(
     await click(answers(page).first, "Regenerate")
     await (await upstream.exchange(f"0 {question}", 2)).answer("again")
     await expect_shown(page, [branch[0], "again"], f"kept {question}")
+
+
+async def test_an_unsent_edit_is_sent_on_its_own_branch_if_another_one_is_shown(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    branch = await begin(page, upstream, question)
+    await reject(page, 507, "storage_full", {})
+    await edit(page, questions(page).last, f"last {question}")
+    await expect(bodies(page)).to_have_text([*branch, f"last {question}", ""])
+    await page.unroute_all()
+    await edit(page, questions(page).first, f"first {question}")
+    sent = await answer(page, upstream, f"first {question}", "another")
+    await expect(bodies(page)).to_have_text([*sent, "another", f"last {question}", ""])
+    await try_again(page, f"last {question}")
+    exchange = await upstream.exchange(f"last {question}")
+    asked = [message["content"] for message in exchange.messages]
+    assert asked == [*branch[:4], f"last {question}"]
+    await expect(bodies(page)).to_have_text([*asked, ""])
+    await exchange.answer("reply")
+    await expect_shown(page, [*asked, "reply"])

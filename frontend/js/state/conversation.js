@@ -201,9 +201,13 @@ function addRetry(messages, known) {
 // A question that the server does not have yet follows its messages.
 function addUnsent(messages, known) {
   const isMissing = (message) => isUnsent(message) && !isStoredTurn(messages, message.turn);
-  return known.filter(isMissing).reduce((shown, question) => {
+  return known.filter(isMissing).reduce((shown, unsent) => {
+    const replaced = unsent.replaces && messages.find(({ id }) => id === unsent.replaces);
+    const question = replaced ? { ...unsent, parent: replaced.parent } : unsent;
     const answer = known.find(({ key }) => key === question.turn);
-    return answer.streaming ? addSending(shown, question, answer) : [...shown, question, answer];
+    return answer.streaming
+      ? addSending(shown, question, answer)
+      : [...shown, asLast(question), answer];
   }, messages);
 }
 
@@ -214,18 +218,22 @@ function addSending(messages, question, answer) {
   const { replaces } = question;
   const isReplaced = ({ id, alternatives }) => id === replaces || alternatives?.includes(replaces);
   const at = replaces ? messages.findIndex(isReplaced) : -1;
-  if (at < 0) return [...messages, { ...question, left: undefined }, answer];
+  if (at < 0) return [...messages, asLast(question), answer];
   const [left, unsent] = splitUnsent(messages.slice(at));
   const alternatives = [...versionsOf(left[0]), ""];
   return [...messages.slice(0, at), { ...question, alternatives, left }, answer, ...unsent];
 }
 
 // The page shows the branch on which the server asks the next question.
-function returnToBranch(messages, question) {
-  if (!question?.left || !isUnsent(question)) return messages;
+function returnToBranch(messages, edit) {
+  if (!edit?.left || !isUnsent(edit)) return messages;
   const [stored, unsent] = splitUnsent(messages);
-  const edit = { ...question, alternatives: undefined, left: undefined };
-  return [...stored, ...question.left, ...unsent.map((one) => (one === question ? edit : one))];
+  return [...stored, ...edit.left, ...unsent.map((one) => (one === edit ? asLast(one) : one))];
+}
+
+// A question after the server's messages hides none of them.
+function asLast(question) {
+  return { ...question, alternatives: undefined, left: undefined };
 }
 
 // Return the server's messages, and the questions that it does not have with their answers.
