@@ -17,11 +17,14 @@ logger = logging.getLogger("holdline.env_file")
 
 _PATH = Path(".env")
 
-_NEAR = 0.75
+_NEAR = 0.88
 """A name in `.env` that resembles a setting's this much (difflib's ratio) is a misspelt one."""
 
 _VERY_NEAR = 0.9
 """The same for a variable of the environment, which may belong to another program."""
+
+_OTHER_NAMES = {"OPENAI_API_BASE": "OPENAI_BASE_URL", "OPENAI_KEY": "OPENAI_API_KEY"}
+"""What other programs call a setting, or called it once."""
 
 _ASSIGNED_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)")
 _OPENED_QUOTE = re.compile(_ASSIGNED_NAME.pattern + r"\s*=\s*[\"']")
@@ -41,17 +44,20 @@ def find_lines(names: Collection[str], path: Path = _PATH) -> dict[str, int]:
     assignment, that misspells or repeats a setting, or whose value names an unset variable.
     """
     lines: dict[str, int] = {}
-    for binding in parse_stream(io.StringIO(_read(path), newline="")):
-        text = binding.original.string
-        line = binding.original.line + _count_lines(text[: len(text) - len(text.lstrip())])
+    text = _read(path)
+    used = set(_BRACED.findall(text))  # by other lines, so these are no misspelt settings
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        source = binding.original.string
+        line = binding.original.line + _count_lines(source[: len(source) - len(source.lstrip())])
         if binding.error or (binding.key and binding.value is None):
-            _reject(path, line, _describe_fault(text, names))
+            _reject(path, line, _describe_fault(source, names))
         if binding.key is None:
             continue
         name = binding.key.upper()
         if name in lines and name in names:
             _reject(path, line, f"{name} is set in line {lines[name]} already: remove one of them")
-        if name not in names and (near := _find_nearest(name, names, _NEAR)):
+        is_other = name in names or binding.key in used
+        if not is_other and (near := _find_nearest(name, names, _NEAR)):
             _reject(path, line, f"{binding.key} is no setting; did you mean {near}?")
         if name in names:
             _check_variables(path, line, binding, lines)
@@ -131,7 +137,17 @@ def _check_variables(path: Path, line: int, binding: Binding, before: Collection
 
 
 def _find_nearest(name: str, names: Collection[str], cutoff: float) -> str:
-    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=cutoff)), "")
+    """Return the setting that a name misspells; "" if there is none.
+
+    A further key, such as OPENAI_API_KEY_2, misspells nothing.
+    """
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    swapped = [one for one in names if sorted(one) == sorted(name)]
+    without_unit = [one for one in names if one == f"{name}_S"]
+    found = next(iter([*swapped, *without_unit, *near]), "")
+    return "" if name.startswith(f"{found}_") else found
 
 
 def _count_lines(text: str) -> int:

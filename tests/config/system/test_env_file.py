@@ -52,6 +52,8 @@ def write(text: str | bytes) -> None:
                 ("REDIS_URI", "REDIS_URL"),
                 ("ALLOWED_HOST", "ALLOWED_HOSTS"),
                 ("LOGLEVEL", "LOG_LEVEL"),
+                ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
+                ("DRAIN", "DRAIN_S"),
             )
         ),
         ("PORT=1\nWORKERS=1\nport=2", ".env line 3: PORT is set in line 1 already: remove one"),
@@ -92,6 +94,9 @@ def test_a_fault_is_one_line_that_names_its_place_and_not_its_value(
         ("DATA_DIR=${UNSET:-/y}/x", {"data_dir": Path("/y/x")}),
         ("DATA_DIR=a~/x", {"data_dir": Path("a~/x")}),
         ("A=9\nPORT=${A}", {"port": 9}),
+        ("PORTS=9\nPORT=${PORTS}", {"port": 9}),
+        ("OPENROUTER_API_KEY=x\nHOST_DATA_DIR=x\nREDIS_USER=x", {"port": 8000}),
+        ("AZURE_OPENAI_API_KEY=x\nOPENAI_API_KEY_2=x\nOPENAI_API_VERSION=x", {"port": 8000}),
         ("export PORT=9", {"port": 9}),
         ("PORT = 9 # a comment", {"port": 9}),
         ("port=9\r\nHOST='::1'\r\n", {"port": 9, "host": "::1"}),
