@@ -1,8 +1,11 @@
 """Set up logging for the supervisor and its workers."""
 
+import io
 import logging
 import re
+import sys
 import time
+from typing import TextIO
 
 _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _ANY_CONTROL = re.compile(f"[{_CONTROL}\t\n]")
@@ -38,11 +41,22 @@ def start_logging(level: str) -> None:
     Other packages log warnings and errors only, because their other messages may quote the text
     of users.
     """
+    if sys.stderr:  # None if it is closed
+        sys.stderr = _without_buffer(sys.stderr)
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("sanic.error").addFilter(_is_no_unread_body)
     logging.getLogger("holdline").setLevel(level.upper())
+
+
+def _without_buffer(stream: TextIO) -> TextIO:
+    """Return a stream that drops what it cannot write, such as on a full disk.
+
+    A buffer would keep it: the exit would write it again, fail, and change the exit status.
+    """
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)
 
 
 def _is_no_unread_body(record: logging.LogRecord) -> bool:

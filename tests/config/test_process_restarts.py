@@ -94,6 +94,14 @@ async def wait_for_log(server: Server, text: str) -> None:
             await asyncio.sleep(0.02)
 
 
+def freeze_redis(server: Server) -> tuple[int, Path]:
+    """Freeze the embedded Redis; return its process id, and the file to which it appends."""
+    (redis,) = find_children(server.process.pid, "redis")
+    os.kill(redis, signal.SIGSTOP)  # before a rewrite begins another file
+    files = (server.home / "data" / "redis" / "appendonlydir").glob("*.incr.aof")
+    return redis, max(files, key=lambda path: int(path.name.split(".")[2]))
+
+
 async def wait_for_ready(client: httpx.AsyncClient, status: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while (await client.get("/readyz")).status_code != status:
@@ -109,10 +117,8 @@ async def test_an_embedded_redis_that_cannot_start_is_tried_again(
     ):
         await ask(client, upstream, question, "stored")
         await wait_until_written(server)
-        (log,) = (server.home / "data" / "redis" / "appendonlydir").glob("*.incr.aof")
-        (redis,) = find_children(server.process.pid, "redis")
         workers = find_children(server.process.pid, "python")
-        os.kill(redis, signal.SIGSTOP)
+        redis, log = freeze_redis(server)
         intact = log.read_bytes()
         with log.open("ab") as file:
             file.write(b"damaged\r\nby a failing disk\r\n")
@@ -129,8 +135,7 @@ async def test_an_embedded_redis_that_cannot_start_is_tried_again(
 
 async def test_a_server_whose_redis_cannot_start_still_stops(upstream: ScriptedUpstream) -> None:
     async with holdline(**model_settings(upstream)) as server:
-        (log,) = (server.home / "data" / "redis" / "appendonlydir").glob("*.incr.aof")
-        (redis,) = find_children(server.process.pid, "redis")
+        redis, log = freeze_redis(server)
         with log.open("ab") as file:
             file.write(b"damaged\r\nby a failing disk\r\n")
         os.kill(redis, signal.SIGKILL)

@@ -62,7 +62,7 @@ def supervise(
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(workers), before, after],
         cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-        preexec_fn=prepare,
+        preexec_fn=prepare, env={"PATH": os.environ["PATH"]},  # with buffers: as users run it
     )  # fmt: skip
     started = [line.split() for line in workers.read_text().splitlines()]
     assert started
