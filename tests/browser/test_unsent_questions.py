@@ -349,6 +349,8 @@ async def test_an_unsent_question_is_edited_or_discarded(
         await expect(failure(page)).to_contain_text("storage is full")
     await page.unroute_all()
     await page.reload()
+    unsent = [f"one {question}", "", f"two {question}", ""]
+    await expect(bodies(page)).to_have_text([f"0 {question}", "zero", *unsent])
     first = questions(page).nth(1)
     await first.hover()
     await first.get_by_role("button", name="Discard").click()
