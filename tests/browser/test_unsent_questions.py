@@ -261,43 +261,6 @@ async def test_a_question_that_began_before_the_page_knew_is_followed_and_asked_
     assert await list_unsent(page) == []
 
 
-async def test_a_copy_of_a_tab_offers_no_question_of_the_tab(page: Page, question: str) -> None:
-    await OBSTACLES["storage"](page)
-    await submit(page, question)
-    await expect(failure(page)).to_contain_text("storage is full")
-    async with page.expect_popup() as opening:
-        await page.evaluate("() => void window.open(location.href)")  # copies its storage
-    copy = await opening.value
-    await expect(copy.locator("#welcome")).to_be_visible()
-    names = "() => navigator.locks.query().then(({ held }) => held.length)"
-    await copy.wait_for_function(f"({names})().then((count) => count >= 2)")
-    await expect(copy.locator(".failure:visible")).to_have_count(0)
-    await copy.reload()
-    await expect(copy.locator("#welcome")).to_be_visible()
-    await expect(bodies(page)).to_have_text([question, ""])
-
-
-async def test_two_questions_of_a_new_chat_begin_one_conversation_after_a_reload(
-    page: Page, upstream: ScriptedUpstream, question: str
-) -> None:
-    await OBSTACLES["storage"](page)
-    for text in (f"1 {question}", f"2 {question}"):
-        await submit(page, text)
-        await expect(failure(page).last).to_contain_text("storage is full")
-    await page.unroute_all()
-    await page.reload()
-    await expect(bodies(page)).to_have_text([f"1 {question}", "", f"2 {question}", ""])
-    await page.locator(".remedy:visible").first.click()
-    await (await upstream.exchange(f"1 {question}")).answer("reply")
-    await expect(bodies(page)).to_contain_text(["reply"])
-    begun = page.url
-    await page.locator("#new-chat").click()
-    await expect(page.locator("#welcome")).to_be_visible()
-    await page.goto(begun)
-    await page.reload()
-    await expect(bodies(page)).to_have_text([f"1 {question}", "reply", f"2 {question}", ""])
-
-
 async def test_only_one_tab_offers_a_question(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:

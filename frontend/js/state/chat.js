@@ -194,16 +194,10 @@ export class Chat {
 
   async #offerUnsent(queue) {
     const isHere = ({ place }) => (queue.id ? place === queue.id : isNewPlace(place));
-    const isSending = (turn) => this.#sender.isSending(turn);
-    const isOther = ({ turn, place }) => isSending(turn) && place !== queue.place;
-    const unsent = await this.#unsent.list();
-    const questions = unsent.filter((one) => isHere(one) && !isOther(one));
+    const isOther = ({ turn, place }) => this.#sender.isSending(turn) && place !== queue.place;
+    const questions = (await this.#unsent.list()).filter((one) => isHere(one) && !isOther(one));
     if (queue !== this.#queue || questions.length === 0) return;
-    // Questions that are shown together begin one conversation, unless their own is on its way.
-    const busy = new Set(unsent.filter(isOther).map(({ place }) => place));
-    for (const { place } of questions) {
-      if (!busy.has(place)) this.#unsent.move(place, queue.place);
-    }
+    const isSending = (turn) => this.#sender.isSending(turn);
     this.#advance({ type: "offered", questions, isSending });
     for (const { turn } of questions) {
       if (isSending(turn)) this.#answers.keep(turn);

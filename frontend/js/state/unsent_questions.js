@@ -15,14 +15,10 @@ const MAX_COUNT = 20;
 const MAX_LENGTH = 1_000_000; // characters of all of them; browsers allow about five million
 
 export class UnsentQuestions {
-  #tab = tabStorage.read(TAB) ?? newTab();
-  #named = this.#claimName(); // resolves when no other open tab has the name
+  #tab = tabStorage.read(TAB) ?? `${TAB} ${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
 
-  // After a reload, the page is the same tab. A copy of a tab has the other one's storage.
-  async #claimName() {
-    const isCopy = !isReloaded() && (await listHeldNames()).has(this.#tab);
-    if (isCopy) this.#tab = newTab();
-    tabStorage.write(TAB, this.#tab);
+  constructor() {
+    tabStorage.write(TAB, this.#tab); // after a reload, the page is the same tab
     holdName(this.#tab);
   }
 
@@ -54,7 +50,6 @@ export class UnsentQuestions {
 
   /** Return the questions, oldest first, without those that another open tab shows. */
   async list() {
-    await this.#named;
     const held = await listHeldNames();
     return this.#readAll().filter(({ tab }) => tab === this.#tab || !held.has(tab));
   }
@@ -73,14 +68,6 @@ export class UnsentQuestions {
     const found = sharedStorage.names(PREFIX).map(read).filter(Boolean);
     return found.sort((one, other) => one.created - other.created);
   }
-}
-
-function newTab() {
-  return `${TAB} ${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
-}
-
-function isReloaded() {
-  return performance.getEntriesByType("navigation")[0]?.type !== "navigate";
 }
 
 function lengthOf(questions) {
