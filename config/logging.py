@@ -51,9 +51,9 @@ def start_logging(level: str) -> None:
 
 
 def _without_buffer(stream: TextIO) -> TextIO:
-    """Return a stream that drops what it cannot write, such as on a full disk.
+    """Return the same stream without its buffer. A failed write, as on a full disk, loses its line.
 
-    A buffer would keep it: the exit would write it again, fail, and change the exit status.
+    A buffer would keep the line. The exit would write it again, fail, and change the exit status.
     """
     raw = io.FileIO(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)

@@ -24,7 +24,7 @@ _VERY_NEAR = 0.9
 """The same for a variable of the environment, which may belong to another program."""
 
 _OTHER_NAMES = {"OPENAI_API_BASE": "OPENAI_BASE_URL", "OPENAI_KEY": "OPENAI_API_KEY"}
-"""What other programs call a setting, or called it once."""
+"""Names that other programs use, or used, for a setting."""
 
 _ASSIGNED_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)")
 _OPENED_QUOTE = re.compile(_ASSIGNED_NAME.pattern + r"\s*=\s*[\"']")

@@ -105,7 +105,7 @@ REJECTIONS = {
 """The type of a rejected request. The server names the types, and the page the languages."""
 
 STATUSES = {404: "reload", 405: "reload", 413: "edit", 500: "retry", 502: "retry"}
-"""The status of a rejection without a type of its own, and the remedy."""
+"""The status of a rejection that has no specific type, and the remedy."""
 
 EMPTY = {
     ("stop", ""): Row("ended without writing an answer", "未生成任何回答就结束了"),
@@ -344,7 +344,7 @@ async def test_a_question_without_its_session_is_asked_in_a_new_chat(
     await expect(bodies(page)).to_have_text([text, "second"])
 
 
-async def test_a_question_for_a_removed_model_is_asked_again_with_another(
+async def test_try_again_sends_the_question_of_a_removed_model_to_another_one(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
     info = {"model": "gone", "models": ["gone", "test-model"], "demo": False, "message_max": 32_000}

@@ -445,7 +445,7 @@ async def test_the_page_works_without_storage(
     await context.close()
 
 
-async def test_a_browser_that_refuses_cookies_is_told_what_the_page_needs(server: Server) -> None:
+async def test_a_browser_that_refuses_cookies_shows_what_the_page_needs(server: Server) -> None:
     blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
     async with private_folder() as home, async_playwright() as playwright:
         (home / "Default").mkdir()

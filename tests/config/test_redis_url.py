@@ -120,7 +120,7 @@ LOGGED = {
     "evalsha": "cannot look for expired leases (Redis's ACL rejects the command evalsha",
     "subscribe": "lost the Redis pub/sub connection (Redis's ACL rejects the command subscribe",
 }
-"""What a background task logs while it does not have a right."""
+"""The line that a background task logs while it does not have a right."""
 
 
 async def test_a_right_that_is_revoked_ends_no_worker_and_is_reported_until_it_is_back(

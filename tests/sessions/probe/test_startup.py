@@ -1,4 +1,4 @@
-"""What the start does about each kind of Redis: it ends, waits for Redis, or warns."""
+"""The start ends, waits for Redis, or warns: a test for each kind of Redis."""
 
 import asyncio
 import logging
