@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from config.children.restarts import Restarts
@@ -94,12 +96,21 @@ async def wait_for_log(server: Server, text: str) -> None:
             await asyncio.sleep(0.02)
 
 
-def freeze_redis(server: Server) -> tuple[int, Path]:
+async def freeze_redis(server: Server) -> tuple[int, Path]:
     """Freeze the embedded Redis; return its process id, and the file to which it appends."""
     (redis,) = find_children(server.process.pid, "redis")
-    os.kill(redis, signal.SIGSTOP)  # before a rewrite begins another file
-    files = (server.home / "data" / "redis" / "appendonlydir").glob("*.incr.aof")
-    return redis, max(files, key=lambda path: int(path.name.split(".")[2]))
+    os.kill(redis, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE_S):  # an fsync ends first
+        while psutil.Process(redis).status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0.02)
+    # A rewrite that begins may have created a file that its manifest does not name yet.
+    folder = server.home / "data" / "redis" / "appendonlydir"
+    files = re.findall(
+        r"^file (\S+) seq \d+ type i",
+        (folder / "appendonly.aof.manifest").read_text(),
+        re.MULTILINE,
+    )
+    return redis, folder / files[-1]
 
 
 async def wait_for_ready(client: httpx.AsyncClient, status: int) -> None:
@@ -118,7 +129,7 @@ async def test_an_embedded_redis_that_cannot_start_is_tried_again(
         await ask(client, upstream, question, "stored")
         await wait_until_written(server)
         workers = find_children(server.process.pid, "python")
-        redis, log = freeze_redis(server)
+        redis, log = await freeze_redis(server)
         intact = log.read_bytes()
         with log.open("ab") as file:
             file.write(b"damaged\r\nby a failing disk\r\n")
@@ -135,7 +146,7 @@ async def test_an_embedded_redis_that_cannot_start_is_tried_again(
 
 async def test_a_server_whose_redis_cannot_start_still_stops(upstream: ScriptedUpstream) -> None:
     async with holdline(**model_settings(upstream)) as server:
-        redis, log = freeze_redis(server)
+        redis, log = await freeze_redis(server)
         with log.open("ab") as file:
             file.write(b"damaged\r\nby a failing disk\r\n")
         os.kill(redis, signal.SIGKILL)

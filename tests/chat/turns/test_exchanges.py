@@ -81,6 +81,9 @@ async def site(upstream: ScriptedUpstream) -> AsyncIterator[Site]:
         httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client,
     ):
         await client.get("/")
+        async with asyncio.timeout(PATIENCE_S):  # both workers have started
+            while (await redis.admin.pubsub_numsub(keys.stops()))[0][1] < 2:
+                await asyncio.sleep(0.02)
         yield Site(redis, proxy, client, server)
 
 

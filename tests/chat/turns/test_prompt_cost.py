@@ -100,10 +100,16 @@ async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
     owner = await owner_of(redis, conversation)
     await lengthen(redis, owner, conversation, 1000)  # enough to fill the token budget
     costs = []
-    for number in range(2):
-        asked = f"{question} {number}"
-        costs.append(await measure_work(redis, ask(client, upstream, asked, "an answer")))
-        if number == 0:
+    for length in range(2):
+        measured = [
+            await measure_work(
+                redis, ask(client, upstream, f"{question} {length} {again}", "an answer")
+            )
+            for again in range(3)
+        ]
+        # The minimum leaves out what a busy machine adds: a takeover reads the conversation again.
+        costs.append([min(values) for values in zip(*measured, strict=True)])
+        if length == 0:
             await lengthen(redis, owner, conversation, 3000)
     (calls, received, sent), (later_calls, later_received, later_sent) = costs
     # Lease renewals depend on the time and may add a call and its bytes to either turn.

@@ -127,15 +127,15 @@ async def test_a_connection_is_not_reused_after_connection_close(
 async def test_a_pulled_body_is_taken_as_it_arrives_until_its_content_ends(
     client: httpx2.AsyncClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_LINGER_S", 0.2)
-    received, parts = asyncio.Event(), list[bytes]()
+    monkeypatch.setattr(connection, "_LINGER_S", 2.0)
+    received, has_ended, parts = asyncio.Event(), asyncio.Event(), list[bytes]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked(b"first"))
         await received.wait()
         writer.write(chunked(b"second", b"[DONE]").partition(b"\r\n\r\n")[2])
         await writer.drain()
-        await asyncio.sleep(0.05)  # the end of the body has its own packet
+        await has_ended.wait()  # the end of the body has its own packet
         writer.write(END)
 
     def take(part: bytes) -> bool:
@@ -146,14 +146,13 @@ async def test_a_pulled_body_is_taken_as_it_arrives_until_its_content_ends(
     server.serve = serve
     await pull(client, take)
     assert b"".join(parts) == b"firstsecond[DONE]"
-    server.closed.clear()
-    for _ in range(200):  # the connection lingers until its body has ended
-        if client._transport._pool._idle:  # type: ignore[attr-defined]
-            break
-        await asyncio.sleep(0.01)
+    has_ended.set()
+    async with asyncio.timeout(PATIENCE_S):  # the connection lingers until its body has ended
+        while not client._transport._pool._idle:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.3)  # beyond the time for which a connection lingers
+        await asyncio.sleep(2.1)  # beyond the time for which a connection lingers
         writer.write(chunked(b"again") + END)
 
     server.serve = late
