@@ -60,6 +60,7 @@ from sessions.event_store import EventStore
 from sessions.limits import ConversationLimiter, Rate, StorageLimits
 from sessions.model_facts import ModelFacts
 from sessions.probe.readiness import Readiness
+from sessions.probe.settings import log_warnings
 from sessions.probe.startup import UrlRejected, try_redis
 from sessions.session_store import SessionStore
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
@@ -160,6 +161,7 @@ async def open_state(settings: Settings, redis_url: str) -> AsyncIterator[State]
             ("takeover", takeover.run()),
             ("feeds", feeds.run()),
             ("memory_watch", limits.memory_watch.run()),
+            ("warnings", log_warnings(redis)),
             *(("models", upstream.watch_models()) for upstream in upstreams),
         ):
             await resources.enter_async_context(run_in_background(name, work))

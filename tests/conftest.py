@@ -1,6 +1,7 @@
 """Fixtures of all tests: one Redis, one fake upstream and one server, each started once."""
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from sessions.client.connection import Client, connect
 from sessions.turns.turn_store import TurnStore
 from tests.fake_upstream import ScriptedUpstream
 from tests.processes import REDIS_KINDS, Server, holdline, redis_of_kind
+
+# A shell starts a background job with SIGINT ignored, and every process of a test inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test depends on the machine's speed.
 settings.register_profile("default", deadline=None)

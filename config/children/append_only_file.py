@@ -25,6 +25,8 @@ MAX_BYTES_PER_S = 256 << 10
 RETRY_INTERVAL_S = 60.0
 """Minimum time between a rewrite that failed, for example on a full disk, and the next one."""
 
+WARNING_INTERVAL_S = 60.0
+
 REPLY_TIMEOUT_S = 0.5
 """Time for a reply of Redis, for which the supervisor waits."""
 
@@ -45,7 +47,7 @@ class AppendOnlyFile:
         """Take over the file of the Redis that has its data in `home`, and listens on `socket`."""
         self._home = home
         self._socket = socket
-        self._check_at = self._began_at = -math.inf
+        self._check_at = self._began_at = self._warned_at = -math.inf
         self._rewritten: int | None = None
         """Number of removals in this run of which nothing is left in the file; None if unknown."""
         self._running: int | None = None
@@ -65,6 +67,9 @@ class AppendOnlyFile:
         if now < self._check_at:
             return
         self._check_at = now + CHECK_INTERVAL_S
+        if now >= self._warned_at + WARNING_INTERVAL_S and (warning := self._find_removed_files()):
+            self._warned_at = now
+            logger.error("%s", warning)
         info = self._read_info()
         if (
             info
@@ -83,6 +88,23 @@ class AppendOnlyFile:
             if not _is_running(info) and (is_clean or _has_failed(info) or not self._begin(info)):
                 return
             time.sleep(_POLL_INTERVAL_S)
+
+    def _find_removed_files(self) -> str:
+        """Return what follows from files that something has removed, "" if nothing has.
+
+        A Redis that runs notices neither.
+        """
+        if not any((self._home / name).exists() for name in ("appendonlydir", "appendonly.aof")):
+            return (
+                f"the data in {self._home} has been removed while the server runs: all "
+                "conversations will be lost when it stops. Export what you need before that"
+            )
+        if not self._socket.exists():
+            return (
+                f"{self._socket} has been removed while the server runs: Redis accepts no new "
+                "connections. Restart the server"
+            )
+        return ""
 
     def _read_info(self) -> bytes:
         """Return the state of Redis, b"" if it does not reply; note the end of a rewrite."""

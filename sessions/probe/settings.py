@@ -1,13 +1,24 @@
 """Warn of settings of Redis that Holdline works with, but that can lose conversations."""
 
+import asyncio
+import logging
+import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
+from sessions import keys
 from sessions.client.connection import Client, is_cluster
 from sessions.client.errors import UNAVAILABLE_ERRORS, ResponseError
 from sessions.client.faults import Fault, find_fault
 from sessions.client.info import list_nodes, read_info
 from sessions.client.scripts import call
+
+logger = logging.getLogger("holdline.redis")
+
+_POLL_INTERVAL_S = 1.0
+_REPEAT_S = 60
+"""Minimum time between the warnings of two workers of one server, which replace each other."""
 
 MIN_VERSION, MIN_CLUSTER_VERSION = (6, 2), (7, 0)
 """The first with ZDIFF and GETEX; the first with sharded pub/sub. Valkey reports 7.2 or later."""
@@ -64,6 +75,21 @@ async def find_warnings(redis: Client) -> list[str]:
         else:
             found |= dict.fromkeys(list_warnings(memory, persistence, await _read_save(redis)))
     return list(found)
+
+
+async def log_warnings(redis: Client) -> None:
+    """Log the warnings as soon as Redis serves. Of the workers of one server, the first does so."""
+    key = keys.probe(f"{socket.gethostname()} {os.getppid()}")
+    while True:
+        try:
+            is_first = await call(redis, "SET", [key], ["", "NX", "EX", _REPEAT_S])
+        except (*UNAVAILABLE_ERRORS, ResponseError):  # other parts of the worker report it
+            await asyncio.sleep(_POLL_INTERVAL_S)
+        else:
+            break
+    if is_first:
+        for warning in await find_warnings(redis):
+            logger.warning("%s", warning)
 
 
 async def _read_save(redis: Client) -> str | None:

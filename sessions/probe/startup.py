@@ -18,7 +18,7 @@ from sessions.client.greeting import diagnose
 from sessions.client.info import list_nodes, read_info
 from sessions.client.notifications import try_subscription
 from sessions.probe.requirements import try_commands
-from sessions.probe.settings import find_server_fault, find_warnings
+from sessions.probe.settings import find_server_fault
 
 logger = logging.getLogger("holdline.redis")
 
@@ -36,9 +36,8 @@ class UrlRejected(Exception):
 def try_redis(url: str) -> None:
     """Try all that Holdline uses in Redis; raise UrlRejected if Redis would never serve it.
 
-    If Redis is down, this is logged within `_TIME_LIMIT_WITH_LOOKUPS_S`. So are settings of Redis
-    that may lose data. A child process tries Redis: the caller forks workers later, and must have
-    neither threads nor connections.
+    If Redis is down, this is logged within `_TIME_LIMIT_WITH_LOOKUPS_S`. A child process tries
+    Redis: the caller forks workers later, and must have neither threads nor connections.
     """
     receiver, sender = _fork.Pipe(duplex=False)
     process = _fork.Process(target=_run, args=(url, sender), daemon=True)
@@ -65,7 +64,7 @@ def _run(url: str, sender: Connection) -> None:
 
 
 async def find_startup_fault(url: str) -> Fault | None:
-    """Return why Redis does not serve Holdline; None if it does. Log what it may lose."""
+    """Return why Redis does not serve Holdline; None if it does."""
     try:
         redis = connect(url)
     except ValueError as error:
@@ -77,8 +76,6 @@ async def find_startup_fault(url: str) -> Fault | None:
                 await scripts.load(redis)
                 await try_commands(redis, with_removals=True)
                 await try_subscription(redis, keys.stops(), keys.probe("channel"))
-                for warning in await find_warnings(redis):
-                    logger.warning("%s", warning)
     except (*UNAVAILABLE_ERRORS, ResponseError, TimeoutError) as error:
         fault = find_fault(error)
     finally:

@@ -223,6 +223,34 @@ def test_a_failed_rewrite_is_reported_and_repeated(
     poll_until(redis, lambda: is_gone(data_dir, secret))
 
 
+@pytest.mark.parametrize(
+    ("removed", "consequence"),
+    [
+        ("", "all conversations will be lost when it stops"),
+        ("redis", "all conversations will be lost when it stops"),
+        ("redis/redis.sock", "Redis accepts no new connections"),
+    ],
+)
+def test_files_that_are_removed_while_the_server_runs_are_reported(
+    redis: EmbeddedRedis,
+    client: Redis,
+    data_dir: Path,
+    removed: str,
+    consequence: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    client.ping()
+    (data_dir / removed).rename(data_dir.with_name("removed"))
+    with caplog.at_level(logging.WARNING, "holdline"):
+        for _ in range(3):
+            assert redis.poll() is None
+            now += append_only_file.CHECK_INTERVAL_S
+    assert [consequence in message for message in caplog.messages] == [True]
+
+
 def test_a_snapshot_of_a_running_redis_is_restored(
     redis: EmbeddedRedis, client: Redis, data_dir: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest_asyncio
 
+from sessions import keys
 from sessions.client.errors import TOTAL_TIMEOUT_S
 from tests.config.test_process_restarts import wait_for_log, wait_for_ready
 from tests.config.test_supervisor import find_children, model_settings
@@ -95,6 +96,28 @@ async def test_a_server_starts_while_redis_is_down_and_names_the_reason(
             assert {one.json()["reason"] for one in ready} == {"Redis does not reply"}
             redis.thaw()
             await wait_for_ready(client, 200)
+
+
+async def test_what_redis_may_lose_is_logged_once_it_serves(
+    redis: OwnRedis, upstream: ScriptedUpstream
+) -> None:
+    warning = "with maxmemory-policy allkeys-lru, Redis deletes conversations"
+    await redis.admin.config_set("maxmemory-policy", "allkeys-lru")
+    settings = model_settings(upstream)
+    async with redis_proxy(redis.url) as proxy:
+        for is_down in (True, False):
+            if is_down:
+                proxy.refuse_connections()
+            async with holdline(REDIS_URL=proxy.url, WORKERS="2", **settings) as server:
+                if is_down:
+                    assert warning not in server.read_log()
+                    await proxy.recover()
+                await wait_for_log(server, warning)
+                async with asyncio.timeout(PATIENCE_S):
+                    while (await redis.admin.pubsub_numsub(keys.stops()))[0][1] < 2:
+                        await asyncio.sleep(0.02)
+                assert await server.stop() == 0
+                assert server.read_log().count(warning) == 1
 
 
 REVOKED: dict[str, tuple[list[str], list[str], str]] = {

@@ -65,6 +65,15 @@ class Site:
         )
 
 
+async def have_workers_started(redis: OwnRedis, proxy: RedisProxy) -> bool:
+    """Return whether both workers receive notifications, and one has looked for warnings."""
+    commands = [command for exchange in proxy.exchanges for command in exchange]
+    have_looked = sum(b"NX" in command for command in commands) == 2
+    has_read = any(command[0] == b"CONFIG" for command in commands)
+    ((_, receivers),) = await redis.admin.pubsub_numsub(keys.stops())
+    return have_looked and has_read and receivers == 2
+
+
 @pytest_asyncio.fixture
 async def site(upstream: ScriptedUpstream) -> AsyncIterator[Site]:
     limits = httpx.Limits(max_keepalive_connections=0)  # each request may meet another worker
@@ -81,8 +90,8 @@ async def site(upstream: ScriptedUpstream) -> AsyncIterator[Site]:
         httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client,
     ):
         await client.get("/")
-        async with asyncio.timeout(PATIENCE_S):  # both workers have started
-            while (await redis.admin.pubsub_numsub(keys.stops()))[0][1] < 2:
+        async with asyncio.timeout(PATIENCE_S):
+            while not await have_workers_started(redis, proxy):
                 await asyncio.sleep(0.02)
         yield Site(redis, proxy, client, server)
 

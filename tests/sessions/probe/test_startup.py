@@ -1,12 +1,11 @@
 """The start ends, waits for Redis, or warns: a test for each kind of Redis."""
 
 import asyncio
-import logging
 import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import trustme
 from redis.asyncio import Redis
 
 from sessions.client import greeting
+from sessions.client.connection import connect
 from sessions.client.faults import find_fault
 from sessions.probe import requirements, startup
-from sessions.probe.settings import find_server_fault, list_warnings
+from sessions.probe.settings import find_server_fault, find_warnings, list_warnings
 from sessions.probe.startup import find_startup_fault
 from tests.own_redis import OwnRedis, own_redis
 from tests.processes import (
@@ -479,24 +479,17 @@ def test_settings_that_may_lose_conversations_are_warnings(
     assert all(part in warning for part, warning in zip(expected, found, strict=True))
 
 
-async def test_the_warnings_of_a_running_redis_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "holdline.redis")
+async def read_warnings(url: str) -> list[str]:
+    async with aclosing(connect(url)) as redis:
+        return await find_warnings(redis)
+
+
+async def test_the_settings_of_a_running_redis_are_read() -> None:
     async with redis_on_port("--appendonly", "no", "--maxmemory-policy", "allkeys-lfu") as place:
-        assert await find_startup_fault(place.url) is None
-        assert len(caplog.messages) == 2
-        assert "allkeys-lfu" in caplog.messages[0]
-        assert "nothing on disk" in caplog.messages[1]
-        caplog.clear()
-        assert await find_startup_fault(await place.allow("~*", "&*", "+@all", "-config")) is None
-        assert "if it makes any" in caplog.messages[1]
-        caplog.clear()
-        assert await find_startup_fault(await place.allow("~*", "&*", "+@all", "-info")) is None
-        assert len(caplog.messages) == 1
-        assert "Redis's ACL rejects the command info" in caplog.messages[0]
-
-
-async def test_nothing_is_logged_of_a_redis_that_keeps_its_data(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert await find_startup_fault(place.url) is None
-    assert caplog.messages == []
+        evicts, persists = await read_warnings(place.url)
+        assert "allkeys-lfu" in evicts
+        assert "nothing on disk" in persists
+        _, persists = await read_warnings(await place.allow("~*", "&*", "+@all", "-config"))
+        assert "if it makes any" in persists
+        (unknown,) = await read_warnings(await place.allow("~*", "&*", "+@all", "-info"))
+        assert "Redis's ACL rejects the command info" in unknown
