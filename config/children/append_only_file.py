@@ -90,9 +90,9 @@ class AppendOnlyFile:
             time.sleep(_POLL_INTERVAL_S)
 
     def _find_removed_files(self) -> str:
-        """Return what follows from files that something has removed, "" if nothing has.
+        """Return the warning of files that have been removed, "" if none has.
 
-        A Redis that runs notices neither.
+        Redis itself does not notice it.
         """
         if not any((self._home / name).exists() for name in ("appendonlydir", "appendonly.aof")):
             return (

@@ -78,7 +78,7 @@ async def find_warnings(redis: Client) -> list[str]:
 
 
 async def log_warnings(redis: Client) -> None:
-    """Log the warnings as soon as Redis serves. Of the workers of one server, the first does so."""
+    """Log the warnings as soon as Redis serves: the first of a server's workers logs them."""
     key = keys.probe(f"{socket.gethostname()} {os.getppid()}")
     while True:
         try:
