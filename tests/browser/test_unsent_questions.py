@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Locator, Page, Route, async_playwright
 from tests.browser.chat_page import answers, ask_and_answer, bodies, questions
 from tests.browser.conftest import ARGUMENTS, find_chromium
 from tests.fake_upstream import ScriptedUpstream
-from tests.processes import Server, private_folder
+from tests.processes import PATIENCE_S, Server, private_folder
 
 TITLES = "#conversations .conversation-title"
 STREAM = re.compile("/api/chat_stream/")
@@ -42,6 +42,12 @@ def failure(page: Page) -> Locator:
 
 def list_unsent(page: Page) -> Awaitable[list[str]]:
     return page.evaluate("() => Object.keys(localStorage).filter((name) => /unsent/.test(name))")
+
+
+def list_held_locks(page: Page) -> Awaitable[list[str]]:
+    return page.evaluate(
+        "() => navigator.locks.query().then(({ held }) => held.map(({ name }) => name))"
+    )
 
 
 async def begin_two(page: Page, upstream: ScriptedUpstream, question: str) -> tuple[str, str]:
@@ -259,6 +265,51 @@ async def test_a_question_that_began_before_the_page_knew_is_followed_and_asked_
     await expect(page.locator(TITLES)).to_have_count(1)
     assert len(upstream.find_requests(question)) == 1
     assert await list_unsent(page) == []
+
+
+async def test_two_questions_of_a_new_chat_begin_one_conversation_after_a_reload(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    texts = [f"1 {question}", f"2 {question}"]
+    await OBSTACLES["storage"](page)
+    for text in texts:
+        await submit(page, text)
+        await expect(failure(page)).to_contain_text("storage is full")
+    await page.unroute_all()
+    await page.reload()
+    await expect(bodies(page)).to_have_text([texts[0], "", texts[1], ""])
+    for number, text in enumerate(texts, 1):
+        await page.locator(".remedy:visible").first.click()
+        await (await upstream.exchange(text)).answer(f"answer {number}")
+        await expect(bodies(page).last).to_have_text(f"answer {number}")
+        await page.reload()
+    await expect(bodies(page)).to_have_text([texts[0], "answer 1", texts[1], "answer 2"])
+    await expect(page.locator(TITLES)).to_have_count(1)
+    assert await list_unsent(page) == []
+
+
+async def test_a_question_that_begins_after_the_user_has_left_keeps_no_connection(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    a, b = await begin_two(page, upstream, question)
+    await page.locator(f"a[href='#{a}']").click()
+    await expect(bodies(page)).to_have_text([f"A {question}", "answer A"])
+    gate = Gate()
+    await page.route(STREAM, gate.pass_through)
+    texts = [f"1 {question}", f"2 {question}"]
+    for text in texts:
+        await submit(page, text)
+    await page.locator(f"a[href='#{b}']").click()
+    await expect(bodies(page)).to_have_text([f"B {question}", "answer B"])
+    gate.is_open.set()
+    exchange = await upstream.exchange(texts[1])
+    async with asyncio.timeout(PATIENCE_S):
+        while any("stream" in name for name in await list_held_locks(page)):  # its slot
+            await asyncio.sleep(0.02)
+    await exchange.send_text("running")
+    await page.locator(f"a[href='#{a}']").click()
+    await expect(bodies(page).last).to_have_text("running")
+    await exchange.finish()
 
 
 async def test_only_one_tab_offers_a_question(

@@ -193,16 +193,19 @@ export class Chat {
   }
 
   async #offerUnsent(queue) {
-    const isHere = ({ place }) => (queue.id ? place === queue.id : isNewPlace(place));
-    const isOther = ({ turn, place }) => this.#sender.isSending(turn) && place !== queue.place;
-    const questions = (await this.#unsent.list()).filter((one) => isHere(one) && !isOther(one));
-    if (queue !== this.#queue || questions.length === 0) return;
     const isSending = (turn) => this.#sender.isSending(turn);
+    const isHere = ({ place }) => (queue.id ? place === queue.id : isNewPlace(place));
+    const isElsewhere = ({ turn, place }) => isSending(turn) && place !== queue.place;
+    const unsent = await this.#unsent.list();
+    const questions = unsent.filter((one) => isHere(one) && !isElsewhere(one));
+    if (queue !== this.#queue || questions.length === 0) return;
+    // Questions that are shown together begin one conversation, unless another one is on its way.
+    const begun = unsent.filter(isElsewhere).map(({ place }) => place);
+    const movable = questions.filter(({ place }) => !begun.includes(place));
+    for (const { place } of movable) this.#unsent.move(place, queue.place);
     this.#advance({ type: "offered", questions, isSending });
-    for (const { turn } of questions) {
-      if (isSending(turn)) this.#answers.keep(turn);
-      else if (!queue.id) this.#followBegun(queue, turn);
-    }
+    if (queue.id) return;
+    for (const { turn } of questions) if (!isSending(turn)) this.#followBegun(queue, turn);
   }
 
   // The page may have been closed after the server had begun the turn, before it said where.
@@ -251,6 +254,7 @@ export class Chat {
   #onTurnStart({ key, turn }) {
     const queue = this.#sender.begin(key);
     if (queue && !queue.id && turn.conversation) this.#begin(queue, turn.conversation);
+    if (queue && queue !== this.#queue) this.#answers.close(key); // the user has left it
     if (this.#find(key)) this.#loads++; // a load that is in flight does not know this turn
     this.#delegate.onListChange();
     const question = questionOf(this.state, key);

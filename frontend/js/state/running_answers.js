@@ -20,7 +20,6 @@ export class RunningAnswers {
   #delegate;
   #streams = new Map(); // by the answer's key
   #begin = new Map(); // by the key of an answer whose turn has not begun: settles `submit`
-  #left = new Set(); // the keys of answers whose streams close as soon as their turns have begun
   #slot = new StreamSlot({
     onLost: () => this.#releaseStreams(),
     onRegained: () => this.reconnect(),
@@ -81,23 +80,16 @@ export class RunningAnswers {
   close(key) {
     this.#streams.get(key)?.close();
     this.#streams.delete(key);
-    this.#left.delete(key);
     this.#settle(key);
     this.#onClosed();
   }
 
-  /** Stop streaming all answers, those of questions as soon as their turns have begun. */
+  /** Stop streaming all answers, but those of questions whose turns have not begun. */
   leave() {
     for (const key of [...this.#streams.keys()]) {
-      if (this.#begin.has(key)) this.#left.add(key);
-      else this.close(key);
+      if (!this.#begin.has(key)) this.close(key);
     }
     this.#onClosed();
-  }
-
-  /** Go on streaming an answer that was left. */
-  keep(key) {
-    this.#left.delete(key);
   }
 
   #settle(key, error) {
@@ -110,9 +102,7 @@ export class RunningAnswers {
 
   #onFrame(key, name, data) {
     this.#delegate.onStep({ key, ...steps[name](data) });
-    if (name !== "turn") return;
-    this.#settle(key);
-    if (this.#left.has(key)) this.close(key);
+    if (name === "turn") this.#settle(key);
   }
 
   #onRejected(key, error) {
