@@ -616,9 +616,10 @@ def test_start_waits_and_logs_progress_while_redis_loads(
 
     monkeypatch.setattr(EmbeddedRedis, "_send_command", send_until_reply)
     monkeypatch.setattr(embedded_redis, "PROGRESS_INTERVAL_S", 0.0)
-    with caplog.at_level(logging.INFO, "holdline"), EmbeddedRedis(data_dir) as redis:
+    with caplog.at_level(logging.INFO, "holdline.embedded_redis"), EmbeddedRedis(data_dir) as redis:
         assert redis.poll() is None
-    assert caplog.messages == ["embedded Redis is loading its data: 41 %"] * 3
+    progress = [one.message for one in caplog.records if one.name == "holdline.embedded_redis"]
+    assert progress == ["embedded Redis is loading its data: 41 %"] * 3
 
 
 def test_a_start_that_must_return_leaves_redis_loading(
