@@ -171,6 +171,27 @@ async def test_many_costly_answers_are_rendered_in_separate_tasks(page: Page) ->
     assert found["turns"] > 3
 
 
+async def test_an_answer_is_formatted_after_all_if_other_work_took_the_time(page: Page) -> None:
+    found = await page.evaluate(
+        """async () => {
+          const { AnswerBody } = await import("/js/markdown/answer_body.js");
+          const [element, note] = [1, 2].map(() => document.createElement("div"));
+          note.hidden = true;
+          const now = performance.now.bind(performance);
+          let calls = 0;
+          performance.now = () => now() + ((calls += 1) > 3 ? 1000 : 0);
+          new AnswerBody(element, note).update({ content: "**bold** text" });
+          const first = [note.hidden, element.textContent];
+          while (!note.hidden) await new Promise((resolve) => setTimeout(resolve));
+          return [first, element.innerHTML.trim()];
+        }"""
+    )
+    assert found == [
+        [False, "**bold** text"],
+        '<p dir="auto"><strong>bold</strong> text</p>',
+    ]
+
+
 async def has_text(message: Locator, text: str) -> bool:
     """Return whether the text of a message is `text`; a comparison would print all of both."""
     return await message.locator(".message-body").text_content() == text

@@ -52,10 +52,15 @@ export class AnswerBody {
     const writer = this.#writer;
     this.#writer = null;
     const isCurrent = () => !this.#writer && this.#shown.content === answer.content;
-    const isNow = renderInTime(() => isCurrent() && this.#render(answer, writer));
+    const again = () => renderInTime(() => isCurrent() && this.#render(answer));
+    const isNow = renderInTime(() => {
+      // Not the text but other work of the device may have taken the time.
+      if (isCurrent() && !this.#render(answer, writer)) setTimeout(again);
+    });
     if (!isNow && !writer) this.#element.textContent = answer.content;
   }
 
+  // Return whether the text is shown as Markdown.
   #render({ content, continued }, writer) {
     const limit = TEXT_LIMIT_MS + LIMIT_MS_PER_CHARACTER * content.length;
     try {
@@ -65,8 +70,10 @@ export class AnswerBody {
         if (continued?.length) markSeams(this.#element, content, continued);
       });
       this.#note.hidden = true;
+      return true;
     } catch (error) {
       this.#writePlain(content, error);
+      return false;
     }
   }
 
