@@ -215,8 +215,9 @@ class Supervisor:
         worker.receive()
         if worker.phase is Phase.DRAINING and not (self._signals or self._is_stopping):
             # The worker alone has received SIGTERM.
-            pid = self._start_worker(Restarts()) or "that starts later"
-            logger.info("worker %d drains; worker %s replaces it", worker.process.pid, pid)
+            pid = self._start_worker(Restarts())
+            replacement = f"worker {pid} replaces it" if pid else "its replacement starts later"
+            logger.info("worker %d drains; %s", worker.process.pid, replacement)
 
     def _remove_dead_workers(self) -> list[Worker]:
         dead = [worker for worker in self._workers if not worker.process.is_alive()]

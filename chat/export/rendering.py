@@ -83,8 +83,8 @@ _TEXTS: dict[Language, _Texts] = {
             "length": "已达到模型的长度上限，回答被截断。",
             "content_filter": "回答被模型的内容过滤器截断。",
             "refusal": "模型拒绝回答。",
-            "interrupted": "回答已中断：模型未能接着续写。",
-            "tool_calls": "回答以工具调用结束，暂不支持。",
+            "interrupted": "回答已中断：模型未能继续写完。",
+            "tool_calls": "回答以工具调用结束；暂不支持工具调用。",
             "failed": "回答已中断。",
         },
         seam_reasons={

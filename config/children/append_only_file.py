@@ -67,7 +67,9 @@ class AppendOnlyFile:
         if now < self._check_at:
             return
         self._check_at = now + CHECK_INTERVAL_S
-        if now >= self._warned_at + WARNING_INTERVAL_S and (warning := self._find_removed_files()):
+        if now >= self._warned_at + WARNING_INTERVAL_S and (
+            warning := self._describe_removed_files()
+        ):
             self._warned_at = now
             logger.error("%s", warning)
         info = self._read_info()
@@ -89,19 +91,20 @@ class AppendOnlyFile:
                 return
             time.sleep(_POLL_INTERVAL_S)
 
-    def _find_removed_files(self) -> str:
+    def _describe_removed_files(self) -> str:
         """Return the warning of files that have been removed, "" if none has.
 
         Redis itself does not notice it.
         """
         if not any((self._home / name).exists() for name in ("appendonlydir", "appendonly.aof")):
             return (
-                f"the data in {self._home} has been removed while the server runs: all "
-                "conversations will be lost when it stops. Export what you need before that"
+                f"the data in {self._home} was removed while the server was running: all "
+                "conversations will be lost when it stops. Take a snapshot now, if redis.sock is "
+                "left (docs/operations.md, Backups)"
             )
         if not self._socket.exists():
             return (
-                f"{self._socket} has been removed while the server runs: Redis accepts no new "
+                f"{self._socket} was removed while the server was running: Redis accepts no new "
                 "connections. Restart the server"
             )
         return ""

@@ -226,6 +226,9 @@ class EmbeddedRedis:
             "appendfsync": "everysec",
             "aof-load-truncated": "yes",  # a power failure may truncate the last command
             "save": "",
+            # Before version 7, a snapshot for `redis-cli --rdb` would remain in `dump.rdb`.
+            "repl-diskless-sync": "yes",
+            "repl-diskless-sync-delay": "0",
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",
             "daemonize": "no",

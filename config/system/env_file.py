@@ -23,7 +23,7 @@ _NEAR = 0.88
 _VERY_NEAR = 0.9
 """The same for a variable of the environment, which may belong to another program."""
 
-_OTHER_NAMES = {"OPENAI_API_BASE": "OPENAI_BASE_URL", "OPENAI_KEY": "OPENAI_API_KEY"}
+_ALIASES = {"OPENAI_API_BASE": "OPENAI_BASE_URL", "OPENAI_KEY": "OPENAI_API_KEY"}
 """Names that other programs use, or used, for a setting."""
 
 _ASSIGNED_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)")
@@ -56,8 +56,8 @@ def find_lines(names: Collection[str], path: Path = _PATH) -> dict[str, int]:
         name = binding.key.upper()
         if name in lines and name in names:
             _reject(path, line, f"{name} is set in line {lines[name]} already: remove one of them")
-        is_other = name in names or binding.key in used
-        if not is_other and (near := _find_nearest(name, names, _NEAR)):
+        is_known = name in names or binding.key in used
+        if not is_known and (near := _find_nearest(name, names, _NEAR)):
             _reject(path, line, f"{binding.key} is no setting; did you mean {near}?")
         if name in names:
             _check_variables(path, line, binding, lines)
@@ -75,7 +75,7 @@ def warn_if_exposed(path: Path = _PATH) -> None:
         logger.warning("every user of this machine may read .env: run `chmod 600 .env`")
 
 
-def warn_of_other_names(names: Collection[str], path: Path = _PATH) -> None:
+def warn_of_unknown_names(names: Collection[str], path: Path = _PATH) -> None:
     """Log the lines of `.env` that set no setting, and misspelt names in the environment.
 
     The name in such a line is not logged: it may be a part of a key.
@@ -141,8 +141,8 @@ def _find_nearest(name: str, names: Collection[str], cutoff: float) -> str:
 
     A further key, such as OPENAI_API_KEY_2, misspells nothing.
     """
-    if name in _OTHER_NAMES:
-        return _OTHER_NAMES[name]
+    if name in _ALIASES:
+        return _ALIASES[name]
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     swapped = [one for one in names if sorted(one) == sorted(name)]
     without_unit = [one for one in names if one == f"{name}_S"]

@@ -36,7 +36,7 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     is_unix, is_tls = parts.scheme == "unix", parts.scheme.startswith("rediss")
     if parts.fragment or "@" in parts.query or (not is_unix and "@" in parts.path):
-        raise ValueError("percent-encode the characters / ? # @ of its user and password")
+        raise ValueError("percent-encode the characters / ? # @ : % of its user and password")
     is_cluster = parts.scheme.endswith("+cluster")
     if is_cluster and parts.path not in ("", "/", "/0"):
         raise ValueError("a Redis Cluster has no numbered databases: remove the number")
@@ -59,7 +59,7 @@ def check_url(url: str) -> None:
 
 def _reject_parameter(name: str, known: set[str]) -> None:
     if name.lower() in _TLS_FLAGS:
-        raise ValueError(f"instead of the parameter {name}, begin it with rediss://")
+        raise ValueError(f"remove the parameter {name}, and begin the URL with rediss://")
     if name in _TLS:
         raise ValueError(f"the parameter {name} requires a URL that begins with rediss://")
     named = f" {name}" if _NAME.fullmatch(name) else ""

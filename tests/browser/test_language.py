@@ -39,11 +39,11 @@ NOTICES = {
     "refusal": ("The model declined to answer", "模型拒绝回答"),
     "interrupted": (
         "The model could not continue this answer",
-        "回答已中断：模型未能接着续写",
+        "回答已中断：模型未能继续写完",
     ),
     "tool_calls": (
         "Ended with a tool call, which is not supported",
-        "回答以工具调用结束，暂不支持",
+        "回答以工具调用结束；暂不支持工具调用",
     ),
 }
 """The stored finish reason of an answer, and the notice under it in English and in Chinese."""
@@ -71,7 +71,7 @@ async def test_a_wait_is_explained_in_the_language_of_the_page(
     queued = {"why": "queued", "position": 3}
     text = "Waiting for a free slot of the model server: number 3 in the queue."
     await show_wait(page, queued, text)
-    await show_wait(chinese_page, queued, "正在等待模型服务器空出位置，当前排在第 3 位。")
+    await show_wait(chinese_page, queued, "正在排队等待模型，当前排在第 3 位。")
 
 
 async def show_wait(page: Page, wait: dict[str, Any], text: str) -> None:

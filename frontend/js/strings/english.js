@@ -54,8 +54,8 @@ export const english = {
   jump: "Jump to latest",
   headline: "What would you like to know?",
   tagline:
-    "Reload, go offline, close the laptop: the answer keeps generating, and you can come back to " +
-    "it at any time.",
+    "Reload, go offline, close the laptop: the answer keeps being written, and you can come back " +
+    "to it at any time.",
   suggestions: [
     "Explain how TCP recovers a lost packet, step by step",
     "Write a Python function that merges overlapping intervals, with tests",
@@ -98,7 +98,7 @@ export const english = {
   reconnecting: "Connection lost. Reconnecting…",
   notReady: "The server is not ready. Trying again…",
   cookiesNeeded:
-    "Holdline needs cookies to keep your conversations. Allow them for this site, then reload.",
+    "Holdline needs cookies to keep your conversations. Allow cookies for this site, then reload.",
   plainTextNote: "This answer could not be formatted. It is shown as plain text.",
   answerReady: "The answer is complete.",
   tooLong: (length, limit) =>
@@ -122,7 +122,7 @@ export const english = {
         "This conversation no longer exists: it was deleted, or your session has expired.",
       not_acceptable: "The server has no format that this page can read.",
       conflict: "Another change is still in progress. Try again in a moment.",
-      too_large: "The question, or the cookies of this site, are too large for the server.",
+      too_large: "The question or this site's cookies are too large for the server.",
       misdirected: "The server does not accept the address of this page.",
       rate_limited: ({ retryAfterS }) =>
         `Too many questions. Try again in ${retryAfterS ? `${retryAfterS} s` : "a moment"}.`,
@@ -140,7 +140,7 @@ export const english = {
         "the model.",
       moderation_unavailable:
         "The question cannot be checked at the moment, so it was not sent.",
-      internal: "The server failed unexpectedly. Its log describes the error.",
+      internal: "The server failed unexpectedly. Try again in a moment; its log describes the error.",
       unreadable:
         "The stored data of this conversation is damaged. The server’s log has the details.",
       http: ({ status }) => `The server returned an error (${status}).`,

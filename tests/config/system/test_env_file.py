@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import NAMES, SettingsError, load
-from config.system.env_file import warn_if_exposed, warn_of_other_names
+from config.system.env_file import warn_if_exposed, warn_of_unknown_names
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_names_that_are_not_settings_are_logged_without_their_values(
     monkeypatch.setenv("OPENAI_BASEURL", "secret")
     monkeypatch.setenv("REDIS_HOST", "secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "secret")
-    warn_of_other_names(NAMES)
+    warn_of_unknown_names(NAMES)
     assert ".env line 2 sets no setting, and has no effect" in caplog.messages
     assert (
         "OPENAI_BASEURL in the environment is no setting; did you mean OPENAI_BASE_URL?"
