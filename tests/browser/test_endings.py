@@ -92,7 +92,7 @@ REJECTIONS = {
     "rate_limited": Row("Too many questions. Try again in 42 s.", "提问过于频繁，请 42 秒后重试。"),
     "turns_exceeded": Row("Too many answers are being generated", "同时生成的回答过多"),
     "storage_full": Row("storage is full", "存储空间已满"),
-    "quota_exceeded": Row("limit of size or number", "占用的空间或数量已达上限"),
+    "quota_exceeded": Row("limit of size or number", "总大小或数量已达上限"),
     "conversation_full": Row("maximum number of messages", "消息数已达上限", "new chat"),
     "unavailable": Row("server is not ready", "服务暂时不可用"),
     "moderated": Row("flagged the question", "问题或系统提示词未通过内容审核", "edit"),

@@ -140,7 +140,8 @@ export const english = {
         "the model.",
       moderation_unavailable:
         "The question cannot be checked at the moment, so it was not sent.",
-      internal: "The server failed unexpectedly. Try again in a moment; its log describes the error.",
+      internal:
+        "The server failed unexpectedly. Try again in a moment; its log describes the error.",
       unreadable:
         "The stored data of this conversation is damaged. The server’s log has the details.",
       http: ({ status }) => `The server returned an error (${status}).`,
