@@ -74,16 +74,16 @@ IDLE = {
 
 
 async def test_a_conversation_of_a_thousand_messages_sends_a_bounded_request(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+    new_client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
-    events = await ask(client, upstream, question, "first")
+    events = await ask(new_client, upstream, question, "first")
     conversation = ConversationId(json.loads(events[0].data)["conversation"])
     await lengthen(redis, await owner_of(redis, conversation), conversation, 1000)
-    await ask(client, upstream, f"{question} now", "bounded")
+    await ask(new_client, upstream, f"{question} now", "bounded")
     messages = (await upstream.exchange(f"{question} now")).messages
     estimator = Estimator()
     tokens = sum(estimator.estimate("any", message["content"]) for message in messages)
-    assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that reports have changed slightly
+    assert 8_000 < tokens <= 17_000  # 16,000 by an estimate that a report has changed slightly
     assert messages[0]["role"] == "user"
     assert messages[-1]["content"] == f"{question} now"
     assert messages[-2]["content"].startswith("999 ")
@@ -91,11 +91,11 @@ async def test_a_conversation_of_a_thousand_messages_sends_a_bounded_request(
 
 
 async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+    new_client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     if is_cluster(redis):
         pytest.skip("the counters are those of a single Redis")
-    events = await ask(client, upstream, question, "first")
+    events = await ask(new_client, upstream, question, "first")
     conversation = ConversationId(json.loads(events[0].data)["conversation"])
     owner = await owner_of(redis, conversation)
     await lengthen(redis, owner, conversation, 1000)  # enough to fill the token budget
@@ -103,7 +103,7 @@ async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
     for length in range(2):
         measured = [
             await measure_work(
-                redis, ask(client, upstream, f"{question} {length} {again}", "an answer")
+                redis, ask(new_client, upstream, f"{question} {length} {again}", "an answer")
             )
             for again in range(3)
         ]
@@ -120,12 +120,12 @@ async def test_the_redis_work_of_a_turn_does_not_grow_with_its_conversation(
 
 
 async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
+    new_client: httpx.AsyncClient, upstream: ScriptedUpstream, redis: Client, question: str
 ) -> None:
     sent = []
     for number, reported in enumerate((None, 4.0, 1.0, 1.0)):
         asked = f"{question} {number}"
-        reading = asyncio.create_task(ask_other_model(client, asked))
+        reading = asyncio.create_task(read(new_client, None, message=asked))
         exchange = await upstream.exchange(asked)
         if number == 0:
             await exchange.answer("x")
@@ -142,8 +142,3 @@ async def test_the_number_of_messages_sent_follows_the_reported_token_counts(
         await reading
     assert sent[1] < sent[0]  # four times the estimated tokens: fewer messages fit
     assert sent[2] > sent[1]  # lower reports: more messages fit again
-
-
-async def ask_other_model(client: httpx.AsyncClient, question: str) -> Any:
-    """Send a question to `other-model`, so that its calibration does not affect `test-model`."""
-    return await read(client, None, message=question, model="other-model")

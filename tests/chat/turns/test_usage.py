@@ -34,9 +34,9 @@ async def read_stored(client: httpx.AsyncClient, conversation: str) -> dict[str,
 
 @pytest.mark.parametrize("how", ["complete", "stopped", "failed"])
 async def test_an_answer_without_reported_counts_has_a_marked_estimate(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, how: str
+    new_client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str, how: str
 ) -> None:
-    async with asking(client, message=question) as source:
+    async with asking(new_client, message=question) as source:
         events = source.aiter_sse()
         turn = json.loads((await anext(events)).data)
         exchange = await upstream.exchange(question)
@@ -51,7 +51,7 @@ async def test_an_answer_without_reported_counts_has_a_marked_estimate(
         elif how == "failed":
             exchange.drop()
         else:
-            await client.post(f"/api/turns/{turn['turn']}/stop")
+            await new_client.post(f"/api/turns/{turn['turn']}/stop")
         usage = json.loads((await anext(events)).data)
     prompt = round(estimate_size([{"role": "user", "content": question}]))
     output = round(estimate_text("let me think") + estimate_text(TEXT))
@@ -61,7 +61,7 @@ async def test_an_answer_without_reported_counts_has_a_marked_estimate(
         "total_tokens": prompt + output,
         "estimated": True,
     }
-    assert await read_stored(client, turn["conversation"]) == counts_of(usage)
+    assert await read_stored(new_client, turn["conversation"]) == counts_of(usage)
 
 
 async def test_reported_counts_are_not_marked(
@@ -89,13 +89,13 @@ async def test_a_rejected_request_counts_no_tokens(
 
 
 async def test_a_request_that_is_stopped_before_its_response_counts_its_prompt(
-    client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
+    new_client: httpx.AsyncClient, upstream: ScriptedUpstream, question: str
 ) -> None:
-    async with asking(client, message=question) as source:
+    async with asking(new_client, message=question) as source:
         events = source.aiter_sse()
         turn = json.loads((await anext(events)).data)
         await upstream.exchange(question)
-        await client.post(f"/api/turns/{turn['turn']}/stop")
+        await new_client.post(f"/api/turns/{turn['turn']}/stop")
         usage = counts_of(json.loads((await anext(events)).data))
     prompt = round(estimate_size([{"role": "user", "content": question}]))
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, 0)
