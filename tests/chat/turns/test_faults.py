@@ -314,6 +314,9 @@ async def run_faults(outage: Outage, upstream: ScriptedUpstream, question: str) 
         await assert_consistent(client, shown, question)
         assert len([e for e in upstream.exchanges if e.messages[0]["content"] == question]) == 1
 
+        async with asyncio.timeout(PATIENCE_S):  # a worker looks for free memory once a second
+            while (await client.post("/api/conversations/", json={})).status_code == 507:
+                await asyncio.sleep(0.2)
         reading = asyncio.create_task(read(client, None, **other))
         await (await upstream.exchange(other["message"])).answer("answered later")
         await assert_consistent(client, await reading, other["message"])
