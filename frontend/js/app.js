@@ -44,7 +44,8 @@ class App {
     find("#conversations"), find("#more-conversations"), find("#sign-out"),
     {
       onTitle: (id, title) => this.#chat.retitle(id, title),
-      onDelete: (id) => this.#onDelete(id),
+      onDelete: (id) => id === this.#chat.state.id && this.#goTo(null),
+      onDeleted: (id) => this.#unsent.clear(id),
       onSignedOut: () => this.#onSignedOut(),
       onChangeFailed: showError,
     },
@@ -68,6 +69,7 @@ class App {
   #composer = new Composer(find("#composer"), {
     onSubmit: (question, model) => this.#followAnswer(this.#chat.ask(question, model)),
     onStop: () => this.#chat.stop(),
+    isRunning: (question) => this.#chat.isAnswering(question),
     onEditLast: () => this.#editLast(),
   });
 
@@ -84,7 +86,6 @@ class App {
   #connectedTimer = 0;
 
   start() {
-    if (!acceptsCookies()) return refuse(strings.cookiesNeeded);
     this.#addSuggestions();
     find("#new-chat").addEventListener("click", () => this.#goTo(null));
     find("#new-chat-top").addEventListener("click", () => this.#goTo(null));
@@ -153,11 +154,6 @@ class App {
   #onHide() {
     this.#events.hide();
     this.#chat.release();
-  }
-
-  #onDelete(id) {
-    this.#unsent.clear(id);
-    if (id === this.#chat.state.id) this.#goTo(null);
   }
 
   #onSignedOut() {
@@ -304,7 +300,8 @@ function announce(text) {
 
 document.documentElement.lang = language;
 translate(document);
-new App().start();
+if (acceptsCookies()) new App().start();
+else refuse(strings.cookiesNeeded);
 
 // The first rendering compiles the renderer, which takes about 30 ms: do it before an answer does.
 (window.requestIdleCallback ?? setTimeout)(() => renderMarkdown("- **words** and `code`"));

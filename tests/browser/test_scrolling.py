@@ -51,12 +51,19 @@ async def press_page_up(page: Page) -> None:
     await page.keyboard.press("PageUp")
 
 
-async def drag_finger(page: Page) -> None:
+REPLACE = """() => {
+  const touched = document.elementFromPoint(640, 230);
+  touched.replaceWith(touched.cloneNode(true));
+}"""
+
+
+async def drag_finger(page: Page, before_its_end: str = "() => {}") -> None:
     session = await page.context.new_cdp_session(page)
     for number in range(6):
         point = {"x": 640, "y": 200 + 6 * number}
         kind = "touchMove" if number else "touchStart"
         await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    await page.evaluate(before_its_end)
     await session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
@@ -98,6 +105,22 @@ async def test_scrolling_up_a_little_stops_following_until_the_end_is_reached(
     await expect(page.locator("[data-streaming]")).to_have_count(0)
     await wait_until(page, f"{TO_END} < 2")
     await expect(page.locator("#jump")).to_be_hidden()
+
+
+async def test_following_resumes_after_a_touch_whose_block_was_replaced(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    exchange = await ask(page, upstream, question)
+    await exchange.send_text(TEXT)
+    await wait_until(page, f"{TO_END} <= 2 && {POSITION} > 0")
+    await drag_finger(page, REPLACE)
+    await page.mouse.move(640, 300)
+    await page.mouse.wheel(0, 99_999)
+    await wait_until(page, f"{TO_END} < 2")
+    await exchange.send_text("\n\nThe last " + "words " * 400)
+    await expect(answers(page)).to_contain_text("The last")
+    await wait_until(page, f"{TO_END} <= 2")
+    await exchange.finish()
 
 
 async def test_the_paragraph_that_is_read_stays_when_the_window_is_resized(

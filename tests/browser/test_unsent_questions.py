@@ -220,6 +220,7 @@ OBSTACLES = {
     "failure": reject(500, error("internal")),
     "gateway": reject(502, "<h1>Bad gateway</h1>"),
     "sign-in": reject(401, "<h1>Sign in</h1>"),
+    "nothing": reject(204, ""),
 }
 
 
@@ -380,6 +381,71 @@ async def test_an_unsent_question_is_edited_or_discarded(
     assert await list_unsent(page) == []
 
 
+async def test_a_deletion_that_fails_keeps_an_unsent_question(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await ask_and_answer(page, upstream, f"0 {question}", "zero")
+    await OBSTACLES["storage"](page)
+    await submit(page, question)
+    await expect(failure(page)).to_contain_text("storage is full")
+    await page.route(
+        re.compile("/api/conversations/."),
+        lambda route: route.abort() if route.request.method == "DELETE" else route.continue_(),
+    )
+    for kept in (1, 0):
+        await page.locator("#conversations .delete").focus()
+        await page.keyboard.press("Enter")
+        await page.locator("#delete-dialog .danger-button").click()
+        await expect(page.locator("#welcome")).to_be_visible()
+        if kept:
+            await expect(page.locator("#status")).to_contain_text("cannot be reached")
+        else:
+            await expect(page.locator(TITLES)).to_have_count(0)
+        assert len(await list_unsent(page)) == kept
+        await page.unroute_all()
+
+
+async def test_a_question_that_is_being_answered_stays_in_its_field(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    await submit(page, question)
+    exchange = await upstream.exchange(question)
+    await submit(page, question)
+    await expect(page.locator("#question")).to_have_value(question)
+    await expect(bodies(page)).to_have_text([question, ""])
+    await exchange.answer("one")
+    await expect(bodies(page)).to_have_text([question, "one"])
+    await page.locator("#question").press("Enter")
+    await (await upstream.exchange(question, 2)).answer("two")
+    await expect(bodies(page)).to_have_text([question, "one", question, "two"])
+
+
+async def test_stop_ends_an_answer_that_begins_while_the_server_does_not_know_it_yet(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> None:
+    gate = Gate()
+    await page.route(STREAM, gate.pass_through)
+    stops = []
+
+    async def stop(route: Route) -> None:
+        stops.append(route)
+        if len(stops) == 1:
+            gate.is_open.set()
+            await (await upstream.exchange(question)).send_text("some text")
+            await expect(answers(page).locator(".message-body")).to_have_text("some text")
+            body = error("not_found")
+            await route.fulfill(status=404, content_type="application/json", body=body)
+        else:
+            await route.continue_()
+
+    await page.route(re.compile("/stop$"), stop)
+    await submit(page, question)
+    await page.locator("#stop").click()
+    await expect(page.locator("[data-streaming]")).to_have_count(0)
+    await expect(bodies(page)).to_have_text([question, "some text"])
+    assert len(stops) == 2
+
+
 async def test_only_the_latest_questions_are_kept(page: Page) -> None:
     found = await page.evaluate(
         """async () => {
@@ -505,6 +571,10 @@ async def test_a_browser_that_refuses_cookies_shows_what_the_page_needs(server: 
             home, executable_path=find_chromium(), args=[*ARGUMENTS, "--headless=new"]
         )
         page = await context.new_page()
+        await page.add_init_script(  # as in Firefox, which then refuses it too
+            "window.BroadcastChannel = class { constructor() {"
+            " throw new DOMException('no', 'SecurityError'); } }"
+        )
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         await page.goto(server.url)

@@ -173,11 +173,14 @@ export class TurnStream {
     else this.#reject(error);
   }
 
+  get #hasBegun() {
+    return !this.#question || this.#lastId !== "";
+  }
+
   // A new question that the server rejects is reported at once. Otherwise a retry loses nothing.
   #mayRetry(error) {
     if (error.type === "server_unreachable") return true;
-    const hasBegun = !this.#question || this.#lastId !== "";
-    return hasBegun && (error.isRetryable || error.isForeign);
+    return this.#hasBegun && (error.isRetryable || error.isForeign);
   }
 
   // The server itself rejects a URL only if it has no room next to other applications' cookies.
@@ -204,6 +207,7 @@ export class TurnStream {
   }
 
   #expire() {
+    if (!this.#hasBegun) return this.#reject(new ApiError(204, "unsent")); // by something else
     this.close();
     this.#delegate.onExpired();
   }

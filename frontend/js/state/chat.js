@@ -95,16 +95,22 @@ export class Chat {
     if (!earlier || !messages[0].id) return; // an edit of the first one may be on its way
     const conversation = await readConversation(id, messages[0].id).catch(() => null);
     if (!conversation) return; // the next scroll tries again
-    const isSameStart = this.state.id === id && this.state.messages[0].id === messages[0].id;
+    const isSameStart = this.state.id === id && this.state.messages[0]?.id === messages[0].id;
     if (isSameStart) this.#advance({ type: "earlierLoaded", conversation });
   }
 
   /** Ask a question in the conversation that is shown now, whatever is opened before it is sent. */
   ask(message, model) {
-    if (this.#isAnswering(message)) return;
+    if (this.isAnswering(message)) return;
     const turn = newTurnId();
     this.#advance({ type: "asked", turn, question: message });
     this.#sender.send(this.#queue, { turn, message, model });
+  }
+
+  /** Return whether a question is answered at the moment: it is not asked twice. */
+  isAnswering(question) {
+    const running = runningAnswer(this.state);
+    return Boolean(running) && questionOf(this.state, running.key)?.content === question;
   }
 
   /** Ask an edited question, on a new branch. */
@@ -155,8 +161,9 @@ export class Chat {
     const running = runningAnswer(this.state);
     if (!running) return;
     const isStopping = await stopTurn(running.turn).then(() => true, () => false);
-    if (isStopping || !this.#sender.cancel(running.key)) return; // the stream reports the result
-    this.#fail(running.key, new ApiError(0, "unsent"));
+    if (isStopping) return; // the stream reports the result
+    if (this.#sender.cancel(running.key)) this.#fail(running.key, new ApiError(0, "unsent"));
+    else if (this.#find(running.key)?.streaming) stopTurn(running.turn).catch(() => {}); // it began
   }
 
   #findQueue(id) {
@@ -224,11 +231,6 @@ export class Chat {
     if (!answer?.streaming || this.#answers.has(answer.key)) return;
     this.#loads++; // a load that is in flight does not know this answer
     this.#answers.attach(answer.key);
-  }
-
-  #isAnswering(question) {
-    const running = runningAnswer(this.state);
-    return running && questionOf(this.state, running.key)?.content === question;
   }
 
   #find(key) {

@@ -17,7 +17,10 @@ export class Composer {
   #delegate;
   #maxLength = Infinity;
 
-  /** Calls delegate.onSubmit(question, model), onStop() and onEditLast(). */
+  /**
+   * Calls delegate.onSubmit(question, model), unless isRunning(question), and onStop() and
+   * onEditLast().
+   */
   constructor(form, delegate) {
     this.#form = form;
     this.#delegate = delegate;
@@ -106,7 +109,7 @@ export class Composer {
 
   #submit() {
     const text = readQuestion(this.#field);
-    if (!text || lengthOf(text) > this.#maxLength) return;
+    if (!text || lengthOf(text) > this.#maxLength || this.#delegate.isRunning(text)) return;
     this.clear();
     this.#delegate.onSubmit(text, this.model);
   }

@@ -18,7 +18,10 @@ export class ConversationList {
   #retryTimer = 0;
   #soonTimer = 0;
 
-  /** Calls delegate.onTitle(id, title), onDelete(id), onSignedOut() and onChangeFailed(error). */
+  /**
+   * Calls delegate.onTitle(id, title), onDelete(id) before a deletion, onDeleted(id) after it,
+   * onSignedOut() and onChangeFailed(error).
+   */
   constructor(element, more, leave, delegate) {
     this.#element = element;
     this.#more = more;
@@ -135,7 +138,8 @@ export class ConversationList {
     dialog.querySelector("p").textContent = strings.deleteText(this.#titleOf(id));
     if (!(await confirmIn(dialog))) return;
     this.#delegate.onDelete(id);
-    await this.#change(deleteConversation(id), () => this.remove(id));
+    const show = () => (this.remove(id), this.#delegate.onDeleted(id));
+    await this.#change(deleteConversation(id), show);
   }
 
   // The session ends only after all of its conversations have been deleted.

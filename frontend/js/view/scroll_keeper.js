@@ -71,11 +71,9 @@ export class ScrollKeeper {
     };
     on(this.#scroller, ["scroll"], () => this.#onScroll());
     on(this.#scroller, ["wheel"], (event) => this.#onWheel(event));
-    on(this.#scroller, ["touchstart", "touchmove"], (event) => this.#onTouch(event));
+    on(this.#scroller, ["touchstart"], (event) => this.#onTouchStart(event));
     on(this.#scroller, ["pointerdown"], ({ button }) => (this.#isPressed = button === 0));
-    on(window, ["pointerup", "pointercancel", "touchend", "touchcancel"], (event) =>
-      this.#onRelease(event),
-    );
+    on(window, ["pointerup", "pointercancel"], (event) => this.#onRelease(event));
     on(document, ["keydown"], (event) => this.#onKeydown(event));
     on(this.#jump, ["click"], () => this.follow());
     on(window, ["resize"], () => this.#update()); // before the scroll event that it causes
@@ -87,11 +85,20 @@ export class ScrollKeeper {
     else if (deltaY > 0 && this.#distanceToEnd() <= END_PX) this.follow();
   }
 
-  #onTouch({ type, touches }) {
-    const { clientY } = touches[0];
-    if (type === "touchmove" && clientY > this.#touchY) this.#stopFollowing();
-    this.#touchY = clientY;
+  // Events of a touch go to the element where it began, also after streaming has replaced it.
+  #onTouchStart({ target, touches }) {
+    this.#touchY = touches[0].clientY;
     this.#isPressed = true;
+    const ended = new AbortController();
+    const options = { passive: true, signal: ended.signal };
+    target.addEventListener("touchmove", (event) => this.#onTouchMove(event), options);
+    const release = (event) => (ended.abort(), this.#onRelease(event));
+    for (const type of ["touchend", "touchcancel"]) target.addEventListener(type, release, options);
+  }
+
+  #onTouchMove({ touches: [{ clientY }] }) {
+    if (clientY > this.#touchY) this.#stopFollowing();
+    this.#touchY = clientY;
   }
 
   #onKeydown({ key, shiftKey, target }) {
