@@ -1,4 +1,4 @@
-"""Start Holdline: `python server.py`. `create_app` lists the parts of one worker."""
+"""Start Holdline: `python server.py`. `open_state` lists the parts of one worker."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ from sessions.turns.turn_store import TurnStore
 
 
 def create_app(settings: Settings, redis_url: str) -> Sanic[Any, Any]:
-    """Return the application of one worker."""
+    """Return the application that each worker runs."""
     app = Sanic("holdline", configure_logging=False, request_class=PrefixedRequest)
     app.config.update(
         REQUEST_MAX_HEADER_SIZE=16_384,
@@ -229,10 +229,9 @@ def open_moderator(settings: Settings, resources: AsyncExitStack) -> Moderator |
 
 
 def serve(
-    settings: Settings, redis_url: str, listener: socket.socket, channel: WorkerChannel
+    app: Sanic[Any, Any], settings: Settings, listener: socket.socket, channel: WorkerChannel
 ) -> None:
     """Run one worker on `listener` until it has drained, or until the supervisor is gone."""
-    app = create_app(settings, redis_url)
     maxima = descriptors.choose_connection_limits(settings.connections_max, descriptors.get_limit())
     server = HttpServer(app, *maxima, settings.trusted_proxies)
     with asyncio.Runner(loop_factory=choose_event_loop()) as runner:
@@ -274,8 +273,8 @@ def supervise(
     llama_server: LlamaServer | None = None,
 ) -> int:
     """Run the workers until SIGTERM or SIGINT; return the exit status."""
+    run = partial(serve, create_app(settings, redis_url), settings)
     gc.freeze()  # the garbage collector would write to, and so copy, memory that workers share
-    run = partial(serve, settings, redis_url)
     children = [child for child in (embedded_redis, llama_server) if child]
     supervisor = Supervisor(run, listener, settings.workers, children, settings.drain_s)
     return supervisor.run(
