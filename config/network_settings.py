@@ -21,7 +21,7 @@ class NetworkSettings(BaseSettings):
     allowed_hosts: Hosts = Field(
         (),
         description="Names of the server, comma-separated; "
-        "unset: any; if HOST is loopback, localhost and addresses",
+        "unset: any, or localhost and addresses if HOST is loopback",
     )
     trusted_proxies: Networks = Field(
         "127.0.0.0/8,::1",
