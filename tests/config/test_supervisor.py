@@ -311,9 +311,9 @@ async def test_an_embedded_redis_that_dies_is_restarted(
         (redis,) = find_children(server.process.pid, "redis")
         os.kill(redis, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
-            while (await client.get("/readyz")).status_code != 200 or find_children(
-                server.process.pid, "redis"
-            ) == [redis]:
+            while find_children(server.process.pid, "redis") in ([redis], []):
+                await asyncio.sleep(0.05)
+            while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
         (conversation,) = (await client.get("/api/conversations/")).json()["conversations"]
         assert conversation["title"] == question
