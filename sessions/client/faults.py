@@ -8,6 +8,7 @@ import ssl
 from typing import NamedTuple
 
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ClusterError,
     OutOfMemoryError,
@@ -17,6 +18,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sessions.client.errors import NoPermissionError, Rejected
 
 
 class Fault(NamedTuple):
@@ -168,6 +171,20 @@ _TYPES: tuple[tuple[type[Exception], Fault], ...] = (
 )
 """Faults of errors whose text says less than their type, in order of precedence."""
 
+_REJECTIONS = (AuthenticationError, NoPermissionError, Rejected, ResponseError)
+"""Exact types of an error with which Redis, or a proxy before it, rejects a command."""
+
+_NO_SETTING = re.compile(
+    r"^(BUSY|CLUSTERDOWN|EXECABORT|INPROG|IOERR|LOADING|MASTERDOWN|MISCONF|NOGOODSLAVE|NOREPLICAS"
+    r"|OOM|READONLY|TRYAGAIN|UNBLOCKED|UNKILLABLE|WRONGTYPE)\b"
+    r"|user_script|running script"
+    r"|time(d )?-?out|try again|retry|too many|limit|exceeded|unavailable|unreachable|overload"
+    r"|no upstream|upstream failure|no backend|connection (refused|reset|closed|lost)|server closed"
+    r"|failover|temporar|internal error",
+    re.IGNORECASE,
+)
+"""Texts of rejections that may pass, among them those of proxies, or that no setting causes."""
+
 _MAX_TEXT = 200
 
 
@@ -183,12 +200,21 @@ def find_fault(error: BaseException) -> Fault:
     for one in chain:
         if isinstance(one, ssl.SSLError) and not isinstance(one, ssl.SSLEOFError):
             return Fault(f"TLS with Redis fails ({one.reason})", "check the ssl_… of REDIS_URL")
+    for one in chain:
+        if type(one) in _REJECTIONS:
+            return _describe_rejection(str(one))
     for kind, fault in _TYPES:
         if any(isinstance(one, kind) for one in chain):
             return fault
     if isinstance(error, ResponseError):
         return Fault(f"Redis rejects a command ({str(error)[:_MAX_TEXT]})")
     return Fault(f"Redis is unavailable ({type(error).__name__})")
+
+
+def _describe_rejection(text: str) -> Fault:
+    """Return the fault of a rejection without a pattern: it lasts, unless its text says more."""
+    remedy = "" if _NO_SETTING.search(text) else "correct REDIS_URL, or this setting of Redis"
+    return Fault(f"Redis rejects a command ({text[:_MAX_TEXT]})", remedy)
 
 
 def _list_causes(error: BaseException) -> list[BaseException]:

@@ -4,11 +4,12 @@ Redis checks its ACL before a command looks at its key. So most commands here ge
 type, or arguments that change nothing: three small writes remain, whose key is removed.
 """
 
+import re
 import secrets
 
 from sessions import keys
 from sessions.client.connection import Client, is_cluster
-from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError
+from sessions.client.errors import UNAVAILABLE_ERRORS, OutOfMemoryError, ResponseError
 from sessions.client.scripts import Argument, Call, call, call_once
 from sessions.keys import ConversationId, Owner, SessionDigest, TurnId
 
@@ -58,9 +59,14 @@ COMMANDS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
 REMOVALS: tuple[tuple[str, tuple[Argument, ...]], ...] = (("UNLINK", ()), ("DEL", ()))
 """The same, for those after which the embedded Redis rewrites its append-only file."""
 
+_INTENDED = re.compile(r"WRONGTYPE|wrong kind of value|no such key|not an integer")
+"""The errors of a command that Redis accepts, with such a key and such arguments."""
+
 
 async def try_commands(redis: Client, *, with_removals: bool) -> None:
-    """Run everything once, in two exchanges; raise the first error of UNAVAILABLE_ERRORS.
+    """Run everything once, in two exchanges; raise the first error that rejects a command.
+
+    It is one of UNAVAILABLE_ERRORS or a ResponseError.
 
     Repeated tries of the embedded Redis go without REMOVALS, and so cause no rewrites.
 
@@ -85,7 +91,9 @@ async def try_commands(redis: Client, *, with_removals: bool) -> None:
             *(("EXISTS", [one], []) for one in _list_kinds_of_keys()),
         ]
     for reply in await call_once(redis, calls):
-        if isinstance(reply, UNAVAILABLE_ERRORS) and not isinstance(reply, OutOfMemoryError):
+        if isinstance(reply, OutOfMemoryError) or _INTENDED.search(str(reply)):
+            continue
+        if isinstance(reply, (*UNAVAILABLE_ERRORS, ResponseError)):
             raise reply
     await call(redis, "expired", [keys.running()], [0])
 

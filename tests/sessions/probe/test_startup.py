@@ -188,6 +188,7 @@ def test_every_command_of_a_script_or_a_store_is_tried() -> None:
         ("redis://127.0.0.1:{port}?max_connections=many", "max_connections must be above 0"),
         ("rediss://127.0.0.1:{port}?ssl_ca_certs=/missing.pem", "ssl_ca_certs cannot be read"),
         ("rediss://127.0.0.1:{port}?ssl_cert_reqs=CERT_NONE", "required, optional, none"),
+        ("redis://127.0.0.1:{port}?client_name=my%20app", "Client names cannot contain spaces"),
         ("redis+cluster://127.0.0.1:{port}", "not a node of a Redis Cluster"),
         ("redis+cluster://127.0.0.1:{port}/1", "has no numbered databases"),
     ],
@@ -213,6 +214,11 @@ async def test_a_url_without_the_password_is_rejected(place: Place) -> None:
         (["--rename-command", "EVALSHA", ""], "", "Redis has no command EVALSHA"),
         (["--rename-command", "SUBSCRIBE", "other"], "", "Redis has no command SUBSCRIBE"),
         (["--rename-command", "ZDIFF", ""], "", "no command ZDIFF: use Redis 6.2 or later"),
+        (
+            ["--rename-command", "ZDIFF", "", "--rename-command", "MIGRATE", "ZDIFF"],
+            "",
+            "wrong number of arguments",
+        ),
         (["--cluster-enabled", "yes"], "/1", "has no numbered databases"),
     ],
 )
@@ -222,6 +228,28 @@ async def test_a_redis_with_unsuitable_settings_is_rejected(
     async with redis_server(*options) as url:
         suffix = f"?db={path[1:]}" if path else ""
         assert reason in await find_rejection(url + suffix)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b"ERR unsupported command 'PUBLISH'",
+        b"ERR command not allowed",
+        b"ERR operation not permitted",
+        b"ERR invalid DB index",
+        b"ERR this feature is disabled",
+        b"DENIED by the administrator",
+        b"NOPERM this plan has no scripts",
+        b"WRONGPASS invalid or missing token",
+    ],
+)
+async def test_any_other_rejection_ends_the_start_with_its_text(place: Place, error: bytes) -> None:
+    text = error.decode().removeprefix("ERR ").removeprefix("NOPERM ").removeprefix("WRONGPASS ")
+    expected = f"Redis rejects a command ({text}): correct REDIS_URL, or this setting of Redis"
+    async with redis_proxy(place.redis.url) as proxy:
+        proxy.reply_with_error(error)
+        for url in (proxy.url, proxy.url + "/1", proxy.url.replace("redis:", "redis+cluster:")):
+            assert await find_rejection(url) == expected
 
 
 async def test_a_sentinel_is_rejected(tmp_path: Path) -> None:
@@ -394,6 +422,11 @@ async def test_a_client_certificate_is_sent_if_the_url_names_it(
         (b"TRYAGAIN Multiple keys request during rehashing of slot", "is moving keys"),
         (b"ERR max number of clients reached", "maximum of connections"),
         (b"OOM command not allowed when used memory > 'maxmemory'.", "memory of Redis is full"),
+        (b"ERR Connection timed out", "Connection timed out"),
+        (b"ERR too many requests", "too many requests"),
+        (b"upstream failure", "upstream failure"),
+        (b"no upstream host", "no upstream host"),
+        (b"WRONGTYPE Operation against a key holding the wrong kind of value", "WRONGTYPE"),
     ],
 )
 async def test_an_error_that_may_pass_does_not_end_the_start(
