@@ -6,7 +6,6 @@ query, as bytes of a body, and as `\\ud83d` in JSON.
 """
 
 import codecs
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -22,13 +21,23 @@ from sessions.keys import ConversationId, MessageId
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
-_HALF_PAIR = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
-"""Half of a surrogate pair in generalized UTF-8 (WTF-8). No valid UTF-8 contains these bytes."""
+_HALF_PAIR = re.compile("\xed[\xa0-\xbf][\x80-\xbf]")
+"""Half of a surrogate pair in generalized UTF-8 (WTF-8), which no valid UTF-8 contains.
+
+Such bytes are matched as text in Latin-1: many replacements in a text take a fifth of the memory.
+"""
+
+_LONE_ESCAPE = re.compile(
+    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+"""The JSON escape of half of a surrogate pair, in a text without escaped backslashes."""
 
 
 def decode_text(data: bytes) -> str:
     """Return UTF-8 as text; U+FFFD replaces half of a surrogate pair, and other malformed bytes."""
-    return _HALF_PAIR.sub("\ufffd".encode(), data).decode(errors="replace")
+    replaced = _HALF_PAIR.sub("\xef\xbf\xbd", data.decode("latin-1"))  # U+FFFD in UTF-8
+    return replaced.encode("latin-1").decode(errors="replace")
 
 
 def parse_query(request: Request) -> dict[str, str]:
@@ -70,10 +79,16 @@ def _decode(body: bytes, kind: Any) -> Any:
     except msgspec.ValidationError:
         raise
     except ValueError:
-        # Only the standard library takes half of a surrogate pair.
-        text = json.dumps(json.loads(decode_text(body)), ensure_ascii=False)
-        data = text.encode("utf-16-le", "surrogatepass")
-        return msgspec.json.decode(data.decode("utf-16-le", "replace"), type=kind)
+        return msgspec.json.decode(_replace_malformed(body), type=kind)
+
+
+def _replace_malformed(body: bytes) -> str:
+    """Return JSON in which U+FFFD replaces each malformed part of its texts, in linear time."""
+    text = decode_text(body)
+    if "\0" in text:
+        raise ValueError("JSON has no NUL")
+    text = text.replace(r"\\", "\0")
+    return _LONE_ESCAPE.sub(r"\\ufffd", text).replace("\0", r"\\")
 
 
 def parse_conversation_id(text: str) -> ConversationId:

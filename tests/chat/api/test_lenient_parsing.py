@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import tracemalloc
 import uuid
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from sanic import Request
 
 from chat.api.parsing import decode_json, decode_text
+from chat.errors import BadRequest
 from tests.fake_upstream import ScriptedUpstream
 from tests.streams import STREAM, ask, asking, read
 
@@ -89,16 +92,91 @@ async def test_a_body_is_decoded_as_a_browser_decodes_it(
     assert (await sending).status_code == 200
 
 
+REQUEST = cast(Request, SimpleNamespace(headers={"content-type": "application/json"}))
+
+ESCAPES = {
+    rb"\ud83d": "\ufffd",
+    rb"\ud83d\ude00": "😀",
+    rb"\uD83D\uDE00\uDE00": "😀\ufffd",
+    rb"\ud83d\ud83d\ude00": "\ufffd😀",
+    rb"\\ud83d\ude00": "\\ud83d\ufffd",
+    rb"\\\ud83d\ude00": "\\😀",
+    rb"\\\\ud83d": "\\\\ud83d",
+    rb"\"\ud83d\n": '"\ufffd\n',
+    rb"\ud83d\\ude00": "\ufffd\\ude00",
+    rb"\ud83d\u0041": "\ufffdA",
+    rb"\ud83dude00": "\ufffdude00",
+}
+"""A text in a JSON body, and the same as it is read."""
+
+
+@pytest.mark.parametrize(("escaped", "expected"), ESCAPES.items())
+def test_an_escape_of_half_a_pair_is_replaced_alone(escaped: bytes, expected: str) -> None:
+    for suffix in (b"", rb"\ud83d"):  # with the second, every body is malformed
+        body = b'["%b", {"%b": "%b"}]' % (escaped, escaped, suffix)
+        assert decode_json(REQUEST, body) == [expected, {expected: "\ufffd" if suffix else ""}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb"\ud8",
+        rb"\udc0",
+        rb"\ud83d\ud",
+        rb"\ud83d\udcxx",
+        rb"\udcxx\ud83d",
+        b"\0\\ud83d",
+        b"\\ud83d\x01",
+    ],
+)
+def test_what_is_no_json_stays_so(text: bytes) -> None:
+    with pytest.raises(BadRequest, match="not valid JSON"):
+        decode_json(REQUEST, b'["' + text + b'"]')
+
+
+PIECES = [
+    rb"\ud83d",
+    rb"\uDE00",
+    rb"\\",
+    rb"\"",
+    rb"\n",
+    rb"\u0041",
+    b"u",
+    b"ud83d",
+    b"x",
+    b"\xed\xa0\xbd",
+    b"\xff",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_a_malformed_body_is_read_as_the_standard_library_reads_it(pieces: list[bytes]) -> None:
+    body = b'["' + b"".join(pieces) + b'"]'
+    (expected,) = json.loads(decode_text(body))
+    assert decode_json(REQUEST, body) == [re.sub("[\ud800-\udfff]", "\ufffd", expected)]
+
+
+@pytest.mark.parametrize(
+    "text", [rb"\ud83d", rb"\ud83d\ude00\ud83d", rb"\\", b"\xff", b"\xed\xa0\xbd", b"1,"]
+)
+def test_a_malformed_body_takes_memory_in_proportion_to_its_length(text: bytes) -> None:
+    body = b'["' + text * ((1 << 20) // len(text)) + rb'", "\ud83d"]'
+    tracemalloc.start()
+    decode_json(REQUEST, body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * len(body)
+
+
 @given(st.text(st.characters(exclude_categories=[])))
 def test_a_query_and_a_body_give_the_same_text(text: str) -> None:
     in_browser = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    request = cast(Request, SimpleNamespace(headers={"content-type": "application/json"}))
     assert decode_text(in_browser.encode()) == in_browser
     for is_ascii in (True, False):
         body = json.dumps([text], ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
         # As bytes, a pair of halves is two errors; as escapes, it is one character.
         expected = in_browser if is_ascii else decode_text(text.encode("utf-8", "surrogatepass"))
-        assert decode_json(request, body) == [expected]
+        assert decode_json(REQUEST, body) == [expected]
 
 
 async def test_other_texts_of_a_user_are_decoded_in_the_same_way(
