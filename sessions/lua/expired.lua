@@ -1,4 +1,5 @@
--- Find members of the index of running turns whose lease has expired, the oldest first.
+-- Find members of the index of running turns whose lease has expired, the oldest first, and those
+-- whose lease ends later than any can.
 -- KEYS  1 running
 -- ARGV  1 maximum of members
 -- Result  members

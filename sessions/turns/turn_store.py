@@ -202,7 +202,10 @@ class TurnStore:
         return found
 
     async def take_over(self, ref: TurnRef, attempt: str) -> TakeOver:
-        """Take over a turn whose lease has expired; raises ValueError for a malformed record."""
+        """Take over a turn whose lease has expired; raises ValueError for a malformed record.
+
+        A lease that ends later than any can is shortened to `lease_s`, for its worker to renew.
+        """
         arguments: list[Argument] = [attempt, self._lease_ms, *RECORD_FIELDS]
         fence, *values = await call(self._redis, "take_over", [ref.turn_key], arguments)
         return TakeOver(fence, parse_record(ref.owner, ref.turn, values) if values else None)

@@ -1,5 +1,6 @@
 """Times that Redis stored while its clock was ahead or behind delay nobody."""
 
+import asyncio
 import re
 import secrets
 from dataclasses import replace
@@ -16,13 +17,16 @@ from sessions.session_store import Session
 from sessions.turns.turn_limits import TurnLimiter, TurnLimits
 from sessions.turns.turn_record import TurnRef
 from sessions.turns.turn_store import TurnStore
-from tests.processes import ROOT
+from tests.processes import PATIENCE_S, ROOT
 from tests.questions import question_at
 
 HOUR_MS = 3_600_000
 YEAR_MS = 365 * 24 * HOUR_MS
 SHIFTS_MS = [-YEAR_MS, -HOUR_MS, HOUR_MS, YEAR_MS]
 """By how much the clock was wrong when a time was stored."""
+
+AHEAD_MS = [61_000, HOUR_MS, YEAR_MS]
+"""By how much the clock was ahead: a lease of 60 s then ends later than any can."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ async def begin(redis: Client, ref: TurnRef, shift_ms: int) -> TurnStore:
     return store
 
 
-@pytest.mark.parametrize("shift_ms", SHIFTS_MS)
+@pytest.mark.parametrize("shift_ms", [-YEAR_MS, -HOUR_MS])
 async def test_a_lease_that_was_written_at_another_time_has_expired(
     redis: Client, ref: TurnRef, shift_ms: int
 ) -> None:
@@ -62,6 +66,37 @@ async def test_a_lease_that_was_written_at_another_time_has_expired(
     assert ref not in await store.expired_leases()
     assert await store.renew([(ref, 2)]) == [1]
     assert await store.finish(ref, 2, 8, b"end", "done", "")
+
+
+@pytest.mark.parametrize("shift_ms", AHEAD_MS)
+async def test_a_worker_that_lives_keeps_its_turns_when_the_clock_is_set_back(
+    redis: Client, ref: TurnRef, shift_ms: int
+) -> None:
+    store = await begin(redis, ref, shift_ms)
+    for attempt in ("attempt-2", "attempt-2", "attempt-3"):
+        assert (await store.take_over(ref, attempt)).fence == 0
+    await store.postpone(ref)
+    assert ref not in await store.expired_leases()
+    assert await store.renew([(ref, 1)]) == [1]
+    assert (await store.take_over(ref, "attempt-4")).fence == 0
+    assert await store.finish(ref, 1, 8, b"end", "done", "")
+
+
+@pytest.mark.parametrize("shift_ms", AHEAD_MS)
+async def test_a_dead_worker_loses_its_turns_soon_after_the_clock_is_set_back(
+    redis: Client, ref: TurnRef, shift_ms: int
+) -> None:
+    await begin(redis, ref, shift_ms)
+    store = TurnStore(redis, lease_s=0.2, ttl_s=1000)
+    fences: list[int] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while 2 not in fences:
+            if ref in await store.expired_leases():
+                fences.append((await store.take_over(ref, "attempt-2")).fence)
+                if fences[-1] == 0:
+                    await store.postpone(ref)
+            await asyncio.sleep(0.02)
+    assert fences[0] == 0, "its worker had time to renew the lease"
 
 
 async def test_a_lease_that_holds_is_not_expired(redis: Client, ref: TurnRef) -> None:
