@@ -14,6 +14,8 @@ from pydantic_settings import NoDecode
 MAX_TTL_S = 100 * 365 * 86_400
 """The longest lifetime of a key, in seconds: a hundred years. Redis rejects a far longer one."""
 
+_ENCODE_DOLLAR = ", and %24 for the character $"
+
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 1 << 10, "m": 10**6, "mb": 1 << 20,
                  "g": 10**9, "gb": 1 << 30}  # fmt: skip
 
@@ -61,7 +63,17 @@ def _read_context_tokens(value: object) -> object:
     return tokens
 
 
+def _check_no_variable(value: str, advice: str = "") -> None:
+    """Raise ValueError for `$NAME`, which nothing replaces."""
+    if re.search(r"\$(\{|[A-Za-z_])", value):
+        raise ValueError(
+            "must not contain $ before a name, because nothing replaces it: "
+            f"write ${{NAME}} in .env for a variable{advice}"
+        )
+
+
 def _check_http_url(value: str) -> str:
+    _check_no_variable(value, _ENCODE_DOLLAR)
     _check_port(value)
     if not re.match(r"https?://[^/]", value):
         raise ValueError("must begin with http:// or https:// and name a host")
@@ -106,6 +118,7 @@ def _split_keys(value: object) -> object:
 
 
 def _check_redis_url(value: str) -> str:
+    _check_no_variable(value, _ENCODE_DOLLAR)
     if not re.match(r"(rediss?(\+cluster)?|unix)://", value):
         raise ValueError(
             "must begin with redis://, rediss:// or unix://; "
@@ -197,8 +210,7 @@ def _expand_path(value: Path) -> Path:
     path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's raises for ~unknown)
     if path.parts[:1] and path.parts[0].startswith("~"):
         raise ValueError("begins with ~ and the name of a user that does not exist")
-    if re.search(r"\$(\{|[A-Za-z_])", str(path)):
-        raise ValueError("must not contain $, because no variable is replaced in it")
+    _check_no_variable(str(path))
     if "\0" in str(path):
         raise ValueError("must not contain a NUL character")
     return path

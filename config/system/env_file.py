@@ -23,8 +23,16 @@ _NEAR = 0.88
 _VERY_NEAR = 0.9
 """The same for a variable of the environment, which may belong to another program."""
 
-_ALIASES = {"OPENAI_API_BASE": "OPENAI_BASE_URL", "OPENAI_KEY": "OPENAI_API_KEY"}
+_ALIASES = {
+    "OPENAI_API_BASE": "OPENAI_BASE_URL",
+    "OPENAI_API_URL": "OPENAI_BASE_URL",
+    "OPENAI_URL": "OPENAI_BASE_URL",
+    "OPENAI_KEY": "OPENAI_API_KEY",
+}
 """Names that other programs use, or used, for a setting."""
+
+_MAX_COMMON_LETTERS = 5
+"""A name of so few letters, or near such a setting, may belong to another program: MODE, PORTS."""
 
 _ASSIGNED_NAME = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)")
 _OPENED_QUOTE = re.compile(_ASSIGNED_NAME.pattern + r"\s*=\s*[\"']")
@@ -41,7 +49,8 @@ def find_lines(names: Collection[str], path: Path = _PATH) -> dict[str, int]:
     """Return the lines of `.env` that set something, by the names in capitals.
 
     `names` are those of the settings. Raises EnvFileError for the first line that is not an
-    assignment, that misspells or repeats a setting, or whose value names an unset variable.
+    assignment, that misspells or repeats a setting, or whose value names an unset variable. A short
+    name may belong to another program, and is no misspelling.
     """
     lines: dict[str, int] = {}
     text = _read(path)
@@ -56,8 +65,8 @@ def find_lines(names: Collection[str], path: Path = _PATH) -> dict[str, int]:
         name = binding.key.upper()
         if name in lines and name in names:
             _reject(path, line, f"{name} is set in line {lines[name]} already: remove one of them")
-        is_known = name in names or binding.key in used
-        if not is_known and (near := _find_nearest(name, names, _NEAR)):
+        near = "" if name in names or binding.key in used else _find_nearest(name, names, _NEAR)
+        if min(len(name), len(near)) > _MAX_COMMON_LETTERS:
             _reject(path, line, f"{binding.key} is no setting; did you mean {near}?")
         if name in names:
             _check_variables(path, line, binding, lines)
@@ -83,7 +92,9 @@ def warn_of_unknown_names(names: Collection[str], path: Path = _PATH) -> None:
     with suppress(EnvFileError):  # the file has changed since the settings were read
         for name, line in find_lines(names, path).items():
             if name not in names:
-                logger.warning("%s line %d sets no setting, and has no effect", path, line)
+                near = _find_nearest(name, names, _NEAR)
+                hint = f"; did you mean {near}?" if near else ""
+                logger.warning("%s line %d sets no setting, and has no effect%s", path, line, hint)
     for name in os.environ:
         near = _find_nearest(name.upper(), names, _VERY_NEAR)
         if near and name.upper() not in names:
@@ -145,9 +156,14 @@ def _find_nearest(name: str, names: Collection[str], cutoff: float) -> str:
         return _ALIASES[name]
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     swapped = [one for one in names if sorted(one) == sorted(name)]
+    plural = [one for one in names if _to_singular(one) == _to_singular(name)]
     without_unit = [one for one in names if one == f"{name}_S"]
-    found = next(iter([*swapped, *without_unit, *near]), "")
+    found = next(iter([*swapped, *plural, *without_unit, *near]), "")
     return "" if name.startswith(f"{found}_") else found
+
+
+def _to_singular(name: str) -> str:
+    return re.sub(r"S$", "", re.sub(r"IES$", "Y", name))
 
 
 def _count_lines(text: str) -> int:

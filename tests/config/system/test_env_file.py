@@ -23,6 +23,11 @@ def write(text: str | bytes) -> None:
     Path(".env").write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
+SHORT = {"MODE": "MODEL", "HOSTS": "HOST", "PORTS": "PORT", "MODELS": "MODEL", "PROT": "PORT",
+         "DRAIN": "DRAIN_S"}  # fmt: skip
+"""Names that other programs use, or that misspell a setting: a warning names the setting."""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -47,13 +52,15 @@ def write(text: str | bytes) -> None:
             for name, nearest in (
                 ("OPENAI_BASEURL", "OPENAI_BASE_URL"),
                 ("openai_key", "OPENAI_API_KEY"),
-                ("PROT", "PORT"),
                 ("DATADIR", "DATA_DIR"),
                 ("REDIS_URI", "REDIS_URL"),
                 ("ALLOWED_HOST", "ALLOWED_HOSTS"),
                 ("LOGLEVEL", "LOG_LEVEL"),
                 ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
-                ("DRAIN", "DRAIN_S"),
+                ("OPENAI_URL", "OPENAI_BASE_URL"),
+                ("OPENAI_API_URL", "OPENAI_BASE_URL"),
+                ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+                ("TURN_MAX", "TURN_MAX_S"),
             )
         ),
         ("PORT=1\nWORKERS=1\nport=2", ".env line 3: PORT is set in line 1 already: remove one"),
@@ -63,6 +70,21 @@ def write(text: str | bytes) -> None:
         (
             "OPENAI_API_KEY=a${secret}b",
             ".env line 1: the value of OPENAI_API_KEY names a variable that is not set",
+        ),
+        *(
+            (f"{line}\n", f"{line.partition('=')[0]} is invalid (.env line 1): must not contain $")
+            for line in (
+                "OPENAI_BASE_URL=http://$secret/v1",
+                "OPENAI_BASE_URL='http://127.0.0.1:$secret/v1'",
+                "MODERATION_BASE_URL=https://h/$secret",
+                "REDIS_URL=redis://:$secret@h",
+                "REDIS_URL=redis://h?ssl_ca_certs=$_secret/ca.pem",
+                "MODEL=/x/$secret.gguf",
+            )
+        ),
+        (
+            'UPSTREAMS=[{"base_url": "http://$secret/v1", "model": "m"}]',
+            "UPSTREAMS 0 base_url is invalid (.env line 1): must not contain $",
         ),
         ("DATA_DIR=~nobody-of-this-name/x", "DATA_DIR is invalid (.env line 1): begins with ~"),
         ("DATA_DIR=/x/$HOME", "DATA_DIR is invalid (.env line 1): must not contain $"),
@@ -101,10 +123,13 @@ def test_a_fault_is_one_line_that_names_its_place_and_not_its_value(
         ("PORT = 9 # a comment", {"port": 9}),
         ("port=9\r\nHOST='::1'\r\n", {"port": 9, "host": "::1"}),
         ("\ufeffPORT=9", {"port": 9}),
+        ("HOST=127.0.0.2\nREDIS_URL=redis://${HOST}", {"redis_url": "redis://127.0.0.2"}),
+        ("REDIS_URL=redis://:pa$5$@h", {"redis_url": "redis://:pa$5$@h"}),
         ('SYSTEM_PROMPT="$5, or\n${5"', {"system_prompt": "$5, or\n${5"}),
         ("SYSTEM_PROMPT='$5a'", {"system_prompt": "$5a"}),
         ("SYSTEM_PROMPT='$USD'", {"system_prompt": "$USD"}),
         ("SYSTEM_PROMPT=costs $USD", {"system_prompt": "costs $USD"}),
+        *((f"{name}=production", {"port": 8000}) for name in SHORT),
         ("UNRELATED=1\nUNRELATED=2\nTZ=$X", {"port": 8000}),
         ("PORT=\nHOST=\n", {"port": 8000, "host": "127.0.0.1"}),
         ("", {"port": 8000}),
@@ -190,12 +215,15 @@ def test_an_unreadable_env_file_is_one_line(request: pytest.FixtureRequest) -> N
 def test_names_that_are_not_settings_are_logged_without_their_values(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write("PORT=1\nUNRELATED=secret\n")
+    write("PORT=1\nUNRELATED=secret\n" + "".join(f"{name}=secret\n" for name in SHORT))
     monkeypatch.setenv("OPENAI_BASEURL", "secret")
     monkeypatch.setenv("REDIS_HOST", "secret")
     monkeypatch.setenv("OPENAI_ORG_ID", "secret")
     warn_of_unknown_names(NAMES)
-    assert ".env line 2 sets no setting, and has no effect" in caplog.messages
+    fault = "sets no setting, and has no effect"
+    assert f".env line 2 {fault}" in caplog.messages
+    for line, nearest in enumerate(SHORT.values(), start=3):
+        assert f".env line {line} {fault}; did you mean {nearest}?" in caplog.messages
     assert (
         "OPENAI_BASEURL in the environment is no setting; did you mean OPENAI_BASE_URL?"
         in caplog.messages
