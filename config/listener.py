@@ -7,6 +7,9 @@ import socket
 _MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine lacks, such as ::1 without IPv6."""
 
+_UNUSABLE_PORT = (errno.EADDRINUSE, errno.EACCES)
+"""Errors of a port that another program has, or that only root may use."""
+
 
 class ListenError(Exception):
     """No client could connect; the message names the setting to change."""
@@ -32,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         reason, setting = "not a name", "HOST"
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        setting = "HOST" if error.errno in _MISSING else "PORT"
+        setting = "PORT" if error.errno in _UNUSABLE_PORT else "HOST"
     raise ListenError(f"cannot listen on {host} port {port} ({reason}): set {setting}")
 
 

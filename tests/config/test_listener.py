@@ -1,5 +1,7 @@
 """The listening socket: the families that it serves, the URL that is printed, unusable names."""
 
+import errno
+import os
 import socket
 import urllib.parse
 from typing import Any
@@ -73,6 +75,8 @@ def test_a_system_without_dual_stack_serves_ipv6_and_prints_its_address(
     ("host", "reason"),
     [
         ("192.0.2.1", "Cannot assign requested address"),
+        ("::ffff:127.0.0.1", ""),
+        ("fe80::1", ""),
         ("no-such-name.invalid", ""),
         ("a..b", "not a name"),
         ("a" * 70, "not a name"),
@@ -85,6 +89,25 @@ def test_a_host_that_this_machine_lacks_is_named_in_one_line(host: str, reason: 
     assert message.startswith(f"cannot listen on {host} port 23664 ({reason}")
     assert message.endswith("): set HOST")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("number", "setting"),
+    [
+        (errno.EADDRINUSE, "PORT"),
+        (errno.EACCES, "PORT"),
+        *((number, "HOST") for number in (errno.EINVAL, errno.ENODEV, errno.EADDRNOTAVAIL)),
+    ],
+)
+def test_the_setting_is_the_port_only_if_the_port_is_taken_or_forbidden(
+    monkeypatch: pytest.MonkeyPatch, number: int, setting: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> socket.socket:
+        raise OSError(number, "")
+
+    monkeypatch.setattr(socket, "create_server", fail)
+    with pytest.raises(ListenError, match=rf"\({os.strerror(number)}\): set {setting}$"):
+        listen("127.0.0.1", 80)
 
 
 def test_a_port_in_use_is_named_and_no_other_address_is_tried(
