@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -ISc 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 INTERPRETER := $(VENV)/python-$(VERSION)
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all:
+PIP_INSTALL = $(1)/bin/python -m pip --python= install --disable-pip-version-check --no-input \
+	--require-hashes --no-deps --only-binary :all: --target= --prefix="$(CURDIR)/$(1)" --root=/
 MODEL_VENV := .venv-model
 CLIENTS_VENV := .venv-clients
 CLIENTS := tests/clients/node_modules/.package-lock.json
@@ -14,10 +15,14 @@ SOURCES := server.py chat config sessions tests docs bench
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --upgrade
 
-# Whatever the environment and pip.conf say, pip installs into $(VENV). The index is theirs to choose.
+# Whatever the environment and pip.conf say, PIP_INSTALL installs into the environment that it names.
+# The index is theirs to choose.
 export PIP_USER := 0
+export PIP_DRY_RUN := 0
 export PIP_CONSTRAINT := /dev/null
-unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_DRY_RUN
+export PIP_REQUIREMENT := /dev/null
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_EDITABLE
+unexport PIP_PLATFORM PIP_PYTHON_VERSION PIP_ABI PIP_IMPLEMENTATION
 
 .PHONY: help run test test-pythons test-clients test-model test-proxies chaos attack check format lock bench screenshots clean
 .DELETE_ON_ERROR:
@@ -72,7 +77,7 @@ format: $(VENV)/dev.lock  ## Format the code and apply automatic fixes
 bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litellm/.venv/done  ## Run the benchmark: 80 minutes, on an otherwise idle machine
 	@.ci/system-packages
 	-@.ci/system-packages nginx
-	@command -v node >/dev/null || [ -x $(BIN)/node ] || $(PIP_INSTALL) -r requirements-node.lock
+	@command -v node >/dev/null || [ -x $(BIN)/node ] || $(call PIP_INSTALL,$(VENV)) -r requirements-node.lock
 	$(BIN)/python -m bench.run --output bench/RESULTS.md
 	$(BIN)/python -m bench.page --append bench/RESULTS.md
 
@@ -80,7 +85,7 @@ bench: $(VENV)/dev.lock $(PAGE) bench/peers/fastapi/.venv/done bench/peers/litel
 bench/peers/%/.venv/done: bench/peers/%/requirements.lock $(VENV)/dev.lock
 	@echo "Installing the benchmark's $*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
-	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all: -q -r $< || rm -rf $(@D)/bin
+	@$(call PIP_INSTALL,$(@D)) -q -r $< || rm -rf $(@D)/bin
 	@touch $@
 
 screenshots: $(VENV)/dev.lock $(PAGE)  ## Retake the screenshots of the README
@@ -106,22 +111,22 @@ $(INTERPRETER):
 
 $(VENV)/run.lock: requirements.lock $(INTERPRETER)
 	@echo "Installing Holdline's packages (takes about a minute)"
-	@$(PIP_INSTALL) -r requirements.lock
+	@$(call PIP_INSTALL,$(VENV)) -r requirements.lock
 	@cp requirements.lock $@
 
 $(VENV)/dev.lock: requirements-dev.lock $(VENV)/run.lock
 	@echo "Installing the development packages"
-	@$(PIP_INSTALL) -r requirements-dev.lock
+	@$(call PIP_INSTALL,$(VENV)) -r requirements-dev.lock
 	@cp requirements-dev.lock $@
 
 $(MODEL_VENV)/done $(CLIENTS_VENV)/done: .venv-%/done: requirements-%.lock | $(VENV)/run.lock
 	@echo "Installing the packages of make test-$*"
 	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
-	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps --only-binary :all: -q -r $<
+	@$(call PIP_INSTALL,$(@D)) -q -r $<
 	@touch $@
 
 $(PAGE) $(CLIENTS): %/node_modules/.package-lock.json: %/package-lock.json requirements-node.lock $(INTERPRETER)
 	@echo "Installing the JavaScript libraries of $*"
-	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || $(PIP_INSTALL) -r requirements-node.lock
+	@command -v npm >/dev/null || [ -x $(BIN)/npm ] || $(call PIP_INSTALL,$(VENV)) -r requirements-node.lock
 	@cd $* && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@

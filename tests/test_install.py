@@ -31,7 +31,8 @@ def make_checkout(folder: Path) -> Path:
     digest = hashlib.sha256((index / WHEEL).read_bytes()).hexdigest()
     checkout = folder / "checkout"
     checkout.mkdir()
-    (checkout / "requirements.lock").write_text(f"{PACKAGE}==1.0 --hash=sha256:{digest}\n")
+    for lock in ("requirements.lock", "requirements-model.lock"):
+        (checkout / lock).write_text(f"{PACKAGE}==1.0 --hash=sha256:{digest}\n")
     shutil.copy(ROOT / "Makefile", checkout)
     shutil.copytree(ROOT / ".ci", checkout / ".ci")
     return checkout
@@ -46,22 +47,35 @@ def test_settings_of_pip_do_not_change_where_it_installs(tmp_path: Path) -> None
     switches = dict.fromkeys(("PIP_USER", "PIP_DRY_RUN", "PIP_REQUIRE_VIRTUALENV"), "1")
     others = {
         "PIP_PYTHON": sys.executable, "PIP_NO_BINARY": ":all:", "PIP_CONSTRAINT": str(bad),
+        "PIP_PLATFORM": "any", "PIP_PYTHON_VERSION": "3.9", "PIP_ABI": "none",
+        "PIP_IMPLEMENTATION": "pp", "PIP_REQUIREMENT": str(bad), "PIP_EDITABLE": str(tmp_path),
     }  # fmt: skip
-    cases = [
+    anywhere = "target = elsewhere\nprefix = elsewhere\nroot = elsewhere\ndry-run = yes"
+    cases: list[dict[str, str]] = [
         elsewhere | switches | others,
-        {"conf": f"user = true\nno-binary = :all:\nconstraint = {bad}"},
+        {"install": f"user = true\nno-binary = :all:\nconstraint = {bad}\nrequirement = {bad}"},
+        {"install": "target = elsewhere"},
+        {"install": "prefix = elsewhere\nroot = elsewhere"},
+        {"install": "dry-run = true"},
+        {"global": f"python = {sys.executable}\n{anywhere}"},
     ]
     for case in cases:
-        settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), **case}
-        configuration.write_text(f"[install]\n{settings.pop('conf', '')}\n")
+        settings = {"global": "", "install": "", **case}
+        configuration.write_text(
+            f"[global]\nno-index = true\nfind-links = {index}\n{settings.pop('global')}\n"
+            f"[install]\n{settings.pop('install')}\n"
+        )
         environment = {"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": str(configuration)} | settings
         (checkout / ".venv/run.lock").unlink(missing_ok=True)
         for found in (checkout / ".venv").rglob(f"{PACKAGE}*"):
             shutil.rmtree(found) if found.is_dir() else found.unlink()
+        targets = [".venv/run.lock", *([".venv-model/done"] if case is cases[-1] else [])]
         process = subprocess.run(
-            ["make", ".venv/run.lock", f"PYTHON={sys.executable}"],
+            ["make", *targets, f"PYTHON={sys.executable}"],
             cwd=checkout, env=environment, timeout=PATIENCE_S, capture_output=True, check=False,
         )  # fmt: skip
         assert process.returncode == 0, (case, process.stdout, process.stderr)
-        assert list((checkout / ".venv").rglob(f"site-packages/{PACKAGE}.py")), case
+        for target in targets:
+            folder = (checkout / target).parent
+            assert list(folder.rglob(f"site-packages/{PACKAGE}.py")), (case, target)
         assert not (checkout / "elsewhere").exists(), case
