@@ -204,7 +204,7 @@ class TurnStore:
     async def take_over(self, ref: TurnRef, attempt: str) -> TakeOver:
         """Take over a turn whose lease has expired; raises ValueError for a malformed record.
 
-        A lease that ends later than any can is shortened to `lease_s`, for its worker to renew.
+        A lease that ends later than any can is shortened to `lease_s`; its worker may renew it.
         """
         arguments: list[Argument] = [attempt, self._lease_ms, *RECORD_FIELDS]
         fence, *values = await call(self._redis, "take_over", [ref.turn_key], arguments)
