@@ -33,6 +33,9 @@ REPLY_TIMEOUT_S = 0.5
 STOP_TIMEOUT_S = 5.0
 """Time for a rewrite before Redis stops. If it is too short, the next start rewrites the file."""
 
+_DATA_NAMES = ("appendonlydir", "appendonly.aof")
+"""Of Redis 7 and later, and of Redis 6.2."""
+
 _POLL_INTERVAL_S = 0.01
 _REMOVALS = re.compile(rb"(?:expired_keys:|cmdstat_(?:del|unlink):calls=)([0-9]+)")
 
@@ -92,17 +95,25 @@ class AppendOnlyFile:
             time.sleep(_POLL_INTERVAL_S)
 
     def _describe_removed_files(self) -> str:
-        """Return the warning of files that have been removed, "" if none has.
+        """Return the warning of files that are removed or out of reach, "" if there is none.
 
         Redis itself does not notice it.
         """
-        if not any((self._home / name).exists() for name in ("appendonlydir", "appendonly.aof")):
+        try:
+            has_data = any((self._home / name).exists() for name in _DATA_NAMES)
+            has_socket = self._socket.exists()
+        except OSError as error:  # rights that were changed, a failing disk, a lost mount
+            return (
+                f"{self._home} cannot be accessed ({error.strerror}): Redis may accept no new "
+                "connections, and may not be able to write. Correct that before the server stops"
+            )
+        if not has_data:
             return (
                 f"the data in {self._home} was removed while the server was running: all "
                 "conversations will be lost when it stops. Take a snapshot now, if redis.sock is "
                 "left (docs/operations.md, Backups)"
             )
-        if not self._socket.exists():
+        if not has_socket:
             return (
                 f"{self._socket} was removed while the server was running: Redis accepts no new "
                 "connections. Restart the server"
@@ -110,8 +121,10 @@ class AppendOnlyFile:
         return ""
 
     def _read_info(self) -> bytes:
-        """Return the state of Redis, b"" if it does not reply; note the end of a rewrite."""
+        """Return the state of Redis, b"" if it does not report it; note the end of a rewrite."""
         info = send_command(self._socket, b"INFO everything", REPLY_TIMEOUT_S)
+        if info.startswith(b"-"):  # an error, such as that of maxclients
+            return b""
         if info and self._running is not None and not _is_running(info):
             if _has_failed(info):
                 logger.warning(

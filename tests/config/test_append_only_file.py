@@ -1,13 +1,16 @@
 """Deleted text leaves the disk: the embedded Redis rewrites its append-only file."""
 
 import asyncio
+import errno
 import functools
 import logging
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ from redis import Redis
 
 from config.children import append_only_file
 from config.children.embedded_redis import EmbeddedRedis
+from config.children.restarts import Children
 from sessions.client.connection import connect
 from sessions.probe.requirements import try_commands
 from tests import installed
@@ -250,6 +254,56 @@ def test_files_that_are_removed_while_the_server_runs_are_reported(
             assert redis.poll() is None
             now += append_only_file.CHECK_INTERVAL_S
     assert [consequence in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_files_out_of_reach_are_reported_and_do_not_end_the_supervisor(
+    redis: EmbeddedRedis,
+    number: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "stat", fail)
+        if number == errno.EMFILE:
+            failing.setattr(socket, "socket", fail)
+        Children([redis]).restart_dead(lambda: False)
+    assert [f"({os.strerror(number)}): Redis may accept no" in one for one in caplog.messages] == [
+        True
+    ]
+
+
+def test_a_stop_without_a_free_descriptor_ends_redis(redis: EmbeddedRedis) -> None:
+    process = psutil.Process(redis.pid)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            socket.socket(socket.AF_UNIX)
+        redis.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not process.is_running()
+
+
+@pytest.mark.usefixtures("is_eager")
+def test_a_rejected_info_is_not_taken_for_a_failed_rewrite(
+    redis: EmbeddedRedis, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set("removed", "text")
+    client.unlink("removed")
+    assert redis.poll() is None
+    client.config_set("maxclients", 1)  # the connection of `client`
+    with caplog.at_level(logging.WARNING, "holdline"):
+        for _ in range(3):
+            assert redis.poll() is None
+        client.config_set("maxclients", 100)
+        poll_until(redis, lambda: is_idle(client))
+        assert redis.poll() is None
+    assert caplog.messages == []
 
 
 def test_a_snapshot_of_a_running_redis_is_restored(
