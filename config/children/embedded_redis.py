@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import IO, Self
 
 from config.children.append_only_file import AppendOnlyFile
+from config.children.append_only_folder import check_append_only_folder
 from config.children.child_process import starting_child
 from config.children.redis_binary import EmbeddedRedisError, find_binary
 from config.children.redis_command import send_command
-from config.children.redis_faults import check_append_only_folder, find_cause
+from config.children.redis_faults import find_cause
 from config.system.environment import read_harmless_variables
 from config.system.memory import choose_redis_maxmemory
 

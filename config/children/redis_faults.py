@@ -1,19 +1,17 @@
-"""Find out why the embedded Redis cannot use its data, before it starts and from its log."""
+"""Find out from the log of the embedded Redis why it could not start."""
 
 import os
 import re
 from pathlib import Path
 
-from config.children.redis_binary import EmbeddedRedisError
-
-_EMPTY_BASE_BYTES = 128
-"""Maximum size of a base file without data: 89 bytes with Redis 7.0."""
-
 _REMEDY = "install the newer one, or restore a backup"
+
+_COPY = "copy {home} first, and then "
+_SEE = "restore a backup (docs/operations.md, Damaged data)"
 
 _CAUSES = (
     (
-        r"Can't handle RDB format version (\d+)",
+        r"Can't handle RDB format version ([1-9]\d{0,2})\b",
         "its data was written by a newer Redis than {version} (RDB format {found}): " + _REMEDY,
     ),
     (
@@ -25,31 +23,19 @@ _CAUSES = (
         r"(AOF manifest|AOF MANIFEST|Unable to obtain the AOF file)",
         "{home}/appendonlydir is damaged: restore it from a backup",
     ),
+    (
+        r"Bad file format|file is not the last file|Unexpected end of file",
+        "its data is damaged in the middle: "
+        + _COPY
+        + "repair it with redis-check-aof, or "
+        + _SEE,
+    ),
+    (
+        r"Internal error in RDB|RDB (preamble|checksum|format)|Short read or OOM|BUG REPORT START",
+        "its data is damaged, and cannot be repaired: " + _COPY + _SEE,
+    ),
 )
 """Patterns in Redis's log, each with the cause of the failure."""
-
-
-class DataLostError(EmbeddedRedisError):
-    """Redis would start without its data, and overwrite it."""
-
-
-def check_append_only_folder(home: Path) -> None:
-    """Raise DataLostError if the append-only folder has data, but not the list of its files.
-
-    Redis 7 would start empty and write over these files. Files without data are left by a Redis
-    that was killed during its first start.
-    """
-    folder = home / "appendonlydir"
-    if (folder / "appendonly.aof.manifest").exists():
-        return
-    bases, increments = folder.glob("*.base.*"), folder.glob("*.incr.aof")
-    if any(one.stat().st_size > _EMPTY_BASE_BYTES for one in bases) or any(
-        one.stat().st_size for one in increments
-    ):
-        raise DataLostError(
-            f"{folder} has data, but not the file appendonly.aof.manifest, which lists its files: "
-            "Redis would start empty, and overwrite them. Restore the folder from a backup"
-        )
 
 
 def find_cause(log: str, home: Path, version: str) -> str:
