@@ -41,14 +41,14 @@ async def diagnose(url: str) -> Fault | None:
     except ssl.SSLError as error:
         has_certificate = "ssl_certfile" in url  # which was not sent here
         return find_fault(error) if is_tls and not has_certificate else None
-    except OSError:  # includes TimeoutError
+    except (OSError, UnicodeError):  # includes TimeoutError, and malformed host names
         return None
     return None if is_tls else NEEDS_TLS
 
 
 async def _greet(host: str, port: int) -> bytes:
     """Return the bytes that a server sends to a client without TLS, unasked or after a PING."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeError):
         async with asyncio.timeout(_MAX_WAIT_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:

@@ -60,7 +60,12 @@ def try_redis(url: str) -> None:
 def _run(url: str, sender: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it
-    sender.send(asyncio.run(find_startup_fault(url)))
+    try:
+        fault = asyncio.run(find_startup_fault(url))
+    except Exception as error:  # the parent process reports it
+        logger.debug("the try of Redis failed", exc_info=True)
+        fault = find_fault(error)
+    sender.send(fault)
 
 
 async def find_startup_fault(url: str) -> Fault | None:

@@ -340,6 +340,20 @@ async def test_another_server_is_rejected(scheme: str, serve: Serve, reason: str
         assert reason in await find_rejection(url)
 
 
+def test_an_unexpected_error_is_named_and_does_not_end_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def fail(url: str) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(startup, "find_startup_fault", fail)
+    startup.try_redis("redis://127.0.0.1")
+    assert "Redis is unavailable (UnicodeError): the server starts" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+
+
 # TLS
 
 
