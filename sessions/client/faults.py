@@ -3,6 +3,7 @@
 The texts are those of redis-py 8, of OpenSSL 3, and of Redis 6.2 to 8 and Valkey.
 """
 
+import errno
 import re
 import ssl
 from typing import NamedTuple
@@ -45,6 +46,21 @@ HAS_NO_TLS = Fault(
 NOT_REDIS = Fault("the server at REDIS_URL is not a Redis", "correct the host and port")
 
 _UNCOVERED = Fault("the Redis Cluster has no node for some keys")
+
+_REFUSED = re.escape(f"[Errno {errno.ECONNREFUSED}]")
+_UNREACHABLE = "|".join(
+    re.escape(f"[Errno {number}]")
+    for number in (
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    )
+)
+"""asyncio combines the errors of all addresses of a host in one text."""
 
 _ACL = "allow the user of REDIS_URL {} in Redis's ACL (docs/operations.md)"
 _VERSION = "use Redis 6.2 or later (a Cluster: 7.0) or Valkey, and no rename-command"
@@ -144,8 +160,10 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     (r"closed \(IndexError\)", *_UNCOVERED),  # redis-py's error for a Cluster without slots
     (r"^(AskError|TryAgainError): ", "the Redis Cluster is moving keys", ""),
     (r"max number of clients", "Redis has its maximum of connections (maxclients)", ""),
-    (r"^ConnectionRefusedError: ", "Redis refuses connections", ""),
-    (r"^FileNotFoundError: ", "the socket of Redis does not exist", ""),
+    (rf"^ConnectionRefusedError: |{_REFUSED}", "Redis refuses connections", ""),
+    (_UNREACHABLE, "the host of REDIS_URL cannot be reached", ""),
+    (r"Connect call failed", "Redis refuses connections", ""),
+    (r"^(FileNotFoundError|NotADirectoryError): ", "the socket of Redis does not exist", ""),
     (r"^gaierror: ", "the host of REDIS_URL has no known address", ""),
     (r"\bNOREPLICAS\b", "Redis has too few replicas to accept writes", ""),
     (r"\bMISCONF\b", "Redis cannot write to its disk, and accepts no writes", ""),
@@ -165,6 +183,7 @@ _TYPES: tuple[tuple[type[Exception], Fault], ...] = (
     (RedisTimeoutError, SILENT),
     (TimeoutError, SILENT),
     (ssl.SSLEOFError, LOST),
+    (ssl.SSLZeroReturnError, LOST),
     (RedisConnectionError, LOST),
     (ClusterError, _UNCOVERED),
     (RedisClusterException, _UNCOVERED),
@@ -185,6 +204,7 @@ _NO_SETTING = re.compile(
 )
 """Texts of rejections that may pass, among them those of proxies, or that no setting causes."""
 
+_CLOSED_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _MAX_TEXT = 200
 
 
@@ -198,8 +218,10 @@ def find_fault(error: BaseException) -> Fault:
                 name = (found.groups() or ("",))[0] or ""
                 return Fault(*(part.replace("{}", name) for part in fault))
     for one in chain:
-        if isinstance(one, ssl.SSLError) and not isinstance(one, ssl.SSLEOFError):
-            return Fault(f"TLS with Redis fails ({one.reason})", "check the ssl_… of REDIS_URL")
+        if isinstance(one, ssl.SSLError) and not isinstance(one, _CLOSED_TLS):
+            words = (getattr(one, "reason", None), one.strerror, *map(str, one.args))
+            text = next(filter(None, words), type(one).__name__)[:_MAX_TEXT]
+            return Fault(f"TLS with Redis fails ({text})", "check the ssl_… of REDIS_URL")
     for one in chain:
         if type(one) in _REJECTIONS:
             return _describe_rejection(str(one))
