@@ -12,7 +12,7 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 FOLDER = "ssl_ca_path"
 
 _MAX_BYTES = 1 << 20
-"""Of a file; the certificates of all public authorities take 0.2 MB."""
+"""The maximum of a file: the certificates of all public authorities take 0.2 MB."""
 
 
 def check_tls_files(parameters: Mapping[str, str]) -> None:
@@ -65,7 +65,7 @@ def _check_client_certificate(parameters: Mapping[str, str], contents: Mapping[s
     key_name = "ssl_keyfile" if "ssl_keyfile" in parameters else "ssl_certfile"
     if b" PRIVATE KEY-----" not in contents[key_name]:
         raise ValueError(f"the file of {key_name} has no private key: name it in ssl_keyfile")
-    if b"-----BEGIN CERTIFICATE-----" not in contents["ssl_certfile"]:
+    if b"CERTIFICATE-----" not in contents["ssl_certfile"]:
         raise ValueError("the file of ssl_certfile has no certificate")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(

@@ -127,6 +127,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     both = (folder / "encrypted").read_text() + (folder / "cert").read_text()
     (folder / "encrypted-both").write_text(both)
     (folder / "der").write_bytes(ssl.PEM_cert_to_DER_cert((folder / "cert").read_text()))
+    (folder / "x509").write_text((folder / "cert").read_text().replace("CERT", "X509 CERT"))
     (folder / "text").write_text("no certificate\n")
     (folder / "empty").touch()
     (folder / "cut").write_text((folder / "ca").read_text()[:200])
@@ -184,6 +185,7 @@ def test_a_wrong_file_of_tls_is_rejected(files: Files, parameters: str, problem:
         "ssl_ca_certs=<ca>",
         "ssl_ca_path=<folder>",
         PAIR + "<key>",
+        "ssl_certfile=<x509>&ssl_keyfile=<key>",
         "ssl_certfile=<both>",
         PAIR + f"<encrypted>&ssl_password={PASSWORD}",
         f"ssl_certfile=<encrypted-both>&ssl_password={PASSWORD}",
