@@ -20,6 +20,9 @@ INLINE = [
     "x1@a.example", "\\*x1\\*", "#tag1", "a1\tb1", "a\u200bb", "**注意：**正文", "`open", "**open1",
     "*open2", "~~open3", "[x1", "(1)", "> 5", ">= 5", "- dash", "1990年", "!", "[ref1][⟦r1⟧]",
     "😀1", "e\u0301", "عربي1", "ไทย1", "$x_1$", "C:\\_a\\b", "a|b", "```npm i```",
+    "`x1`**3次**即可", "`x1`*em1*", "<b>*x1*</b>", "[text8](⟦https://a.example⟧)**3天**",
+    "文件_副本_最终", "2*π*r", "5*（3+2）*4", "{a1}*{b1}*{c1}", "*.*", "a1.*, b1.*", "/* a1 */",
+    "_.map(_.x1)", "**重点😀**好",
 ]  # fmt: skip
 BLOCKS = [
     "[ERROR]: timeout1", "[^1]: Textbook1", "[u1]: https://a.example/u1",
@@ -31,6 +34,7 @@ BLOCKS = [
     "~~~\necho `date` and `whoami\n~~~", "```⟦markdown⟧\n# T1\n```⟦sh⟧\nx1\n```\ny1\n```",
     "```⟦md⟧\nopen4\n```⟦py⟧\nx2", "    indented1", "<div>\nhtml1\n</div>", "Name: A1\nCity: B1",
     "| row1 |", "```", "```⟦js⟧\nlet a1;", "+ plus1\n+ plus2\n\n  more3",
+    "年龄1\n>18岁", "- >5年",
 ]  # fmt: skip
 
 PROSE = [
@@ -39,6 +43,8 @@ PROSE = [
     "</div>", "vector<int>", "<std::string>", "<!-- c1 -->", "1 < 2 > 0", "a->b", "<-", "[ERROR]",
     "[^1]", "[name](args)", "a[i][j]", "[x1", "x1]", "f(*args, **kwargs)", "(1+2)*3*(4+5)", "5 * 3",
     "src/**/*.py", "~/bin", "#tag1", "AT&T", "https://a.example/_x_/a~b。然后", "C:\\dir", "1990年",
+    "2*π*r", "x²*y²*z", "а*б*в", "√2*√3*√5", "5*（3+2）*4", "(a+b)*3", "*.*", "*.py", "COUNT(*)",
+    '"*"', "/* a */", "(_, x)", "_.map", "$_.Name", "文件_副本_最终", "它的_值_是", ">5年", ">0.05",
 ]  # fmt: skip
 """Fragments without markup: every character is visible."""
 

@@ -83,6 +83,7 @@ PURE = {
     "chat.errors",
     "chat.event_stream",
     "chat.export.addresses",
+    "chat.export.cjk_emphasis",
     "chat.export.definitions",
     "chat.export.list_numbers",
     "chat.export.literal_marks",

@@ -1,9 +1,10 @@
 """Show `~`, `*`, `_` and `>` of ordinary prose as text. Pure.
 
 CommonMark would take the marks of a range (`20~25`), a product (`2*3*4`), a power (`x**2`), a path
-(`src/**`), a name (`__init__`) or a comparison (`>= 5`) as markup, and remove them.
+(`src/**`), a pattern (`*.*`), a comment, a name (`__init__`) or a comparison (`>= 5`, `>18`) as
+markup, and remove them.
 
-The web UI has the same rules in frontend/js/markdown/syntax/literal_marks.js;
+The web UI has the same rules in frontend/js/markdown/syntax/literal_marks.js and block_starts.js;
 tests/visible_text.json tests both.
 """
 
@@ -15,19 +16,46 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.emphasis import tokenize as parse_emphasis
 from markdown_it.rules_inline.strikethrough import tokenize as parse_strikethrough
 
+from chat.export.cjk_emphasis import flank
+
 _WORD = "[A-Za-z0-9]"
-_NAME = rf"(?<!\w)__{_WORD}+(?:_+{_WORD}+)*__(?!\w)"
-_STARS = rf"(?<={_WORD})\*(?={_WORD})|(?<={_WORD})\*{{2,}}(?=\d)|(?<=\d)\*(?=\()"
-_PATH_STARS = r"(?<=[/\\])\*+(?=[/\\.])"
-_TILDES = r"~(?!~)|~{3,}|(?<=\d)~~(?=\d)"
-_LITERAL = re.compile(f"{_NAME}|{_STARS}|{_PATH_STARS}|{_TILDES}", re.ASCII)
+_UNSPACED = (
+    "\u0e00-\u11ff\u1780-\u17ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
+    "\uff66-\uffdc\U00020000-\U0003ffff"
+)
+"""Chinese, Japanese, Korean, Thai, Lao, Tibetan, Burmese and Khmer emphasise within a line without
+spaces."""
+_FACTOR = rf"[^\W_{_UNSPACED}]"
+_OPENING = r"[(\[{（【]"
+_BEFORE_END = r"[*_](?=[,.;:?)\]}=>|，。；：？、）】”’」』》])"
+_START = r"[(\[{=|,;:（【“‘「『，、；：]"
+_NAME = rf"(?<![A-Za-z0-9_])__{_WORD}+(?:_+{_WORD}+)*__(?![A-Za-z0-9_])"
+_PRODUCT = (
+    rf"(?<={_FACTOR})\*(?={_FACTOR}|[\u2200-\u22ff])|(?<={_WORD})\*{{2,}}(?=[0-9])"
+    rf"|(?<=[0-9])\*(?=[(（])|(?<=[）】])\*(?={_FACTOR})"
+)
+_PATH = r"(?<=[/\\])\*+(?=[/\\.])|(?<=\*\.)\*(?!\*)"
+_COMMENT = r"(?<![^\s\"'`(\[])\*+(?=/)|(?<=/)\*+(?![^\s\"'`)\],;])|(?<=(?<![^\s({};,，；])/)\*+"
+_VALUE = (  # `"*"`, `(*)`, `(_, x)`, `$_`
+    rf"(?<=(?P<same>[!-'+-/:-@^|~]))\*+(?=(?P=same))|(?<={_START}){_BEFORE_END}"
+    r"|(?<=\$)_"
+)
+_TILDES = r"~(?!~)|~{3,}|(?<=[0-9])~~(?=[0-9])"
+_LITERAL = re.compile("|".join((_NAME, _PRODUCT, _PATH, _COMMENT, _VALUE, _TILDES)))
 
 _CLOSING = re.compile(
-    rf"(?<={_WORD})\*{{2,}}(?={_WORD})|(?<=[)\]])(?:\*(?={_WORD})|\*{{2,}}(?=\d))", re.ASCII
+    rf"(?<={_WORD})\*{{2,}}(?={_WORD})|(?<=[)\]}}])\*{{2,}}(?=[0-9])"  # `(x+1)**2`
+    rf"|(?<=[)\]}}）】])\*(?={_FACTOR}|{_OPENING})|(?<={_FACTOR})\*(?={_OPENING})"  # `)*x`
+    r"|(?<=`)\*(?=`)"
+    r"|(?:(?<=[0-9][^\W_])|(?<=[0-9][%°℃])|(?<=[0-9][^\W_]{2}))\*(?=[0-9])"  # `2箱*3`
+    rf"|(?<=\.)\*(?=[!-)+-~])|{_BEFORE_END}"  # `.*x`, `_.map`
 )
-"""A run of these stars may close emphasis (`**bold**ly`), but not begin it."""
+"""A run of these marks may close emphasis (`**bold**ly`), but not begin it."""
+_LINKS = ("link_close", "image")
+"""Ends of a link: its last bracket is not text."""
+_COMPARISON = re.compile("[-+~±.$¥€£￥]?[0-9０-９]|=")
 _CANNOT_OPEN = 0
-"""`Delimiter.end` of such a star: a star with an end looks as if it had been closed. No other star
+"""`Delimiter.end` of such a mark: a mark with an end looks as if it had been closed. No other mark
 ends at the first one. With `open = False`, CommonMark's rule of three would not apply."""
 
 
@@ -40,17 +68,19 @@ def keep_literal_marks(markdown: MarkdownIt) -> None:
 
 def is_comparison(line: str) -> bool:
     """Return whether a line that begins with `>` compares, rather than quotes."""
-    return line.startswith(">=")
+    return line.startswith(">") and bool(_COMPARISON.match(line, 1))
 
 
 def _parse_emphasis(state: StateInline, silent: bool) -> bool:
-    start = state.pos
+    start, first = state.pos, len(state.delimiters)
     if _parse_literal(state, silent):
         return True
+    is_after_link = not state.pending and bool(state.tokens) and state.tokens[-1].type in _LINKS
     if not parse_emphasis(state, silent):
         return False
-    if _CLOSING.match(state.src, start):
-        for delimiter in state.delimiters[start - state.pos :]:
+    flank(state, start, first)
+    if not is_after_link and _CLOSING.match(state.src, start):
+        for delimiter in state.delimiters[first:]:
             delimiter.end = _CANNOT_OPEN
     return True
 
@@ -63,7 +93,13 @@ def _forget_cannot_open(state: StateInline) -> None:
 
 
 def _parse_strikethrough(state: StateInline, silent: bool) -> bool:
-    return _parse_literal(state, silent) or parse_strikethrough(state, silent)
+    start, first = state.pos, len(state.delimiters)
+    if _parse_literal(state, silent):
+        return True
+    if not parse_strikethrough(state, silent):
+        return False
+    flank(state, start, first)
+    return True
 
 
 def _parse_literal(state: StateInline, silent: bool) -> bool:

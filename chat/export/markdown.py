@@ -14,7 +14,6 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from mdit_py_cjk_friendly import cjk_friendly
 
 from chat.export.addresses import recognise_addresses
 from chat.export.definitions import show_unused_definitions
@@ -62,12 +61,11 @@ def find_closing_line(text: str) -> str:
 def _create_parser() -> MarkdownIt:
     markdown = MarkdownIt("gfm-like", {"html": False, "linkify": False, "breaks": True})
     for plugin in (
-        cjk_friendly, cap_nesting, keep_literal_marks, recognise_addresses, show_unused_definitions,
+        cap_nesting, keep_literal_marks, recognise_addresses, show_unused_definitions,
         nest_fences, keep_cells, keep_list_numbers,
     ):  # fmt: skip
         markdown.use(plugin)
     markdown.core.ruler.after("inline", "titles", _show_titles)
-    markdown.add_render_rule("softbreak", RendererHTML.softbreak)
     markdown.add_render_rule("image", _render_image_as_link)
     for cell in ("td_open", "th_open"):
         markdown.add_render_rule(cell, _render_cell_with_align)

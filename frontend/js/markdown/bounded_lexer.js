@@ -7,7 +7,7 @@
 import { Lexer, Tokenizer } from "../../vendor/marked.js";
 import { skipOnlyLinks } from "./syntax/addresses.js";
 import { showUnusedDefinitions } from "./syntax/definitions.js";
-import { ignoreHtml } from "./syntax/html_as_text.js";
+import { changeBlockStarts } from "./syntax/block_starts.js";
 import { checkTime } from "./time_limit.js";
 
 const MAX_NESTING = 30; // levels of quotes and lists, and levels of emphasis within a block
@@ -18,10 +18,11 @@ export class BoundedLexer extends Lexer {
   containers = 0; // the quotes and lists around the current block
   spans = -1; // the emphasis and links around the current text
   usedLinks = new Set(); // the definitions that a link uses
+  inlineSource = ""; // the text that contains the current span
 
   constructor(options, isPartial) {
     super(options);
-    options.tokenizer.rules = skipOnlyLinks(ignoreHtml(options.tokenizer.rules));
+    options.tokenizer.rules = skipOnlyLinks(changeBlockStarts(options.tokenizer.rules));
     this.isPartial = isPartial;
   }
 
@@ -36,11 +37,14 @@ export class BoundedLexer extends Lexer {
       tokens.push({ type: "text", raw: source, text: source });
       return tokens;
     }
+    const outerSource = this.inlineSource;
+    this.inlineSource = source;
     this.spans += 1;
     try {
       return super.inlineTokens(source, tokens);
     } finally {
       this.spans -= 1;
+      this.inlineSource = outerSource;
     }
   }
 }

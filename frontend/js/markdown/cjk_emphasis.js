@@ -9,12 +9,12 @@
 
 import { Tokenizer } from "../../vendor/marked.js";
 
-const LETTER = "中"; // one UTF-16 unit, as is every mark that it replaces
+const LETTER = "中"; // one UTF-16 unit
 const SCRIPT =
   String.raw`\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Bopomofo}` +
   String.raw`\u3001-\u303F\u30FB\u30FC\uFE30-\uFE4F\uFF01-\uFFEE`;
 const CJK_MARK = String.raw`[[\p{P}\p{S}]&&[${SCRIPT}]]`;
-const OTHER_MARK = String.raw`[[[\p{P}\p{S}]&&[\u0000-\uFFFF]]--[*_~${SCRIPT}]]`;
+const OTHER_MARK = String.raw`[[\p{P}\p{S}]--[*_~${SCRIPT}]]`;
 const ADJACENT_MARK = new RegExp(
   String.raw`(?<=[*~])${CJK_MARK}|${CJK_MARK}(?=[*~])` +
     String.raw`|(?<=[${SCRIPT}][*~]{1,8})${OTHER_MARK}|${OTHER_MARK}(?=[*~]{1,8}[${SCRIPT}])`,
@@ -23,7 +23,10 @@ const ADJACENT_MARK = new RegExp(
 
 /** The extension, for `Marked.use`. */
 export const cjkEmphasis = {
-  hooks: { emStrongMask: (masked) => masked.replace(ADJACENT_MARK, LETTER) },
+  hooks: {
+    emStrongMask: (masked) =>
+      masked.replace(ADJACENT_MARK, ({ length }) => LETTER.repeat(length)),
+  },
   tokenizer: {
     emStrong(...position) {
       return tokenize(this, "emStrong", position);

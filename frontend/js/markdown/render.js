@@ -9,9 +9,10 @@ import DOMPurify from "../../vendor/purify.js";
 import { BoundedLexer, limits } from "./bounded_lexer.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
 import { addresses } from "./syntax/addresses.js";
+import { blockStarts } from "./syntax/block_starts.js";
 import { definitions } from "./syntax/definitions.js";
 import { entities } from "./syntax/entities.js";
-import { htmlAsText } from "./syntax/html_as_text.js";
+
 import { listNumbers } from "./syntax/list_numbers.js";
 import { literalMarks } from "./syntax/literal_marks.js";
 import { nestedFences } from "./syntax/nested_fences.js";
@@ -24,7 +25,7 @@ const MAX_FRAMES = 200; // code blocks with a heading and a button, which take a
 // Of two extensions that handle the same syntax, marked asks the later one first.
 const syntax = [
   cjkEmphasis, tables, limits, literalMarks, addresses, definitions, nestedFences, entities,
-  htmlAsText, listNumbers,
+  blockStarts, listNumbers,
 ];
 const marked = new Marked({ gfm: true, breaks: true }, ...syntax, {
   renderer: {

@@ -1,7 +1,7 @@
 /**
- * Show `~`, `*`, `_` and `>` of ordinary prose as text, as a marked extension. CommonMark would
- * take those of a range (`20~25`), product (`2*3*4`), power (`x**2`), path, name (`__init__`) or
- * comparison (`>= 5`) as markup, and remove them.
+ * Show `~`, `*` and `_` of ordinary prose as text, as a marked extension. CommonMark would take
+ * those of a range (`20~25`), product (`2*3*4`), power (`x**2`), path, pattern (`*.*`), comment or
+ * name (`__init__`) as markup, and remove them.
  *
  * The server has the same rules in chat/export/literal_marks.py; tests/visible_text.json tests
  * both.
@@ -9,39 +9,61 @@
 
 const LETTER = "a"; // replaces a mark in the copy of the text in which marked finds marks
 const WORD = "[A-Za-z0-9]";
+// Chinese, Japanese, Korean, Thai, Lao, Tibetan, Burmese and Khmer emphasise within a line
+// without spaces.
+const UNSPACED =
+  String.raw`\u0E00-\u11FF\u1780-\u17FF\u2E80-\u9FFF\uA960-\uA97F\uAC00-\uD7FF\uF900-\uFAFF` +
+  String.raw`\uFF66-\uFFDC\u{20000}-\u{3FFFF}`;
+const FACTOR = String.raw`[[\p{L}\p{N}]--[${UNSPACED}]]`;
+const OPENING = String.raw`[\(\[\{（【]`;
+const BEFORE_END = String.raw`[*_](?=[,.;:?\)\]\}=>\|，。；：？、）】”’」』》])`;
+const START = String.raw`[\(\[\{=\|,;:（【“‘「『，、；：]`;
 const NAME = String.raw`(?<!\w)__${WORD}+(?:_+${WORD}+)*__(?!\w)`;
-const STARS =
-  String.raw`(?<=${WORD})(?<!\*)\*(?=${WORD})|(?<=${WORD})\*{2,}(?=\d)` +
-  String.raw`|(?<=\d)\*(?=\()|(?<=[\/\\])\*+(?=[\/\\.])`;
+const PRODUCT =
+  String.raw`(?<=${FACTOR})(?<!\*)\*(?=${FACTOR}|[\u2200-\u22FF])|(?<=${WORD})\*{2,}(?=\d)` +
+  String.raw`|(?<=\d)\*(?=[\(（])|(?<=[）】])\*(?=${FACTOR})`;
+const PATH = String.raw`(?<=[\/\\])\*+(?=[\/\\.])|(?<=\*\.)\*(?!\*)`;
+const COMMENT =
+  String.raw`(?<![^\s"'\x60\(\[])\*+(?=\/)|(?<=\/)\*+(?![^\s"'\x60\)\],;])` +
+  String.raw`|(?<=(?<![^\s\(\{\};,，；])\/)\*+`;
+const VALUE = // `"*"`, `(*)`, `(_, x)`, `$_`
+  String.raw`(?<=([!-'+-\/:-@\^\|~]))\*+(?=\1)|(?<=${START})${BEFORE_END}` +
+  String.raw`|(?<=\$)_`;
 const TILDES = String.raw`(?<!~)~(?!~)|~{3,}|(?<=\d)~~(?=\d)`;
-const LITERAL = new RegExp(`${NAME}|${STARS}|${TILDES}`, "g");
+const LITERAL = new RegExp([NAME, PRODUCT, PATH, COMMENT, VALUE, TILDES].join("|"), "gv");
 
-// A run of these stars may close emphasis (`**bold**ly`), but not begin it.
+// A run of these marks may close emphasis (`**bold**ly`), but not begin it.
 const CLOSING = new RegExp(
-  String.raw`(?<=${WORD})\*{2,}(?=${WORD})|(?<=[)\]])(?:\*(?=${WORD})|\*{2,}(?=\d))`,
-  "y",
+  [
+    String.raw`(?<=${WORD})\*{2,}(?=${WORD})|(?<=[\)\]\}])\*{2,}(?=\d)`, // `(x+1)**2`
+    String.raw`(?<=[\)\]\}）】])\*(?=${FACTOR}|${OPENING})|(?<=${FACTOR})\*(?=${OPENING})`, // `)*x`
+    String.raw`(?<=\x60)\*(?=\x60)|(?<=\d[\p{L}%°℃]{1,2})\*(?=\d)`, // `2箱*3`
+    String.raw`(?<=\.)\*(?=[!-\)+-~])|${BEFORE_END}`, // `.*x`, `_.map`
+  ].join("|"),
+  "vy",
 );
-const COMPARISON = /^ {0,3}>=/;
 
-/** The extension, for `Marked.use`. */
+/** The extension, for `Marked.use`; its lexer has the text around the current span. */
 export const literalMarks = {
   hooks: {
     emStrongMask: (masked) => masked.replace(LITERAL, ({ length }) => LETTER.repeat(length)),
   },
   tokenizer: {
-    blockquote: (source) => (COMPARISON.test(source) ? undefined : false),
-    emStrong: (source, masked) => (canOpen(source, masked) ? false : undefined),
-    del: (source, masked) => (canOpen(source, masked) ? false : undefined),
+    emStrong(source, masked) {
+      return canOpen(source, masked, this.lexer.inlineSource) ? false : undefined;
+    },
+    del: (source, masked) => (masked.at(-source.length) === source[0] ? false : undefined),
   },
 };
 
-// marked takes false as "use the built-in tokenizer" and undefined as "no token begins here".
-function canOpen(source, masked) {
+// marked takes false as "use the built-in tokenizer" and undefined as "no token begins here". In
+// `masked`, links, code and tags are `[aaa]`; a bracket at their end does not count.
+function canOpen(source, masked, text) {
   let at = masked.length - source.length;
   const mark = masked[at];
   if (mark !== source[0]) return false;
-  if (mark !== "*") return true;
   while (masked[at - 1] === mark) at -= 1;
+  if (text[at - 1] === ")" && masked[at - 1] === "]") return true;
   CLOSING.lastIndex = at;
-  return !CLOSING.test(masked);
+  return !CLOSING.test(text);
 }
