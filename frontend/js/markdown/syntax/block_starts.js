@@ -1,10 +1,11 @@
 /**
- * Decide which lines begin a block, and so end a paragraph or a list, as a marked extension. HTML
- * and a comparison (`>= 5`, `>18`) do not.
+ * Decide which lines begin a block, and so end a paragraph or a list, as a marked extension. These
+ * do not: HTML, a comparison (`>= 5`, `>18`), a line between fences (`~~~x~~~`), and a line without
+ * a pipe above the rule of a table.
  *
  * The expressions are private to marked: if an upgrade changes them, cases of
  * tests/visible_text.json fail. The server has the same rules in chat/export/literal_marks.py and
- * by its parser.
+ * nested_fences.py, and by its parser.
  */
 
 const COMPARISON = "(?:=|[\\-+~±.$¥€£￥]?[0-9０-９])";
@@ -12,6 +13,9 @@ const COMPARISON = "(?:=|[\\-+~±.$¥€£￥]?[0-9０-９])";
 const CHANGES = [
   [/\| \{0,3\}\(\?:<\\?\/\?\(\?:address\|.*?CDATA\\\[\)/g, ""],
   [/( \{0,\d\}>)(?! )/g, `$1(?!${COMPARISON})`],
+  [/\(\?:```\|/g, "(?:`{3,}(?=[^`\\n]*(?:\\n|$))|"],
+  [/\|~(?:~~|\{3,\})\)/g, String.raw`|~{3,}(?!~|[^\n]*~~~))`],
+  [/(?=\(\[\^\\n \]\.\*\)\\n \{0,3\}\(\(\?:\\\|)/g, String.raw`(?=[^\n]*\|)`],
 ];
 const COMPARED_LINE = new RegExp(`^ {0,3}>${COMPARISON}`);
 const NEVER = /(?!)/;
@@ -26,13 +30,14 @@ export const blockStarts = {
 
 /** Return the rules of a lexer, by which these lines do not end other blocks. */
 export function changeBlockStarts({ other, block, inline }) {
-  const { blockquoteBeginRegex } = other;
+  const { blockquoteBeginRegex, fencesBeginRegex } = other;
   const changed = Object.entries(block).map(([name, rule]) => [name, change(rule)]);
   return {
     other: {
       ...other,
       htmlBeginRegex: () => NEVER,
       blockquoteBeginRegex: (indent) => change(blockquoteBeginRegex(indent)),
+      fencesBeginRegex: (indent) => change(fencesBeginRegex(indent)),
     },
     block: Object.fromEntries(changed),
     inline,
