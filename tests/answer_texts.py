@@ -23,6 +23,8 @@ INLINE = [
     "`x1`**3次**即可", "`x1`*em1*", "<b>*x1*</b>", "[text8](⟦https://a.example⟧)**3天**",
     "文件_副本_最终", "2*π*r", "5*（3+2）*4", "{a1}*{b1}*{c1}", "*.*", "a1.*, b1.*", "/* a1 */",
     "_.map(_.x1)", "~~~x1~~~", "**重点😀**好",
+    "[![alt9](⟦https://a.example/i⟧)](⟦https://a.example/j⟧)", "![*alt1* `c1`](⟦https://a.example⟧)",
+    "[](https://a.example)",
 ]  # fmt: skip
 BLOCKS = [
     "[ERROR]: timeout1", "[^1]: Textbook1", "[u1]: https://a.example/u1",
@@ -34,6 +36,7 @@ BLOCKS = [
     "~~~\necho `date` and `whoami\n~~~", "```⟦markdown⟧\n# T1\n```⟦sh⟧\nx1\n```\ny1\n```",
     "```⟦md⟧\nopen4\n```⟦py⟧\nx2", "    indented1", "<div>\nhtml1\n</div>", "Name: A1\nCity: B1",
     "| row1 |", "```", "```⟦js⟧\nlet a1;", "+ plus1\n+ plus2\n\n  more3",
+    "　　indent1\n　　indent2", "姓名1\n|-|", "| a1 | b1 |\n|-|-|\n| c1\\\\| d1 |",
     "~~~重要1~~~\ntext1", "年龄1\n>18岁", "- >5年", "```\na1\n```⟦js⟧\nb1\n```\nc1\n```\nd1",
 ]  # fmt: skip
 

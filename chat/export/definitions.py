@@ -30,6 +30,11 @@ class _References(dict[str, Any]):
         self.used.add(label)
         return super().__getitem__(label)
 
+    def get(self, label: str, default: Any = None) -> Any:
+        """Return a definition that an image uses."""
+        self.used.add(label)
+        return super().get(label, default)
+
 
 def show_unused_definitions(markdown: MarkdownIt) -> None:
     """Make a parser show definitions that no link uses; a plugin for `MarkdownIt.use`."""
@@ -53,7 +58,7 @@ def _parse_definition(state: StateBlock, start: int, end: int, silent: bool) -> 
         state.lineMax = last
     definition = state.tokens[-1].meta
     label = definition["id"]
-    is_first = references.get(label, {}).get("map", [])[:1] == [start]
+    is_first = dict.get(references, label, {}).get("map", [])[:1] == [start]
     if label.startswith("^"):
         state.tokens.pop()
         state.line, state.parentType = before

@@ -4,7 +4,6 @@ Texts of models and users are hostile: HTML in them is shown as text, and the re
 sanitised by nh3. Its cost can grow faster than its length: render_process.py limits the time.
 """
 
-import html
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock, paragraph
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
@@ -65,8 +65,8 @@ def _create_parser() -> MarkdownIt:
         nest_fences, keep_cells, keep_list_numbers,
     ):  # fmt: skip
         markdown.use(plugin)
-    markdown.core.ruler.after("inline", "titles", _show_titles)
-    markdown.add_render_rule("image", _render_image_as_link)
+    markdown.block.ruler.at("paragraph", _parse_paragraph)
+    markdown.core.ruler.after("cell_breaks", "link_words", _show_words)
     for cell in ("td_open", "th_open"):
         markdown.add_render_rule(cell, _render_cell_with_align)
     return markdown
@@ -80,32 +80,64 @@ def _create_block_parser() -> MarkdownIt:
     return markdown
 
 
-def _show_titles(state: StateCore) -> None:
-    """Show the title of a link after the link."""
+def _parse_paragraph(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """Parse a paragraph; the built-in rule removes an indent of wide spaces (U+3000)."""
+    if not paragraph(state, start, end, silent):
+        return False
+    text = state.getLines(start, state.line, state.blkIndent, False)
+    state.tokens[-2].content = text.strip(" \t\n")
+    return True
+
+
+def _show_words(state: StateCore) -> None:
+    """Show an image as a link, or as text in a link; a title after its link; and the address of a
+    link without words.
+    """
     for block in state.tokens:
         if block.type == "inline":
-            block.children = list(_add_titles(block.children or []))
+            block.children = list(_replace_images(block.children or []))
 
 
-def _add_titles(children: list[Token]) -> Iterator[Token]:
-    title = ""
+def _replace_images(children: list[Token]) -> Iterator[Token]:
+    link: Token | None = None
+    words = title = ""
     for token in children:
-        yield token
         if token.type == "link_open":
-            title = str(token.attrs.pop("title", ""))
-        elif token.type == "link_close" and title:
-            yield Token("text", "", 0, content=f" ({title})")
+            link, words, title = token, "", str(token.attrs.pop("title", ""))
+        elif token.type == "link_close" and link:
+            if not words.strip():
+                yield _create_text(str(link.attrs.get("href", "")))
+            link = None
+        shown = _show_image(token, link is not None) if token.type == "image" else [token]
+        words += _read_words(shown)
+        yield from shown
+        if token.type == "link_close" and title:
+            yield _create_text(f" ({title})")
 
 
-def _render_image_as_link(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
-) -> str:
-    token = tokens[index]
-    address = str(token.attrs.get("src", ""))
-    text = self.renderInlineAsText(token.children, options, env) or address
-    title = str(token.attrs.get("title", ""))
-    words = f" ({html.escape(title)})" if title else ""
-    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>{words}'
+def _show_image(image: Token, is_in_link: bool) -> list[Token]:
+    address = str(image.attrs.get("src", ""))
+    words = _create_text(_read_words(image.children or []) or address)
+    title = _create_text(f" ({image.attrs['title']})" if "title" in image.attrs else "")
+    if is_in_link:
+        return [words, title]
+    opening = Token("link_open", "a", 1, attrs={"href": address})
+    return [opening, words, Token("link_close", "a", -1), title]
+
+
+def _read_words(tokens: list[Token]) -> str:
+    """Return the text of tokens, without markup."""
+    text = ""
+    for token in tokens:
+        if token.type == "image":
+            text += _read_words(token.children or [])
+        else:
+            text += "\n" if token.type in ("softbreak", "hardbreak") else token.content
+    return text
+
+
+def _create_text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
 
 
 def _render_cell_with_align(

@@ -37,8 +37,9 @@ def _parse_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         if len(pieces) > len(cells):
             text = _CODE.sub(lambda code: _PIPE.sub(_escape_pipe, code[0]), text)
             pieces = _split_row(text, len(cells))
-            for cell, piece in zip(cells, pieces, strict=False):
-                cell.content = piece
+        # The parser takes the second backslash of `\\|` as an escape of the pipe.
+        for cell, piece in zip(cells, pieces, strict=False):
+            cell.content = piece
     return True
 
 
@@ -63,11 +64,15 @@ def _split_row(row: str, columns: int = 0) -> list[str]:
     rest = row[done:]
     if rest.strip() or columns:
         pieces.append(rest.strip().removesuffix("|"))
-    return [piece.strip().replace("\\|", "|") for piece in pieces]
+    return [_PIPE.sub(_unescape_pipe, piece.strip()) for piece in pieces]
 
 
 def _escape_pipe(mark: re.Match[str]) -> str:
     return "\\|" if mark[0] == "|" else mark[0]
+
+
+def _unescape_pipe(mark: re.Match[str]) -> str:
+    return mark[0].replace("\\|", "|")
 
 
 def _break_cells(state: StateCore) -> None:

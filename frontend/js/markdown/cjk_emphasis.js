@@ -5,6 +5,8 @@
  * literal (commonmark-spec#650). This extension gives marked a copy of the text in which such
  * punctuation is replaced by a letter. marked finds the delimiters in the copy, and the emphasised
  * text is taken from the original.
+ *
+ * The server has the same rule in chat/export/cjk_emphasis.py; tests/cjk_emphasis.json tests both.
  */
 
 import { Tokenizer } from "../../vendor/marked.js";

@@ -1,10 +1,11 @@
 /**
  * Render Markdown to DOM with marked, and sanitise all of it with DOMPurify. A model's output is
  * hostile until it leaves this module. HTML in Markdown is shown as text. An image becomes a link,
- * because loading an image could send data to another host without a click.
+ * because loading an image could send data to another host without a click; its words are the
+ * text of its description, or its address.
  */
 
-import { Marked } from "../../vendor/marked.js";
+import { Marked, Renderer } from "../../vendor/marked.js";
 import DOMPurify from "../../vendor/purify.js";
 import { BoundedLexer, limits } from "./bounded_lexer.js";
 import { cjkEmphasis } from "./cjk_emphasis.js";
@@ -27,17 +28,22 @@ const syntax = [
   cjkEmphasis, tables, limits, literalMarks, addresses, definitions, nestedFences, entities,
   blockStarts, listNumbers,
 ];
+let isLink = false; // while the words of a link are rendered
 const marked = new Marked({ gfm: true, breaks: true }, ...syntax, {
   renderer: {
     // A short reference can repeat a long address many times. A title is shown after its link.
     link(token) {
       checkTime();
-      if (!token.title) return false;
-      return `${this.link({ ...token, title: "" })} (${this.text({ text: token.title })})`;
+      if (token.title) {
+        return `${this.link({ ...token, title: "" })} (${this.text({ text: token.title })})`;
+      }
+      if (token.text.trim()) return renderWords(this, token);
+      return renderWords(this, { ...token, tokens: [...token.tokens, createText(token.href)] });
     },
-    image({ href, title, text }) {
-      const words = { type: "text", raw: text, text: text || href };
-      return this.link({ type: "link", raw: text, href, title, text, tokens: [words] });
+    image({ href, title, text, tokens }) {
+      const words = createText(this.parser.parseInline(tokens, this.parser.textRenderer) || href);
+      if (!isLink) return this.link({ type: "link", href, title, text: href, tokens: [words] });
+      return this.text(title ? createText(`${words.text} (${title})`) : words);
     },
   },
 });
@@ -78,6 +84,20 @@ export function renderTokens(tokens) {
 /** Render a complete text as safe DOM; may throw OutOfTime. */
 export function renderMarkdown(text) {
   return renderTokens(lex(text));
+}
+
+// A link contains no links: an image in its words is text.
+function renderWords(renderer, token) {
+  isLink = true;
+  try {
+    return Renderer.prototype.link.call(renderer, token);
+  } finally {
+    isLink = false;
+  }
+}
+
+function createText(text) {
+  return { type: "text", raw: text, text };
 }
 
 function openInNewTab(link) {

@@ -48,7 +48,7 @@ export const addresses = {
     url(source) {
       const [found] = BARE.exec(source) ?? [];
       const raw = found && trimEnd(found);
-      if (!raw) return SCHEME.test(source) ? undefined : false;
+      if (!raw) return SCHEME.test(source) || source.startsWith("xmpp:") ? undefined : false;
       const href = /^www/i.test(raw) ? `http://${raw}` : raw;
       const tokens = [{ type: "text", raw, text: raw }];
       return { type: "link", raw, text: raw, href, autolink: true, tokens };
