@@ -26,16 +26,19 @@ _UNSPACED = (
 """Chinese, Japanese, Korean, Thai, Lao, Tibetan, Burmese and Khmer emphasise within a line without
 spaces."""
 _FACTOR = rf"[^\W_{_UNSPACED}]"
+_NEXT_FACTOR = rf"(?![²³¹\u2070-\u209f]){_FACTOR}|[\u2200-\u22ff]"
+"""A number above or below the line belongs to the factor before it: `*R*²`."""
 _OPENING = r"[(\[{（【]"
+_AFTER_FACTOR = r"[)\]}）】”’′″%‰°℃$€£¥￥]"
 _BEFORE_END = r"[*_](?=[,.;:?)\]}=>|，。；：？、）】”’」』》])"
 _START = r"[(\[{=|,;:（【“‘「『，、；：]"
 _NAME = rf"(?<![A-Za-z0-9_])__{_WORD}+(?:_+{_WORD}+)*__(?![A-Za-z0-9_])"
 _PRODUCT = (
-    rf"(?<={_FACTOR})\*(?={_FACTOR}|[\u2200-\u22ff])|(?<={_WORD})\*{{2,}}(?=[0-9])"
+    rf"(?<={_FACTOR})\*(?={_NEXT_FACTOR})|(?<={_WORD})\*{{2,}}(?=[0-9])"
     rf"|(?<=[0-9])\*(?=[(（])|(?<=[）】])\*(?={_FACTOR})"
 )
 _PATH = r"(?<=[/\\])\*+(?=[/\\.])|(?<=\*\.)\*(?!\*)"
-_COMMENT = r"(?<![^\s\"'`(\[])\*+(?=/)|(?<=/)\*+(?![^\s\"'`)\],;])|(?<=(?<![^\s({};,，；])/)\*+"
+_COMMENT = r"(?<![^\s\"'`(\[])\*+(?=/(?![^\s*\"'`)\]]))|(?<=(?<![^\s({};,，；])/)\*+"
 _VALUE = (  # `"*"`, `(*)`, `(_, x)`, `$_`
     rf"(?<=(?P<same>[!-'+-/:-@^|~]))\*+(?=(?P=same))|(?<={_START}){_BEFORE_END}"
     r"|(?<=\$)_"
@@ -45,9 +48,10 @@ _LITERAL = re.compile("|".join((_NAME, _PRODUCT, _PATH, _COMMENT, _VALUE, _TILDE
 
 _CLOSING = re.compile(
     rf"(?<={_WORD})\*{{2,}}(?={_WORD})|(?<=[)\]}}])\*{{2,}}(?=[0-9])"  # `(x+1)**2`
-    rf"|(?<=[)\]}}）】])\*(?={_FACTOR}|{_OPENING})|(?<={_FACTOR})\*(?={_OPENING})"  # `)*x`
-    r"|(?<=`)\*(?=`)"
-    r"|(?:(?<=[0-9][^\W_])|(?<=[0-9][%°℃])|(?<=[0-9][^\W_]{2}))\*(?=[0-9])"  # `2箱*3`
+    rf"|(?<={_AFTER_FACTOR})\*(?=[-+]?{_FACTOR}|{_OPENING}|[\u2200-\u22ff$€£¥￥])"  # `)*x`
+    rf"|(?<={_FACTOR})\*(?={_OPENING})"  # `x*(`
+    r"|(?<=`)\*(?=`)|(?<=/)\*+(?=[\"'`)\],;，。；、）])"  # `src/**,`
+    r"|(?:(?<=[0-9][^\W\d_])|(?<=[0-9][^\W\d_]{2}))\*(?=[0-9])"  # `2箱*3`
     rf"|(?<=\.)\*(?=[!-)+-~])|{_BEFORE_END}"  # `.*x`, `_.map`
 )
 """A run of these marks may close emphasis (`**bold**ly`), but not begin it."""

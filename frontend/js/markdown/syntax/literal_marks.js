@@ -7,7 +7,8 @@
  * both.
  */
 
-const LETTER = "a"; // replaces a mark in the copy of the text in which marked finds marks
+const TEXT = "+"; // replaces a mark in the copy of the text in which marked finds marks
+const LINK = "a"; // fills a link in this copy
 const WORD = "[A-Za-z0-9]";
 // Chinese, Japanese, Korean, Thai, Lao, Tibetan, Burmese and Khmer emphasise within a line
 // without spaces.
@@ -15,17 +16,19 @@ const UNSPACED =
   String.raw`\u0E00-\u11FF\u1780-\u17FF\u2E80-\u9FFF\uA960-\uA97F\uAC00-\uD7FF\uF900-\uFAFF` +
   String.raw`\uFF66-\uFFDC\u{20000}-\u{3FFFF}`;
 const FACTOR = String.raw`[[\p{L}\p{N}]--[${UNSPACED}]]`;
+// A number above or below the line belongs to the factor before it: `*R*²`.
+const NEXT_FACTOR = String.raw`(?![²³¹\u2070-\u209F])${FACTOR}|[\u2200-\u22FF]`;
 const OPENING = String.raw`[\(\[\{（【]`;
+const AFTER_FACTOR = String.raw`[\)\]\}）】”’′″%‰°℃$€£¥￥]`;
 const BEFORE_END = String.raw`[*_](?=[,.;:?\)\]\}=>\|，。；：？、）】”’」』》])`;
 const START = String.raw`[\(\[\{=\|,;:（【“‘「『，、；：]`;
 const NAME = String.raw`(?<!\w)__${WORD}+(?:_+${WORD}+)*__(?!\w)`;
 const PRODUCT =
-  String.raw`(?<=${FACTOR})(?<!\*)\*(?=${FACTOR}|[\u2200-\u22FF])|(?<=${WORD})\*{2,}(?=\d)` +
+  String.raw`(?<=${FACTOR})(?<!\*)\*(?=${NEXT_FACTOR})|(?<=${WORD})\*{2,}(?=\d)` +
   String.raw`|(?<=\d)\*(?=[\(（])|(?<=[）】])\*(?=${FACTOR})`;
 const PATH = String.raw`(?<=[\/\\])\*+(?=[\/\\.])|(?<=\*\.)\*(?!\*)`;
 const COMMENT =
-  String.raw`(?<![^\s"'\x60\(\[])\*+(?=\/)|(?<=\/)\*+(?![^\s"'\x60\)\],;])` +
-  String.raw`|(?<=(?<![^\s\(\{\};,，；])\/)\*+`;
+  String.raw`(?<![^\s"'\x60\(\[])\*+(?=\/(?![^\s*"'\x60\)\]]))|(?<=(?<![^\s\(\{\};,，；])\/)\*+`;
 const VALUE = // `"*"`, `(*)`, `(_, x)`, `$_`
   String.raw`(?<=([!-'+-\/:-@\^\|~]))\*+(?=\1)|(?<=${START})${BEFORE_END}` +
   String.raw`|(?<=\$)_`;
@@ -36,8 +39,9 @@ const LITERAL = new RegExp([NAME, PRODUCT, PATH, COMMENT, VALUE, TILDES].join("|
 const CLOSING = new RegExp(
   [
     String.raw`(?<=${WORD})\*{2,}(?=${WORD})|(?<=[\)\]\}])\*{2,}(?=\d)`, // `(x+1)**2`
-    String.raw`(?<=[\)\]\}）】])\*(?=${FACTOR}|${OPENING})|(?<=${FACTOR})\*(?=${OPENING})`, // `)*x`
-    String.raw`(?<=\x60)\*(?=\x60)|(?<=\d[\p{L}%°℃]{1,2})\*(?=\d)`, // `2箱*3`
+    String.raw`(?<=${AFTER_FACTOR})\*(?=[\-+]?${FACTOR}|${OPENING}|[\u2200-\u22FF$€£¥￥])`, // `)*x`
+    String.raw`(?<=${FACTOR})\*(?=${OPENING})|(?<=\d\p{L}{1,2})\*(?=\d)`, // `x*(`, `2箱*3`
+    String.raw`(?<=\x60)\*(?=\x60)|(?<=\/)\*+(?=["'\x60\)\],;，。；、）])`, // `src/**,`
     String.raw`(?<=\.)\*(?=[!-\)+-~])|${BEFORE_END}`, // `.*x`, `_.map`
   ].join("|"),
   "vy",
@@ -46,7 +50,7 @@ const CLOSING = new RegExp(
 /** The extension, for `Marked.use`; its lexer has the text around the current span. */
 export const literalMarks = {
   hooks: {
-    emStrongMask: (masked) => masked.replace(LITERAL, ({ length }) => LETTER.repeat(length)),
+    emStrongMask: (masked) => masked.replace(LITERAL, ({ length }) => TEXT.repeat(length)),
   },
   tokenizer: {
     emStrong(source, masked) {
@@ -56,14 +60,19 @@ export const literalMarks = {
   },
 };
 
-// marked takes false as "use the built-in tokenizer" and undefined as "no token begins here". In
-// `masked`, links, code and tags are `[aaa]`; a bracket at their end does not count.
+// marked takes false as "use the built-in tokenizer" and undefined as "no token begins here".
 function canOpen(source, masked, text) {
   let at = masked.length - source.length;
   const mark = masked[at];
   if (mark !== source[0]) return false;
   while (masked[at - 1] === mark) at -= 1;
-  if (text[at - 1] === ")" && masked[at - 1] === "]") return true;
+  if (isAfterLink(text, masked, at)) return true;
   CLOSING.lastIndex = at;
   return !CLOSING.test(text);
+}
+
+// In `masked`, links are `[aaa]`. The bracket at the end of a link is not one of the text.
+function isAfterLink(text, masked, at) {
+  const isMasked = (back) => masked[at - back] === LINK && text[at - back] !== LINK;
+  return isMasked(2) || (masked[at - 2] === LINK && isMasked(3));
 }
