@@ -149,22 +149,24 @@ async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
         yield browser
 
 
+@pytest_asyncio.fixture(scope="module")
+async def new_server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """Yield a server whose estimates of tokens no other module has corrected."""
+    async with holdline(
+        REDIS_URL=redis_url,
+        OPENAI_BASE_URL=upstream.base_url,
+        CHAT_MODEL="test-model,other-model",
+        RATE_LIMIT="off",
+        CONTINUE_MAX="0",
+    ) as started:
+        yield started
+
+
 @pytest_asyncio.fixture
-async def new_client(
-    redis_url: str, upstream: ScriptedUpstream
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of a new server, whose estimates of tokens no other test has corrected."""
-    async with (
-        holdline(
-            REDIS_URL=redis_url,
-            OPENAI_BASE_URL=upstream.base_url,
-            CHAT_MODEL="test-model",
-            RATE_LIMIT="off",
-            CONTINUE_MAX="0",
-        ) as started,
-        httpx.AsyncClient(base_url=started.url, timeout=httpx.Timeout(60)) as client,
-    ):
-        yield client
+async def new_client(new_server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of that server with its own session."""
+    async with httpx.AsyncClient(base_url=new_server.url, timeout=httpx.Timeout(60)) as browser:
+        yield browser
 
 
 @pytest.fixture
