@@ -3,13 +3,14 @@
 import asyncio
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,12 +202,16 @@ async def wait_for_cluster_info(node: Client, **expected: object) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports on which no process listens now."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    """Return ports on which no process listens now.
+
+    They are below those that Linux and macOS give to connections: none can take a port meanwhile.
+    """
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = 10_000 + secrets.randbelow(20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return list(ports)
 
 
 def find_worker(connection: tuple[int, int]) -> int:
