@@ -313,9 +313,10 @@ async def stop_begun_turns_quickly(target: Target) -> Outcome:
     target.respond = hold
     chance = random.Random(1)
     async with target.open_client() as client:
-        await client.get("/")
+        made = await client.post("/api/conversations/", json={})
+        params = {"conversation": made.json()["id"]}
         begun = time.monotonic()
-        statuses = [await begin(client, f"{n} {chance.random()}") for n in range(30)]
+        statuses = [await begin(client, f"{n} {chance.random()}", params=params) for n in range(30)]
         passed = time.monotonic() - begun
         await asyncio.sleep(1)
     left = sum(not exchange.closed.is_set() for exchange in target.upstream.exchanges)
