@@ -51,7 +51,7 @@ def start_logging(level: str) -> None:
 
 
 def _without_buffer(stream: TextIO) -> TextIO:
-    """Return the same stream without its buffer. A failed write, as on a full disk, loses its line.
+    """Return the same stream without its buffer: a line that a full disk rejects is dropped.
 
     A buffer would keep the line. The exit would write it again, fail, and change the exit status.
     """

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
@@ -128,17 +129,22 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
     await scripted.stop()
 
 
-@pytest_asyncio.fixture(scope="session")
-async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
-    """Yield a server that uses the shared Redis and the fake upstream."""
-    async with holdline(
+def start_server(redis_url: str, upstream: ScriptedUpstream) -> AbstractAsyncContextManager[Server]:
+    """Start a server that uses the shared Redis and the fake upstream."""
+    return holdline(
         REDIS_URL=redis_url,
         OPENAI_BASE_URL=upstream.base_url,
         OPENAI_API_KEY=KEY,
         CHAT_MODEL="test-model,other-model",
         RATE_LIMIT="off",
         CONTINUE_MAX="0",  # interrupted answers fail at once; test_continue.py tests continuations
-    ) as started:
+    )
+
+
+@pytest_asyncio.fixture(scope="session")
+async def server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
+    """Yield the server that most tests share."""
+    async with start_server(redis_url, upstream) as started:
         yield started
 
 
@@ -152,13 +158,7 @@ async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 @pytest_asyncio.fixture(scope="module")
 async def new_server(redis_url: str, upstream: ScriptedUpstream) -> AsyncIterator[Server]:
     """Yield a server whose estimates of tokens no other module has corrected."""
-    async with holdline(
-        REDIS_URL=redis_url,
-        OPENAI_BASE_URL=upstream.base_url,
-        CHAT_MODEL="test-model,other-model",
-        RATE_LIMIT="off",
-        CONTINUE_MAX="0",
-    ) as started:
+    async with start_server(redis_url, upstream) as started:
         yield started
 
 

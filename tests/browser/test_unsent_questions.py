@@ -60,6 +60,15 @@ async def begin_two(page: Page, upstream: ScriptedUpstream, question: str) -> tu
     return ids[0], ids[1]
 
 
+async def begin_two_and_open_the_first(
+    page: Page, upstream: ScriptedUpstream, question: str
+) -> tuple[str, str]:
+    a, b = await begin_two(page, upstream, question)
+    await page.locator(f"a[href='#{a}']").click()
+    await expect(bodies(page)).to_have_text([f"A {question}", "answer A"])
+    return a, b
+
+
 @pytest.mark.parametrize("destination", ["stay", "other", "new"])
 async def test_a_question_is_asked_in_the_conversation_in_which_it_was_typed(
     page: Page, upstream: ScriptedUpstream, question: str, destination: str
@@ -134,9 +143,7 @@ async def test_a_question_fails_with_the_load_of_its_conversation_and_keeps_its_
 async def test_a_question_that_fails_after_the_user_has_left_is_shown_in_its_conversation(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
-    a, b = await begin_two(page, upstream, question)
-    await page.locator(f"a[href='#{a}']").click()
-    await expect(bodies(page)).to_have_text([f"A {question}", "answer A"])
+    a, b = await begin_two_and_open_the_first(page, upstream, question)
     gate = Gate()
 
     async def fail(route: Route) -> None:
@@ -292,9 +299,7 @@ async def test_two_questions_of_a_new_chat_begin_one_conversation_after_a_reload
 async def test_a_question_that_begins_after_the_user_has_left_keeps_no_connection(
     page: Page, upstream: ScriptedUpstream, question: str
 ) -> None:
-    a, b = await begin_two(page, upstream, question)
-    await page.locator(f"a[href='#{a}']").click()
-    await expect(bodies(page)).to_have_text([f"A {question}", "answer A"])
+    a, b = await begin_two_and_open_the_first(page, upstream, question)
     gate = Gate()
     await page.route(STREAM, gate.pass_through)
     texts = [f"1 {question}", f"2 {question}"]

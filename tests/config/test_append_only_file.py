@@ -316,7 +316,7 @@ def test_a_snapshot_of_a_running_redis_is_restored(
     installed.require("redis-cli", REDIS_CLI)
     command = [REDIS_CLI, "-s", path, "--rdb", str(snapshot)]
     subprocess.run(command, check=True, capture_output=True)
-    assert not (data_dir / "redis" / "dump.rdb").exists()  # it would keep what is deleted later
+    assert not (data_dir / "redis" / "dump.rdb").exists()  # or deleted text would stay in it
     client.set("after", "text")
     redis.stop()
     (data_dir / "redis").rename(data_dir / "redis.old")
