@@ -182,3 +182,34 @@ async def test_a_long_draft_does_not_stop_following(
     await exchange.answer(f"\n\n{TEXT}")
     await expect(page.locator("[data-streaming]")).to_have_count(0)
     await wait_until(page, f"{TO_END} < 2")
+
+
+async def test_earlier_messages_that_arrive_after_the_user_has_left_and_returned_are_dropped(
+    page: Page,
+) -> None:
+    found = await page.evaluate(
+        """async () => {
+          const { Chat } = await import("/js/state/chat.js");
+          const unsent = { list: async () => [], remove: () => {}, move: () => {} };
+          const chat = new Chat(unsent, new Proxy({}, { get: () => () => {} }));
+          const respond = (id) => Response.json({
+            id: "a", title: "", running: null, earlier: true,
+            messages: [{ id, role: "user", content: id, parent: null }],
+          });
+          let isHeld = false;
+          let sendEarlier;
+          window.fetch = (url) => new Promise((resolve) => {
+            if (url.includes("before=")) sendEarlier = () => resolve(respond("earlier"));
+            else if (!isHeld) resolve(respond("last"));
+          });
+          await chat.open("a");
+          const loading = chat.loadEarlier();
+          isHeld = true;
+          chat.open("b");
+          chat.open("a");
+          sendEarlier();
+          await loading;
+          return chat.state.messages.map(({ content }) => content);
+        }"""
+    )
+    assert found == []
