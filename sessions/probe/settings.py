@@ -87,9 +87,13 @@ async def log_warnings(redis: Client) -> None:
             await asyncio.sleep(_POLL_INTERVAL_S)
         else:
             break
-    if is_first:
+    if not is_first:
+        return
+    try:
         for warning in await find_warnings(redis):
             logger.warning("%s", warning)
+    except Exception:  # an unknown form of a reply must not end the worker
+        logger.warning("cannot see whether Redis persists and keeps its data", exc_info=True)
 
 
 async def _read_save(redis: Client) -> str | None:

@@ -18,7 +18,9 @@ from redis.asyncio import Redis
 from sessions.client import greeting
 from sessions.client.connection import connect
 from sessions.client.faults import find_fault
+from sessions.client.scripts import call
 from sessions.probe import requirements, startup
+from sessions.probe import settings as server_settings
 from sessions.probe.settings import find_server_fault, find_warnings, list_warnings
 from sessions.probe.startup import find_startup_fault
 from tests.own_redis import OwnRedis, own_redis
@@ -540,3 +542,16 @@ async def test_the_settings_of_a_running_redis_are_read() -> None:
         assert "if it makes any" in persists
         (unknown,) = await read_warnings(await place.allow("~*", "&*", "+@all", "-info"))
         assert "Redis's ACL rejects the command info" in unknown
+
+
+@pytest.mark.parametrize("reply", [[], [b"save"], 5, {b"save": b""}])
+async def test_an_unknown_reply_to_the_question_for_settings_ends_no_worker(
+    reply: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(redis: Any, name: str, *rest: Any) -> Any:
+        return reply if name == "CONFIG" else await call(redis, name, *rest)
+
+    monkeypatch.setattr(server_settings, "call", answer)
+    async with redis_on_port("--appendonly", "no") as place, aclosing(connect(place.url)) as redis:
+        await server_settings.log_warnings(redis)
+    assert caplog.messages
